@@ -1,0 +1,91 @@
+# Spinenode. Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+#
+# `make` builds what this machine can build and says what it found; it installs nothing.
+# Variables: SANITIZE=address,undefined   build and test with sanitizers (own build folder)
+#            DEBUG=1                      no optimisation
+#            CUDA=no                      leave the CUDA engine out though nvcc is there
+
+SHELL := /bin/bash
+CC  ?= gcc
+CXX ?= g++
+B := build$(if $(SANITIZE),/sanitize)$(if $(DEBUG),/debug)
+
+VERSION := 0.1.0
+WARN     := -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Wcast-qual -Werror=return-type
+OPT      := $(if $(DEBUG),-O0,-O2) -g
+SAN      := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+HARDEN   := $(if $(SANITIZE)$(DEBUG),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIE
+CPPFLAGS += -I. -D_GNU_SOURCE -DSPINENODE_VERSION='"$(VERSION)"' -MMD -MP
+CFLAGS   += -std=gnu17 $(WARN) -Wstrict-prototypes -Wmissing-prototypes $(OPT) $(SAN) $(HARDEN)
+CXXFLAGS += -std=gnu++17 -Wall -Wextra $(OPT) $(SAN) $(HARDEN)
+LDFLAGS  += $(SAN) -pie -Wl,-z,relro,-z,now
+
+# What the machine has.
+NVCC := $(if $(filter no,$(CUDA)),,$(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc)))
+CUDA_HOME := $(if $(NVCC),$(abspath $(dir $(NVCC))..))
+
+# The rooms. cpu_<isa>.c are built for their instruction set only, see below.
+BASE_SRC  := $(wildcard node/base/*.c)
+MODEL_SRC := $(wildcard model/*.c)
+DICOM_SRC := $(wildcard dicom/*.c)
+DICOM_CXX := $(wildcard dicom/*.cc)
+NODE_SRC  := $(filter-out node/main.c,$(wildcard node/*.c))
+obj = $(patsubst %,$(B)/%.o,$(1))
+
+LIBBASE  := $(B)/libbase.a
+# What the engine stands on: base without OpenSSL.
+LIBFLOOR := $(B)/libfloor.a
+LIBMODEL := $(B)/libmodel.a
+LIBDICOM := $(B)/libdicom.a
+LIBNODE  := $(B)/libnode.a
+
+DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog -lofstd
+NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lstdc++ -lpthread -ldl -lm
+ENGINE_LIBS := -lpthread -lm -ldl
+
+.PHONY: all engine unit test lint fuzz bench demo setup clean help
+all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
+	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC),not found)"
+
+$(LIBBASE):  $(call obj,$(BASE_SRC))
+$(LIBFLOOR): $(call obj,$(filter-out node/base/digest.c,$(BASE_SRC)))
+$(LIBMODEL): $(call obj,$(MODEL_SRC))
+$(LIBDICOM): $(call obj,$(DICOM_SRC) $(DICOM_CXX))
+$(LIBNODE):  $(call obj,$(NODE_SRC))
+$(B)/%.a:
+	@mkdir -p $(@D); rm -f $@
+	ar rcs $@ $^
+
+# The numeric kernels: one source, one object per instruction set, chosen at run time.
+$(B)/model/%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
+$(B)/model/cpu_avx2.c.o:   ISA := -mavx2 -mfma
+$(B)/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma -mprefer-vector-width=512
+
+$(B)/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -c $< -o $@
+$(B)/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+
+$(B)/spinenode: $(B)/node/main.c.o $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE)
+	$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) -o $@
+
+# Unit tests: tests/unit/test_*.c, one program each. 
+UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+UNIT_BIN := $(addprefix $(B)/tests/,$(UNIT))
+# test_model_*.c need no DICOM, no SQL and no OpenSSL.
+$(B)/tests/test_%: $(B)/tests/unit/test_%.c.o $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $< $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE) -lcmocka $(NODE_LIBS) -o $@
+$(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
+
+unit: $(UNIT_BIN)
+	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
+
+clean:
+	rm -rf build
+
+-include $(shell find build -name '*.d' 2>/dev/null)

@@ -1,0 +1,11 @@
+/* clock.h - time in milliseconds; monotonic for intervals, wall for what people and files see */
+#ifndef SPINENODE_BASE_CLOCK_H
+#define SPINENODE_BASE_CLOCK_H
+
+#include <stdint.h>
+
+int64_t clock_mono_ms(void); /* since an arbitrary start; never goes back */
+int64_t clock_wall_ms(void); /* since 1970-01-01T00:00:00Z */
+void clock_sleep_ms(int64_t ms);
+
+#endif

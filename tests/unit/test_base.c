@@ -1,0 +1,104 @@
+/* test_base.c - errors, buffers, files, digests */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/base/buf.h"
+#include "node/base/digest.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
+#include "node/base/log.h"
+
+static void err__context_goes_before_the_cause(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    assert_int_equal(err_set(&e, ERR_IO, "disk %d", 7), ERR_IO);
+    assert_int_equal(err_context(&e, "while storing"), ERR_IO);
+    assert_string_equal(e.text, "while storing: disk 7");
+    assert_true(err_is_transient(ERR_IO));
+    assert_false(err_is_transient(ERR_PEER_REFUSED));
+    assert_string_equal(err_word(ERR_REFUSED), "refused");
+}
+
+static void buf__refuses_to_pass_its_maximum_and_keeps_what_it_had(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 4);
+    buf_puts(&b, "abc");
+    buf_puts(&b, "de");
+    assert_int_equal(buf_error(&b), ERR_LIMIT);
+    assert_string_equal(buf_text(&b), "abc");
+    buf_fini(&b);
+}
+
+static void buf__json_escapes_quotes_controls_and_broken_utf8(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 100);
+    buf_json_string(&b, "a\"\\\n\xc3\xa9\xff");
+    assert_string_equal(buf_text(&b), "\"a\\\"\\\\\\u000a\xc3\xa9\\ufffd\"");
+    buf_fini(&b);
+}
+
+static void file__durable_write_replaces_whole_and_leaves_no_temporary(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-base-XXXXXX", path[PATH_BYTES];
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(file_join(path, folder, "f", NULL), 0);
+    assert_int_equal(file_write_durable(path, "one", 3, NULL), 0);
+    assert_int_equal(file_write_durable(path, "two2", 4, NULL), 0);
+    struct buf b;
+    buf_init(&b, 10);
+    assert_int_equal(file_read(path, &b, NULL), 0);
+    assert_string_equal(buf_text(&b), "two2");
+    buf_fini(&b);
+    buf_init(&b, 3);
+    assert_int_equal(file_read(path, &b, NULL), ERR_LIMIT);
+    buf_fini(&b);
+    unlink(path);
+    assert_int_equal(rmdir(folder), 0); /* fails if anything else was left */
+}
+
+static void digest__agrees_with_fips_180_4(void **state)
+{
+    (void)state;
+    struct digest *d = digest_new();
+    uint8_t sum[DIGEST_BYTES];
+    char hex[DIGEST_HEX];
+    digest_add(d, "abc", 3);
+    digest_finish(d, sum);
+    digest_to_hex(sum, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+static void log__quote_escapes_and_never_overruns(void **state)
+{
+    (void)state;
+    char out[8];
+    assert_string_equal(log_quote(out, sizeof out, "a\"b"), "\"a\\\"b\"");
+    assert_true(strlen(log_quote(out, sizeof out, "longer than eight")) < sizeof out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(err__context_goes_before_the_cause),
+        cmocka_unit_test(buf__refuses_to_pass_its_maximum_and_keeps_what_it_had),
+        cmocka_unit_test(buf__json_escapes_quotes_controls_and_broken_utf8),
+        cmocka_unit_test(file__durable_write_replaces_whole_and_leaves_no_temporary),
+        cmocka_unit_test(digest__agrees_with_fips_180_4),
+        cmocka_unit_test(log__quote_escapes_and_never_overruns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
