@@ -1,0 +1,203 @@
+/*
+ * config.h - the one YAML file that says what this node does
+ *
+ * The members of struct config carry the names of the keys in the file, section by section, so that
+ * `limits.associations` in the file is config->limits.associations here. config/spinenode.yaml
+ * explains every key. A configuration that loaded is complete (every absent key has its default),
+ * consistent (names resolve, ranges hold) and never changes: a reload makes a new one.
+ *
+ * Refused, always with file, line and key and what was expected there: unknown or repeated keys,
+ * wrong types, values out of range, names that do not resolve, YAML aliases, more than one
+ * document.
+ *
+ * Texts are never NULL: "" stands for "not given". Lists have <name>_count entries.
+ */
+#ifndef SPINENODE_CONFIG_H
+#define SPINENODE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct buf;
+struct err;
+
+/* Largest configuration file, and most entries in any of its lists. */
+#define CONFIG_FILE_MAX (1024 * 1024)
+#define CONFIG_LIST_MAX 256
+
+/* Longest AE title (PS3.5 table 6.2-1). */
+#define CONFIG_AE_MAX 16
+
+enum config_result {
+    CONFIG_RESULT_SECONDARY_CAPTURE, /* one Secondary Capture Image per source slice */
+};
+
+enum config_isa { CONFIG_ISA_AUTO, CONFIG_ISA_BASE, CONFIG_ISA_AVX2, CONFIG_ISA_AVX512 };
+
+/* Who we are and where our data lies. Paths are absolute once loaded (relative ones in the file are
+ * taken from the folder that the file is in). */
+struct config_node {
+    char *ae_title;
+    char *bind; /* numeric address, IPv4 or IPv6 */
+    int32_t port;
+    char *spool;                 /* folder */
+    char *database;              /* SQLite file */
+    char *site_salt;             /* goes into every UID that we make */
+    char *log_level;             /* debug | info | warning | error */
+    char *content_qualification; /* PRODUCT | RESEARCH | SERVICE, into (0018,9004) */
+};
+
+/* A peer that may open an association to us. Without callers nobody may. */
+struct config_caller {
+    char *ae_title;
+    char *address; /* numeric; "" = from anywhere */
+    bool optional; /* true: /readyz does not mind that it was never seen */
+};
+
+struct config_retry {
+    int32_t first_ms;   /* wait after the first transient failure; doubles each time */
+    int32_t longest_ms; /* cap of the wait */
+    int32_t attempts;   /* give up after so many; 0 = never */
+};
+
+/* A peer to which results are sent. */
+struct config_destination {
+    char *name; /* how rules call it */
+    char *ae_title;
+    char *host;
+    int32_t port;
+    bool commitment;    /* ask for storage commitment of what was sent */
+    int32_t timeout_ms; /* connect, and every single answer */
+    struct config_retry retry;
+};
+
+/* Inclusive; 0 = no bound. */
+struct config_range {
+    int32_t min;
+    int32_t max;
+};
+
+/* True for a series if the tag's value (of any of its values, when it has several) matches one of
+ * `is` (empty: anything, even absent) and none of `is_not`. Wildcards * and ?, case ignored. */
+struct config_tag_match {
+    char *tag; /* keyword or (gggg,eeee) */
+    char **is;
+    uint32_t is_count;
+    char **is_not;
+    uint32_t is_not_count;
+};
+
+/* All that is given must hold; an empty list or range is not given. */
+struct config_match {
+    char **contrast; /* T1 T2 STIR TIRM XR, as recognised */
+    uint32_t contrast_count;
+    char **plane; /* sagittal axial coronal oblique lateral frontal */
+    uint32_t plane_count;
+    char **body_part; /* wildcards; CSPINE TSPINE LSPINE SPINE … as recognised */
+    uint32_t body_part_count;
+    struct config_range slices;
+    struct config_range rows;
+    struct config_range columns;
+    struct config_tag_match *tags;
+    uint32_t tags_count;
+};
+
+struct config_rule {
+    char *name;
+    struct config_match match;
+    char *task;  /* one of model/package.h; the newest model in the folder that does it is taken */
+    char *model; /* file name in the models folder; "" = by task. Both given: must agree */
+    bool optional; /* no such model in the folder: the rule is passed over; else an error */
+    char **destinations;
+    uint32_t destinations_count;
+    enum config_result result;
+    char *description; /* SeriesDescription of the result; "" = "SYNTH AI <contrast> …" */
+};
+
+/* When is a series complete? After the association ended and quiet_ms passed, or earlier when the
+ * PACS named by ask_pacs counts as many instances as we have. */
+struct config_completeness {
+    int32_t quiet_ms;
+    char *ask_pacs;      /* a destination's name; "" = do not ask */
+    int32_t ask_ms;      /* between two questions */
+    int32_t max_wait_ms; /* go on with what is there, whatever is still missing */
+};
+
+struct config_limits {
+    int32_t associations;      /* at once; more are rejected as "local limit exceeded" */
+    int32_t negotiation_ms;    /* for a new connection to become an association */
+    int32_t idle_ms;           /* an association without traffic is ended */
+    int64_t instance_bytes;    /* one data set */
+    int32_t slices;            /* instances in one series that is to be processed */
+    int32_t rows;              /* rows or columns of one image */
+    int32_t queue;             /* series that wait to be processed; more: 0xA700 */
+    int64_t disk_free_bytes;   /* less free where the spool is: 0xA700 */
+    int32_t disk_free_percent; /* likewise */
+};
+
+/* The physics by which a series is recognised (dicom/recognise.h); times in ms. */
+struct config_recognition {
+    float t1_tr_max_ms, t1_te_max_ms;
+    float t2_tr_min_ms, t2_te_min_ms;
+    float stir_ti_min_ms, stir_ti_max_ms; /* at 1.5 T */
+    float stir_tr_min_ms;
+    float pd_tr_min_ms, pd_te_max_ms;
+    float sagittal_cosine_min; /* |x| of the slice normal */
+    bool allow_3d;
+};
+
+struct config_engine {
+    char *name;      /* auto | ref | cpu | cuda */
+    int32_t threads; /* 0 = all that this process may use */
+    enum config_isa isa;
+    bool low_memory;
+};
+
+struct config_work {
+    int32_t workers;
+    int32_t lease_ms;    /* a job whose worker is silent for so long goes back */
+    int32_t crashes_max; /* a job that killed so many workers is set aside */
+};
+
+struct config_http {
+    char *bind;
+    int32_t port; /* 0 = no HTTP */
+};
+
+struct config_models {
+    char *folder;
+};
+
+struct config {
+    struct config_node node;
+    struct config_models models;
+    struct config_caller *callers;
+    uint32_t callers_count;
+    struct config_destination *destinations;
+    uint32_t destinations_count;
+    struct config_rule *rules;
+    uint32_t rules_count;
+    struct config_completeness completeness;
+    struct config_recognition recognition;
+    struct config_engine engine;
+    struct config_work work;
+    struct config_limits limits;
+    struct config_http http;
+    char *path; /* the file that it came from, absolute; not a key */
+};
+
+/* Reads and checks the file. On success *out is to be freed with config_free(). On failure *out is
+ * left alone and e says "FILE:LINE: KEY: …" (ERR_CONFIG; ERR_IO, ERR_NOT_FOUND, ERR_LIMIT for the
+ * file itself). Not for several threads at once (libcyaml logs through one function). */
+int config_load(const char *path, struct config **out, struct err *e);
+
+/* NULL is fine. */
+void config_free(struct config *c);
+
+/* Adds the effective configuration, every key with its value, as YAML that loads as the same. */
+int config_dump(const struct config *c, struct buf *out, struct err *e);
+
+/* The destination of that name, or NULL. Borrowed from c. */
+const struct config_destination *config_destination_find(const struct config *c, const char *name);
+
+#endif
