@@ -43,7 +43,8 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all engine unit test lint fuzz bench demo setup clean help
+.PHONY: all engine unit unit-programs test lint fuzz bench demo setup setup-train clean help
+.DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC),not found)"
 
@@ -82,8 +83,41 @@ $(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
 
+.PRECIOUS: $(B)/tests/unit/%.c.o
+
+unit-programs: $(UNIT_BIN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
+
+# What needs more than a compiler. setup installs what is missing, once; then each builds and hands over to a script.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 1))
+setup:
+	@scripts/setup
+setup-train:
+	@scripts/setup train
+demo: setup
+	@$(MAKE) --no-print-directory $(PARALLEL) all
+	@KEEP=$(KEEP) .venv/bin/python scripts/demo --spinenode $(B)/spinenode
+# make test PYTEST="tests/system -k demo" runs only those, with pytest's own arguments.
+test: setup
+	@$(MAKE) --no-print-directory $(PARALLEL) all unit-programs
+	@.venv/bin/python scripts/test --build $(B) $(PYTEST)
+bench: setup
+	@$(MAKE) --no-print-directory $(PARALLEL) all
+	@.venv/bin/python scripts/bench --spinenode $(B)/spinenode $(BENCH)
+lint:
+	@python3 scripts/lint
+
+help:
+	@echo "make            build what this machine can build (installs nothing)"
+	@echo "make demo       set up, build, run the main job against Orthanc, show the result; KEEP=1 leaves both running"
+	@echo "make test       set up, build, lint, every test; PYTEST='tests/system -k demo' for some of them"
+	@echo "make unit       the C unit tests alone"
+	@echo "make lint       the house rules"
+	@echo "make bench      set up, build, measure"
+	@echo "make setup      install what building and testing need; make setup-train: what training needs"
+	@echo "make clean      remove build/"
+	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no"
 
 clean:
 	rm -rf build
