@@ -1,0 +1,28 @@
+/*
+ * banner.h - the visible mark in synthetic images
+ *
+ * A dark strip along the top edge with bright text in a 5×7 font of our own, scaled in whole steps
+ * with the image. It takes at most a tenth of the rows, so the centre stays untouched.
+ */
+#ifndef SPINENODE_DICOM_BANNER_H
+#define SPINENODE_DICOM_BANNER_H
+
+#include <stdint.h>
+
+/* Fewest rows and columns that the mark can be put on. */
+#define BANNER_MIN_ROWS    64
+#define BANNER_MIN_COLUMNS 32
+
+struct err;
+
+/*
+ * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 16 characters,
+ * or "". The text is "SYNTHETIC - AI <what> - NOT AN ACQUISITION", and in narrow images the longest
+ * of its short forms that fits ("SYNTHETIC AI <what>", "SYNTHETIC AI", "SYNTHETIC", "SYNTH"; the
+ * last one fits always). dark and bright are the stored values to use.
+ * ERR_LIMIT: the image is too small. *height (unless NULL): rows taken.
+ */
+int banner_draw(uint16_t *pixels, unsigned rows, unsigned columns, const char *what, uint16_t dark,
+                uint16_t bright, unsigned *height, struct err *e);
+
+#endif

@@ -1,0 +1,132 @@
+/*
+ * dataset.h - a DICOM data set in memory: read a Part 10 file, look at it, build one, write it
+ *
+ * The only way from C to DCMTK's data sets. Nothing here throws, logs or exits. A file from
+ * outside is checked for size and nesting depth before it is parsed; bulk data stays in the file
+ * until it is asked for. Text is handed over as stored, in the data set's own character set.
+ *
+ * Threads: dicom_init() once, before any thread. Afterwards different data sets may be used at
+ * once, one data set by one thread at a time.
+ */
+#ifndef SPINENODE_DICOM_DATASET_H
+#define SPINENODE_DICOM_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct buf;
+struct err;
+
+struct dataset; /* a file: meta header and data set */
+struct item;    /* a data set or a sequence item inside one; lives as long as its dataset */
+
+/* Longest value, terminator included, that item_text() hands over. */
+#define DATASET_TEXT_BYTES 1025
+
+struct dataset_limits {
+    uint64_t file_bytes; /* largest file */
+    unsigned depth;      /* deepest nesting of sequences */
+};
+
+/* 1 GiB, depth 32. */
+extern const struct dataset_limits dataset_default_limits;
+
+/* Loads DCMTK's data dictionary (ERR_CONFIG if there is none: then install the package
+ * "libdcmtk17" or set DCMDICTPATH), adds SyntheticData (0008,001C) to it, registers the JPEG,
+ * JPEG-LS and RLE decoders and silences DCMTK's own log. May be called again: does nothing. */
+int dicom_init(struct err *e);
+
+/* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: the defaults.
+ * ERR_NOT_FOUND, ERR_IO; ERR_INVALID: not DICOM, truncated, or broken; ERR_LIMIT. */
+int dataset_open(const char *path, const struct dataset_limits *limits, struct dataset **out,
+                 struct err *e);
+
+/* A new, empty one. NULL: no memory. */
+struct dataset *dataset_new(void);
+void dataset_free(struct dataset *d);
+
+/* The data set's top level. Borrowed. */
+struct item *dataset_root(const struct dataset *d);
+
+/* UID of the syntax that the file was in. Static storage or d's. */
+const char *dataset_transfer_syntax(const struct dataset *d);
+
+/* Adds the Part 10 file to out: Explicit VR Little Endian, definite lengths, no group lengths, meta
+ * header with the node's implementation. SOP Class and Instance UID must be set. The same data
+ * set gives the same bytes. */
+int dataset_encode(struct dataset *d, struct buf *out, struct err *e);
+
+/* dataset_encode() into a new file at path (which must not exist: ERR_EXISTS), every write
+ * checked, fsync'd; the folder's fsync is the caller's. On failure there is no file. */
+int dataset_write(struct dataset *d, const char *path, struct err *e);
+
+/* ---- reading: a missing attribute, an empty value or one of another kind reads as "no" ---- */
+
+/* Is the attribute there (maybe empty)? */
+bool item_has(const struct item *it, uint32_t tag);
+
+/* Number of values; 0 when missing or empty. */
+unsigned item_count(const struct item *it, uint32_t tag);
+
+/* The index-th value of a text attribute (numbers of binary VRs are printed), without leading and
+ * trailing blanks, into out. False, and out "", if there is none or it does not fit. */
+bool item_text(const struct item *it, uint32_t tag, unsigned index, char *out, size_t size);
+
+/* The whole value with its backslashes, the same way. */
+bool item_all_text(const struct item *it, uint32_t tag, char *out, size_t size);
+
+/* The index-th value as a finite number: DS, IS and the binary VRs. */
+bool item_number(const struct item *it, uint32_t tag, unsigned index, double *out);
+bool item_integer(const struct item *it, uint32_t tag, unsigned index, int64_t *out);
+
+/* Sequences: number of items, and the index-th (NULL if there is none). Borrowed. */
+unsigned item_sequence_length(const struct item *it, uint32_t tag);
+struct item *item_sequence_item(const struct item *it, uint32_t tag, unsigned index);
+
+/* Has the code sequence at tag an item with this value (and scheme, unless NULL)? Long and URN
+ * code values are not looked at. */
+bool item_has_code(const struct item *it, uint32_t tag, const char *value, const char *scheme);
+
+/* ---- writing: a value set again replaces the old one ---- */
+
+/* Text VRs, values joined by backslashes; "" makes the attribute empty. */
+int item_set_text(struct item *it, uint32_t tag, const char *value, struct err *e);
+
+/* n numbers into a DS attribute: shortest decimal of at most 16 characters nearest to each. */
+int item_set_decimals(struct item *it, uint32_t tag, const double *values, unsigned n,
+                      struct err *e);
+
+/* IS, or US/UL by the dictionary. */
+int item_set_integer(struct item *it, uint32_t tag, int64_t value, struct err *e);
+
+/* n 16-bit words as OW (Pixel Data). Copied. */
+int item_set_words(struct item *it, uint32_t tag, const uint16_t *words, size_t n, struct err *e);
+
+/* Appends an item to the sequence at tag (made if missing). Borrowed. */
+int item_add(struct item *it, uint32_t tag, struct item **out, struct err *e);
+
+/* Appends an item with Code Value, Coding Scheme Designator and Code Meaning (PS3.3 8.8). */
+int item_add_code(struct item *it, uint32_t tag, const char *value, const char *scheme,
+                  const char *meaning, struct err *e);
+
+/* Copies the attribute with all below it; private attributes inside are left out. Missing in the
+ * source: nothing happens. */
+int item_copy(struct item *to, const struct item *from, uint32_t tag, struct err *e);
+
+/* ---- names ---- */
+
+/* "PatientID", "00100020", "0010,0020" or "(0010,0020)" → tag. False: no such attribute. */
+bool tag_from_text(const char *text, uint32_t *tag);
+
+/* Keyword of a tag, or "(gggg,eeee)". Into out, which is returned. */
+char *tag_to_text(uint32_t tag, char *out, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
