@@ -1,0 +1,147 @@
+"""The node itself: a configuration derived from the shipped one, `spinenode run`, its log, its jobs."""
+
+import copy
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import yaml
+
+from .net import LOOPBACK, end_process, free_port, http, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "config" / "spinenode.yaml"
+# What a sanitizer says in the log of a node that it stopped, or that leaked.
+SANITIZER = re.compile(r"ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|UndefinedBehaviorSanitizer")
+
+
+def binary() -> Path:
+    """The spinenode to test: of SPINENODE_BUILD (make test sets it), else of build/."""
+    return ROOT / os.environ.get("SPINENODE_BUILD", "build") / "spinenode"
+
+
+def merge(base: dict, changes: dict) -> dict:
+    """base with changes, mappings merged key by key, everything else replaced."""
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+class Node:
+    """One node in one folder. Ports are free ones; start() may be called again after stop() or kill()."""
+
+    def __init__(self, folder: Path, pacs: list | None = None, changes: dict | None = None, shipped: Path = SHIPPED,
+                 program: Path | None = None, port: int | None = None):
+        """pacs: the peers (ae_title, port) that stand in for the shipped destinations, in their order; they and TESTER
+        may call the node. changes: merged over the result, as the YAML would be written."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.program = Path(program) if program else binary()
+        self.port = port or free_port()
+        self.http_port = free_port()
+        self.config_path = self.folder / "spinenode.yaml"
+        self.log_path = self.folder / "spinenode.log"
+        self.process: subprocess.Popen | None = None
+        self.ready_s = 0.0
+        self.settings = self._derive(yaml.safe_load(Path(shipped).read_text()), Path(shipped).parent, pacs or [])
+        self.settings = merge(self.settings, changes or {})
+        self.ae_title = self.settings["node"]["ae_title"]
+        self.write_config()
+
+    def _derive(self, settings: dict, beside: Path, pacs: list) -> dict:
+        """The shipped configuration with nothing replaced but addresses, ports and paths."""
+        settings["node"].update(bind=LOOPBACK, port=self.port, spool=str(self.folder / "spool"),
+                                database=str(self.folder / "spinenode.db"))
+        settings["http"] = merge(settings.get("http") or {}, {"bind": LOOPBACK, "port": self.http_port})
+        settings["models"]["folder"] = str((beside / settings["models"]["folder"]).resolve())
+        if pacs:
+            callers = [{"ae_title": p.ae_title, "address": LOOPBACK} for p in pacs]
+            settings["callers"] = callers + [{"ae_title": "TESTER", "address": LOOPBACK, "optional": True}]
+            for destination, peer in zip(settings["destinations"], pacs, strict=False):
+                destination.update(ae_title=peer.ae_title, host=LOOPBACK, port=peer.port)
+        return settings
+
+    def write_config(self) -> None:
+        self.config_path.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+
+    # --- the process ---
+
+    def start(self, ready: bool = True, seconds: float = 30) -> "Node":
+        with open(self.log_path, "ab") as log:
+            began = time.monotonic()
+            self.process = subprocess.Popen([str(self.program), "run", "-c", str(self.config_path)], cwd=self.folder,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        if ready:
+            wait_for(self._ready, seconds, "the node to be ready; its log ends:\n" + self.log()[-1500:], pause=0.005)
+            self.ready_s = time.monotonic() - began
+        return self
+
+    def _ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the node ended with {self.process.returncode}:\n{self.log()[-3000:]}")
+        return self.http("/readyz")[0] == 200
+
+    def stop(self, seconds: float = 20) -> int | None:
+        """SIGTERM; returns the exit status. What its process group left behind is ended too."""
+        status = end_process(self.process, seconds, group=True)
+        self.process = None
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL of every process at once, as a power cut would."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def processes(self) -> dict[int, str]:
+        """pid -> command line of the supervisor and all below it."""
+        found = {}
+        pending = [self.process.pid] if self.process else []
+        while pending:
+            pid = pending.pop()
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as f:
+                    found[pid] = f.read().replace(b"\0", b" ").decode(errors="replace").strip()
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    with open(f"/proc/{pid}/task/{task}/children") as f:
+                        pending += [int(p) for p in f.read().split()]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
+
+    def __enter__(self) -> "Node":
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    # --- what it says ---
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def sanitizer_report(self) -> str:
+        """What a sanitizer wrote into the log; empty if nothing."""
+        found = SANITIZER.search(self.log())
+        return self.log()[max(0, found.start() - 200) : found.start() + 4000] if found else ""
+
+    def http(self, path: str) -> tuple[int, bytes]:
+        return http("GET", f"http://{LOOPBACK}:{self.http_port}{path}")
+
+    def command(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess:
+        return subprocess.run([str(self.program), *arguments], cwd=self.folder, capture_output=True, text=True, timeout=timeout)
+
+    def jobs(self) -> object:
+        done = self.command("jobs", "-c", str(self.config_path), "list", "--json")
+        if done.returncode != 0:
+            raise RuntimeError(f"spinenode jobs: {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout)
