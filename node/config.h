@@ -20,6 +20,7 @@
 
 struct buf;
 struct err;
+struct recognise_options;
 
 /* Largest configuration file, and most entries in any of its lists. */
 #define CONFIG_FILE_MAX (1024 * 1024)
@@ -30,6 +31,7 @@ struct err;
 
 enum config_result {
     CONFIG_RESULT_SECONDARY_CAPTURE, /* one Secondary Capture Image per source slice */
+    CONFIG_RESULT_MR_IMAGE,          /* one derived MR Image per source slice; MR to MR only */
 };
 
 enum config_isa { CONFIG_ISA_AUTO, CONFIG_ISA_BASE, CONFIG_ISA_AVX2, CONFIG_ISA_AVX512 };
@@ -107,11 +109,12 @@ struct config_rule {
     struct config_match match;
     char *task;  /* one of model/package.h; the newest model in the folder that does it is taken */
     char *model; /* file name in the models folder; "" = by task. Both given: must agree */
-    bool optional; /* no such model in the folder: the rule is passed over; else an error */
+    char *assume_contrast; /* the admin's word above physics; "" = recognise */
+    bool optional;         /* no such model in the folder: the rule is passed over; else an error */
     char **destinations;
     uint32_t destinations_count;
     enum config_result result;
-    char *description; /* SeriesDescription of the result; "" = "SYNTH AI <contrast> …" */
+    char *description; /* goes after "SYNTH AI " in SeriesDescription; "" = by the task */
 };
 
 /* When is a series complete? After the association ended and quiet_ms passed, or earlier when the
@@ -135,15 +138,18 @@ struct config_limits {
     int32_t disk_free_percent; /* likewise */
 };
 
-/* The physics by which a series is recognised (dicom/recognise.h); times in ms. */
+/* The physics by which a series is recognised: the members of struct recognise_options
+ * (dicom/recognise.h) that an admin may set, under their names there. */
 struct config_recognition {
-    float t1_tr_max_ms, t1_te_max_ms;
-    float t2_tr_min_ms, t2_te_min_ms;
-    float stir_ti_min_ms, stir_ti_max_ms; /* at 1.5 T */
-    float stir_tr_min_ms;
-    float pd_tr_min_ms, pd_te_max_ms;
-    float sagittal_cosine_min; /* |x| of the slice normal */
+    double t1_max_tr_ms, t1_max_te_ms;
+    double t2_min_tr_ms, t2_min_te_ms;
+    double pd_min_tr_ms, pd_max_te_ms;
+    double stir_min_ti_ms, stir_max_ti_ms, stir_min_tr_ms;
+    double t1_flair_min_ti_ms, t1_flair_max_ti_ms;
+    double plane_min_cosine;
     bool allow_3d;
+    bool allow_body_part_by_name;
+    bool allow_unknown_body_part;
 };
 
 struct config_engine {
@@ -196,6 +202,9 @@ void config_free(struct config *c);
 
 /* Adds the effective configuration, every key with its value, as YAML that loads as the same. */
 int config_dump(const struct config *c, struct buf *out, struct err *e);
+
+/* The site's thresholds for recognise(). Nothing in *out points into c. */
+void config_recognise_options(const struct config *c, struct recognise_options *out);
 
 /* The destination of that name, or NULL. Borrowed from c. */
 const struct config_destination *config_destination_find(const struct config *c, const char *name);
