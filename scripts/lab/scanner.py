@@ -1,0 +1,146 @@
+"""From tissue fractions to the image a 1.5 T scanner would reconstruct.
+
+One plane's water and fat signals go through the steps of an acquisition: coil sensitivity,
+saturation in front, chemical shift along the frequency axis, a finite k-space (Gibbs ringing,
+resolution), ghosts from lines that disagree, complex noise, magnitude.  Units: 1.0 is the fully
+relaxed signal of water.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from . import tissue
+from .canvas import smooth_noise, smooth_step
+from .spine import Plane
+
+FAT_SHIFT_HZ = 220.0  # 3.45 ppm at 1.5 T
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How one examination is set up; shared by its series."""
+
+    coil_depth: float
+    coil_share: float
+    shading: float
+    saturated: float
+    phase_rows: bool
+    noise: float
+    ghost: float
+    ghost_period: float
+
+    @staticmethod
+    def sample(rng, noise_scale=1.0):
+        u = rng.uniform
+        return Scene(coil_depth=u(70, 160), coil_share=u(0.25, 0.9), shading=u(0.03, 0.16),
+                     saturated=u(0.6, 0.95) if rng.random() < 0.65 else 0.0, phase_rows=bool(rng.random() < 0.5),
+                     noise=float(np.exp(u(np.log(0.0025), np.log(0.012)))) * noise_scale,
+                     ghost=u(0.0, 0.02), ghost_period=u(9, 40))
+
+
+def sensitivity(plane, scene, seed):
+    """Receive sensitivity of a spine array lying under the back, after the vendor's correction."""
+    c = plane.canvas
+    depth = np.maximum(plane.skin[:, None] - c.y[None, :], 0.0)
+    fall = 1.0 / (1.0 + (depth / scene.coil_depth) ** 2)
+    rng = np.random.default_rng([seed, 5])
+    uneven = np.exp(scene.shading * smooth_noise(rng, c.shape, (3, 2)))
+    if scene.saturated:
+        front = plane.front[:, None] - 14.0
+        uneven = uneven * (1.0 - scene.saturated * smooth_step(front - c.y[None, :], 0.0, 16.0))
+    return (fall**scene.coil_share * uneven).astype(np.float32)
+
+
+def shift_along(image, pixels, axis):
+    """Shift an image by a fraction of a pixel along an axis (linear between pixels, cyclic)."""
+    whole = int(np.floor(pixels))
+    share = np.float32(pixels - whole)
+    first = np.roll(image, whole, axis)
+    return first * (1 - share) + np.roll(first, 1, axis) * share
+
+
+def acquire(water, fat, protocol, scene, rng, field_mm, size):
+    """Reconstructed magnitude (size, size) from signed water and fat signals on a square grid.
+
+    field_mm: side of the field of view, that of the input grid and of the result.
+    """
+    n = water.shape[0]
+    rows, columns = protocol.acquired_rows, protocol.acquired_columns
+    if scene.phase_rows:  # the phase axis runs head to feet: fewer lines there
+        rows, columns = columns, rows
+    rows, columns = min(rows, n, size) // 2 * 2, min(columns, n, size) // 2 * 2
+    frequency_axis, samples = (1, columns) if scene.phase_rows else (0, rows)
+    shift = FAT_SHIFT_HZ / protocol.bandwidth_hz * n / samples
+    image = water + shift_along(fat, shift, frequency_axis)
+    spectrum = fft.rfft2(image, workers=1)
+    half = columns // 2 + 1
+    kept = np.zeros((rows, half), np.complex64)
+    kept[:rows // 2] = spectrum[:rows // 2, :half]
+    kept[rows // 2:] = spectrum[n - rows // 2:, :half]
+    kept *= np.float32((size / n) ** 2)
+    if scene.ghost > 0:  # periodic disagreement of the lines along the phase axis
+        k = np.arange(rows if scene.phase_rows else half)
+        wave = 1 + scene.ghost * np.sin(2 * np.pi * k / scene.ghost_period * 3.0 + rng.uniform(0, 6.28)) \
+            + 0.3 * scene.ghost * rng.standard_normal(len(k))
+        wave[0] = 1.0
+        kept *= (wave[:, None] if scene.phase_rows else wave[None, :]).astype(np.float32)
+    # A gentle taper, as most reconstructions have; it leaves some ringing.
+    taper = (1 - 0.35 * (np.abs(fft.fftfreq(rows)) * 2)[:, None] ** 4) * (1 - 0.35 * np.linspace(0, 1, half)[None, :] ** 4)
+    kept *= taper.astype(np.float32)
+    sigma = scene.noise / np.sqrt(protocol.averages) * np.sqrt(rows * columns / (320.0 * 256.0)) * (512.0 / 320.0)
+    scale = sigma * size * size / np.sqrt(2.0 * rows * columns)
+
+    def full(block):
+        out = np.zeros((size, size // 2 + 1), np.complex64)
+        out[:rows // 2, :half] = block[:rows // 2]
+        out[size - rows // 2:, :half] = block[rows // 2:]
+        return fft.irfft2(out, s=(size, size), workers=1)
+
+    def noise():
+        pair = rng.standard_normal((2, rows, half), dtype=np.float32)
+        return (pair[0] + 1j * pair[1]) * np.float32(scale)
+
+    real = full(kept + noise())
+    imaginary = full(noise())
+    return np.hypot(real, imaginary)
+
+
+def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_slices=2, thickness=4.0,
+                 render=None, texture=0, noiseless=False):
+    """All contrasts of one slice: {contrast: (size, size) float32} and the tissue fractions.
+
+    The tissue maps are painted once per sub-slice and serve every protocol.  centre is (y, z).
+    """
+    n = render or size
+    pixel = field_mm / n
+    y = centre[0] + (np.arange(n) - (n - 1) / 2.0) * pixel
+    z = centre[1] - (np.arange(n) - (n - 1) / 2.0) * pixel
+    tables = []
+    for protocol in protocols:
+        water, fat = tissue.signals(protocol, subject.values, subject.flow)
+        tables += [water, fat]
+    tables = np.array(tables, np.float32)
+    total, plane = 0.0, None
+    for k in range(sub_slices):
+        offset = ((k + 0.5) / sub_slices - 0.5) * thickness
+        plane = Plane(subject, x + offset, y, z, texture)
+        fractions = plane.paint().fractions
+        total = total + tables @ fractions.reshape(tissue.COUNT, -1)
+    total = (total / sub_slices).reshape(-1, n, n)
+    grain = 1.0 + 0.03 * plane.noise(1.6) + 0.03 * plane.noise(5.0)
+    total *= sensitivity(plane, scene, subject.seed) * grain
+    images = {}
+    for i, protocol in enumerate(protocols):
+        out = 128 if protocol.contrast == "t2-fast" else size
+        setup = scene if not noiseless else Scene(**{**scene.__dict__, "noise": 1e-5, "ghost": 0.0})
+        images[protocol.contrast] = acquire(total[2 * i], total[2 * i + 1], protocol, setup, rng, field_mm, min(out, size))
+    return images, plane
+
+
+def to_stored(stack, rng, bits=12):
+    """Scale a series to stored integers as a scanner does: bright tissue lands in mid-range."""
+    bright = float(np.percentile(stack, 99.5))
+    top = float(rng.uniform(900, 2600)) if bits == 12 else 2**bits * 0.6
+    return np.clip(np.rint(stack * (top / max(bright, 1e-6))), 0, 2**bits - 1).astype(np.uint16)
