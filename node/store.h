@@ -311,12 +311,12 @@ struct store_delivery {
     int64_t job_id;
     char destination[STORE_NAME];
     enum delivery_state state;
-    int32_t attempts;
-    int64_t next_try;
+    int32_t attempts; /* to send */
+    int64_t
+        due_at; /* pending: next attempt; sent: (next) request for commitment; 0 = nothing due */
     int64_t items, items_sent, items_committed;
     int32_t commit_asked;            /* how often storage commitment was asked for */
-    int64_t commit_until;            /* 0 = no answer is awaited */
-    char transaction_uid[STORE_UID]; /* "" = never asked */
+    char transaction_uid[STORE_UID]; /* of the last request; "" = never asked */
     int64_t created_at, changed_at;
     char reason[STORE_REASON]; /* the last error */
 };
@@ -334,8 +334,8 @@ struct store_item {
 int store_deliveries_due(struct store *s, int64_t now, char (*out)[STORE_NAME], size_t max,
                          size_t *n, int64_t *next, struct err *e);
 
-/* Takes the oldest due delivery to that destination: pending → sending, under a lease, or sent with
- * an overdue commitment (stays sent). ERR_NOT_FOUND: there is none. */
+/* Takes the longest due delivery to that destination under a lease: pending → sending, or sent and
+ * due for commitment (stays sent). ERR_NOT_FOUND: there is none. */
 int store_delivery_take(struct store *s, const char *destination, const char *owner, int64_t now,
                         int64_t lease_ms, struct store_delivery *out, struct err *e);
 
@@ -349,16 +349,17 @@ int store_delivery_items(struct store *s, int64_t id, struct store_item **out, s
 /* The destination acknowledged these. */
 int store_items_sent(struct store *s, const int64_t *ids, size_t n, int64_t now, struct err *e);
 
-/* sending → sent (all items are), pending until next_try, or failed. Gives up the lease. A new
- * attempt is counted only if `counts`. */
+/* Gives up the lease: → pending (again at due_at), sent (all items are; commitment is to be asked
+ * for at due_at, 0 = not at all) or failed. An attempt is counted only if `counts`. */
 int store_delivery_ended(struct store *s, int64_t id, const char *owner, enum delivery_state state,
-                         const char *reason, int64_t next_try, bool counts, int64_t now,
+                         const char *reason, int64_t due_at, bool counts, int64_t now,
                          struct err *e);
 
-/* Storage commitment will be asked for under this transaction UID; to be called before the request
- * leaves, so that an answer always finds it. Until `until` no other request is made. */
-int store_commitment_asked(struct store *s, int64_t delivery_id, const char *transaction_uid,
-                           int64_t until, int64_t now, struct err *e);
+/* Storage commitment of a sent delivery that we hold is about to be asked for under this
+ * transaction UID: to be called before the request leaves, so that an answer always finds it. Gives
+ * up the lease; without an answer it is due again at `until`. */
+int store_commitment_asked(struct store *s, int64_t id, const char *owner,
+                           const char *transaction_uid, int64_t until, int64_t now, struct err *e);
 
 struct store_commitment {
     char sop_uid[STORE_UID];

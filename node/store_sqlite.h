@@ -1,0 +1,71 @@
+/*
+ * store_sqlite.h - what the files behind store.h share; private to store_sqlite*.c
+ *
+ * A transaction: sql_begin(), any number of statements, sql_end(), which commits if rc is 0 and
+ * rolls back otherwise. The connection belongs to the calling thread from begin to end.
+ */
+#ifndef SPINENODE_STORE_SQLITE_H
+#define SPINENODE_STORE_SQLITE_H
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "node/store.h"
+
+#define SQL_STATEMENTS 96
+
+struct store {
+    sqlite3 *db;
+    pthread_mutex_t lock;
+    struct {
+        const char *sql; /* a literal: found again by its address */
+        sqlite3_stmt *statement;
+    } cache[SQL_STATEMENTS];
+    size_t cached;
+};
+
+int sql_begin(struct store *s, struct err *e);      /* to write */
+int sql_begin_read(struct store *s, struct err *e); /* one consistent view */
+int sql_end(struct store *s, int rc, struct err *e);
+
+/* The statement with its parameters bound: kinds has a letter for each, t text, i int64_t,
+ * n int (32 bit). sql must be a literal. */
+int sql_bind(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql, const char *kinds,
+             ...);
+
+/* Steps to the next row: 1 a row, 0 no more (the statement is reset then), or an error. */
+int sql_step(struct store *s, sqlite3_stmt *statement, struct err *e);
+
+/* sql_bind() and the first sql_step(). */
+int sql_row(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql, const char *kinds,
+            ...);
+
+/* Runs a statement that gives no rows; *changed (may be NULL) is the number of rows changed. */
+int sql_run(struct store *s, struct err *e, int64_t *changed, const char *sql, const char *kinds,
+            ...);
+
+/* Copies a column's text, cut to size. */
+void sql_text(sqlite3_stmt *statement, int column, char *out, size_t size);
+
+/* ERR_NOT_FOUND with a text, for rows that are not in the state that the caller believes. */
+int sql_moved(struct err *e, const char *what, int64_t id);
+
+/* Is the text, terminator included, within size? ERR_LIMIT names `what`. */
+int sql_fits(const char *text, size_t size, const char *what, struct err *e);
+
+/* One row of outputs (alias o) in a statement's result, from a column on. */
+#define SQL_OUTPUT_COLUMNS                                                                         \
+    "o.id, o.sop_uid, o.sop_class, o.series_uid, o.study_uid, o.transfer_syntax, o.path,"          \
+    " o.sha256, o.bytes"
+void sql_read_output(sqlite3_stmt *row, int column, struct store_output *out);
+
+/* A growing array of rows. */
+struct sql_rows {
+    char *data;
+    size_t n, cap, size; /* of one row */
+};
+void *sql_rows_add(struct sql_rows *rows, struct err *e); /* zeroed; NULL: no memory */
+
+#endif
