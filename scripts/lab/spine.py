@@ -237,7 +237,7 @@ class Plane:
     # -- discs and bodies -------------------------------------------------------------------
 
     def _disc(self, i):
-        s, c, d = self.s, self.canvas, self.s.discs[i]
+        c, d = self.canvas, self.s.discs[i]
         u = (self.x - d.x) / (0.5 * d.width)
         if abs(u) >= 1.0:
             return
@@ -281,7 +281,7 @@ class Plane:
         return round_box(p, q, front, back, -b.bottom(p) + shrink, b.top(p) - shrink, 1.8)
 
     def _body(self, i):
-        s, c, b = self.s, self.canvas, self.s.bodies[i]
+        c, b = self.canvas, self.s.bodies[i]
         u = (self.x - b.x) / (0.5 * b.width)
         if abs(u) >= 1.0:
             return
