@@ -1,0 +1,65 @@
+/*
+ * prepare.h - the pixels of a series into the tensors that a model takes, and back
+ *
+ * What a package's normalisation, grid, slices of context, scale and output mean, in numbers:
+ *   normalise   x -> clip((x - low) / (high - low), 0, 1) * 2 - 1, with the percentiles low and
+ * high of all slices together grid any:K  rows and columns padded at the end to a multiple of K by
+ * repeating the edge; the result cropped to scale * source grid RxC    resampled to R x C, the
+ * result to scale * source; bilinear with antialias (a triangle as wide as the larger of the two
+ * pixels, about pixel centres) context     channel i of slice s is slice s + i - channels / 2, the
+ * first and last repeated output      "unit":   [-1, 1] -> 0 ... 4095 "source": [-1, 1] -> low ...
+ * high, in the source's units Volumes are float32, slice by slice, row by row. Nothing here knows
+ * DICOM. Any thread.
+ */
+#ifndef SPINENODE_MODEL_PREPARE_H
+#define SPINENODE_MODEL_PREPARE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/graph.h"
+
+struct err;
+struct package;
+
+/* Largest stored value of a result: 12 bits. */
+#define PREPARE_VALUE_MAX 4095
+
+/* The p-th percentile (0 ... 100) of n values, linear between order statistics as numpy.percentile
+ * does by default. Linear time whatever the values; nothing is copied. ERR_NUMERIC: a value is not
+ * finite; ERR_INVALID: n is 0. */
+int prepare_percentile(const float *values, size_t n, double p, double *out, struct err *e);
+
+struct prepare; /* a model's way for one size of source */
+
+/* For sources of rows x columns. low, high: the values at the package's percentiles. ERR_REFUSED:
+ * the model does not take this size, or high is not above low (a flat image). */
+int prepare_new(const struct package *p, int rows, int columns, double low, double high,
+                struct prepare **out, struct err *e);
+void prepare_free(struct prepare *p); /* NULL is fine */
+
+/* What the network takes and gives for one slice: 1 x channels x H x W, 1 x 1 x H' x W'. */
+const struct shape *prepare_input_shape(const struct prepare *p);
+const struct shape *prepare_output_shape(const struct prepare *p);
+
+/* Size of the result of one slice: scale * source. */
+int prepare_rows(const struct prepare *p);
+int prepare_columns(const struct prepare *p);
+
+/* Fills tensor, of prepare_input_shape(), for the slice of a volume of that many slices. Uses
+ * memory in p: one thread at a time. */
+void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor);
+
+/* The network's answer, of prepare_output_shape(), as stored values: out of prepare_rows() x
+ * prepare_columns(). Meant value = stored * prepare_slope() + prepare_intercept(). ERR_NUMERIC: the
+ * answer is not finite. Uses memory in p. */
+int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct err *e);
+double prepare_slope(const struct prepare *p);     /* 1 for "unit", and where the source's own */
+double prepare_intercept(const struct prepare *p); /* 0   values fit into 0 ... 4095 */
+
+/* Bilinear resampling with antialias of one plane, pixel centres aligned (as PyTorch's interpolate
+ * with antialias=True, align_corners=False). ERR_NOMEM. */
+int prepare_resample(const float *in, int rows, int columns, float *out, int out_rows,
+                     int out_columns, struct err *e);
+
+#endif
