@@ -36,7 +36,8 @@ struct synthesiser;
 int synthesiser_new(const struct config_engine *engine, struct synthesiser **out, struct err *e);
 void synthesiser_free(struct synthesiser *s); /* NULL is fine */
 
-/* Called after each slice with how many of how many are done. Anything but 0 stops the work:
+/* Called after each step with how many of how many are done; a slice has two, computed and
+ * written. Anything but 0 stops the work:
  * ERR_CANCELLED. */
 typedef int synthesise_progress(void *closure, unsigned done, unsigned total);
 

@@ -1,0 +1,500 @@
+/*
+ * synthesise.c - see synthesise.h
+ *
+ * The whole series is held in memory, source and result: the percentiles of the normalisation and
+ * the window of the result are those of all slices together.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "node/base/err.h"
+
+#include "dicom/recognise.h"
+#include "dicom/series.h"
+#include "model/engine.h"
+#include "model/package.h"
+#include "model/prepare.h"
+#include "node/config.h"
+#include "node/synthesise.h"
+
+/* Compiled models that are kept, and the memory that they may take together (the last one used is
+ * kept whatever it takes). */
+#define KEPT_MODELS 4
+#define KEPT_BYTES  (INT64_C(1) << 30)
+
+/* Scanners round pixel spacing to few digits; a bound is not missed by that. */
+#define SPACING_TOLERANCE 0.005
+
+/* A model compiled for one size of source. */
+struct kept {
+    char digest[DIGEST_HEX];
+    int rows, columns;
+    struct package *package;
+    struct plan *plan;
+    struct workspace *workspace;
+    int64_t bytes;
+    uint64_t used; /* of synthesiser.uses */
+};
+
+struct synthesiser {
+    const struct engine *engine, *fallback; /* fallback: where engine cannot; NULL: nowhere */
+    struct engine_options options;
+    unsigned kept_max;
+    struct kept kept[KEPT_MODELS];
+    uint64_t uses;
+};
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* ---- the synthesiser ---- */
+
+int synthesiser_new(const struct config_engine *engine, struct synthesiser **out, struct err *e)
+{
+    static const char *const isas[] = {[CONFIG_ISA_AUTO] = NULL,
+                                       [CONFIG_ISA_BASE] = "base",
+                                       [CONFIG_ISA_AVX2] = "avx2",
+                                       [CONFIG_ISA_AVX512] = "avx512"};
+    struct synthesiser *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return err_set(e, ERR_NOMEM, "starting the engine: no memory");
+    if (strcmp(engine->name, "auto") == 0) {
+        const struct engine *cpu = engine_find("cpu"), *cuda = engine_find("cuda");
+        s->fallback = cpu != NULL ? cpu : engine_find("ref");
+        s->engine = cuda != NULL ? cuda : s->fallback;
+        if (s->engine == s->fallback)
+            s->fallback = NULL;
+    } else {
+        s->engine = engine_find(engine->name);
+    }
+    if (s->engine == NULL) {
+        free(s);
+        return err_set(e, ERR_UNSUPPORTED, "engine %s is not in this build", engine->name);
+    }
+    s->options.threads = engine->threads;
+    s->options.isa = isas[engine->isa];
+    s->options.low_memory = engine->low_memory;
+    s->kept_max = engine->low_memory ? 1 : KEPT_MODELS;
+    *out = s;
+    return 0;
+}
+
+static void kept_fini(struct kept *k)
+{
+    engine_workspace_free(k->workspace);
+    engine_plan_free(k->plan);
+    package_free(k->package);
+    *k = (struct kept){0};
+}
+
+void synthesiser_free(struct synthesiser *s)
+{
+    if (s == NULL)
+        return;
+    for (unsigned i = 0; i < KEPT_MODELS; i++)
+        kept_fini(&s->kept[i]);
+    free(s);
+}
+
+static struct kept *kept_find(struct synthesiser *s, const char *digest, int rows, int columns)
+{
+    for (unsigned i = 0; i < KEPT_MODELS; i++) {
+        struct kept *k = &s->kept[i];
+        if (k->plan != NULL && strcmp(k->digest, digest) == 0 && k->rows == rows &&
+            k->columns == columns)
+            return k;
+    }
+    return NULL;
+}
+
+/* Frees the models used longest ago until another one of so many bytes fits; returns its place. */
+static struct kept *kept_make_room(struct synthesiser *s, int64_t bytes)
+{
+    for (;;) {
+        struct kept *empty = NULL, *oldest = NULL;
+        int64_t total = bytes;
+        unsigned count = 1;
+        for (unsigned i = 0; i < KEPT_MODELS; i++) {
+            struct kept *k = &s->kept[i];
+            if (k->plan == NULL) {
+                empty = k;
+                continue;
+            }
+            total += k->bytes;
+            count++;
+            if (oldest == NULL || k->used < oldest->used)
+                oldest = k;
+        }
+        if (oldest == NULL || (empty != NULL && count <= s->kept_max && total <= KEPT_BYTES))
+            return empty;
+        kept_fini(oldest);
+    }
+}
+
+/* ---- may this model see this series? ---- */
+
+static bool spacing_is_within(const struct package *p, double mm)
+{
+    return mm >= p->spacing_mm_min * (1 - SPACING_TOLERANCE) &&
+           mm <= p->spacing_mm_max * (1 + SPACING_TOLERANCE);
+}
+
+int synthesise_fits(const struct package *facts, const struct series *series, const char *contrast,
+                    struct err *e)
+{
+    if (series->problem.code != 0)
+        return err_set(e, ERR_REFUSED, "%s", series->problem.text);
+    const char *wanted = model_contrast_name(facts->input_contrast);
+    if (strcmp(contrast, wanted) != 0)
+        return err_set(e, ERR_REFUSED, "the model %s is made for %s, and the series is %s",
+                       facts->name, wanted, contrast);
+    if (series->rows < (unsigned)facts->rows_min || series->rows > (unsigned)facts->rows_max ||
+        series->columns < (unsigned)facts->columns_min ||
+        series->columns > (unsigned)facts->columns_max)
+        return err_set(e, ERR_REFUSED,
+                       "the model %s is made for %d to %d rows and %d to %d columns, and the "
+                       "series has %u x %u",
+                       facts->name, facts->rows_min, facts->rows_max, facts->columns_min,
+                       facts->columns_max, series->rows, series->columns);
+    /* Only projection x-rays come without geometry; their pixel spacing is no size in the patient.
+     */
+    if (series->has_geometry && (!spacing_is_within(facts, series->row_spacing_mm) ||
+                                 !spacing_is_within(facts, series->column_spacing_mm)))
+        return err_set(e, ERR_REFUSED,
+                       "the model %s is made for pixels of %g to %g mm, and the series has "
+                       "%.4g x %.4g mm",
+                       facts->name, facts->spacing_mm_min, facts->spacing_mm_max,
+                       series->row_spacing_mm, series->column_spacing_mm);
+    return 0;
+}
+
+int synthesise_key(const struct series *series, const char *task, const char *model_digest,
+                   const char *parameters, char out[DIGEST_HEX], struct err *e)
+{
+    struct digest *d = digest_new();
+    if (d == NULL)
+        return err_set(e, ERR_NOMEM, "naming the job: no memory");
+    uint8_t bytes[DIGEST_BYTES];
+    digest_add_text(d, series->series_uid);
+    for (unsigned i = 0; i < series->slices; i++)
+        digest_add_text(d, series->slice[i].sop_instance_uid);
+    digest_add_text(d, task);
+    digest_add_text(d, model_digest);
+    digest_add_text(d, parameters);
+    digest_finish(d, bytes);
+    digest_to_hex(bytes, out);
+    return 0;
+}
+
+/* ---- one job ---- */
+
+struct job {
+    struct synthesiser *s;
+    const struct synthesis *what;
+    struct synthesis_result *result;
+    struct err *e;
+    struct kept *model;
+    struct prepare *prepare;
+    float *volume;    /* slices × rows × columns of the source */
+    uint16_t *stored; /* slices × rows × columns of the result */
+    unsigned steps;   /* done; two for each slice: computed, written */
+};
+
+static int step_done(struct job *j)
+{
+    j->steps++;
+    if (j->what->progress == NULL ||
+        j->what->progress(j->what->closure, j->steps, 2 * j->what->series->slices) == 0)
+        return 0;
+    return err_set(j->e, ERR_CANCELLED, "cancelled after %u of %u steps", j->steps,
+                   2 * j->what->series->slices);
+}
+
+/* The package is the caller's, also when the series does not fit it. */
+static int open_model(struct job *j, struct package **out)
+{
+    const struct synthesis *w = j->what;
+    int rc = package_open(w->model_path, NULL, out, j->e);
+    if (rc != 0)
+        return rc;
+    return synthesise_fits(*out, w->series, w->contrast, j->e);
+}
+
+static int compile(struct job *j, const struct package *p, struct kept *k)
+{
+    struct synthesiser *s = j->s;
+    struct shape shape;
+    struct engine_options options = s->options;
+    options.model_digest = k->digest;
+    int rc = package_input_shape(p, k->rows, k->columns, 1, &shape, j->e);
+    if (rc != 0)
+        return rc;
+    rc = engine_compile(s->engine, p->graph, &shape, &options, &k->plan, j->e);
+    if (rc != 0 && s->fallback != NULL && (rc == ERR_DEVICE || rc == ERR_UNSUPPORTED))
+        rc = engine_compile(s->fallback, p->graph, &shape, &options, &k->plan, j->e);
+    if (rc == 0)
+        rc = engine_workspace_new(k->plan, &k->workspace, j->e);
+    struct engine_cost cost = {0};
+    if (rc == 0)
+        rc = engine_estimate(s->engine, p->graph, &shape, &options, &cost, j->e);
+    k->bytes = cost.plan_bytes + cost.workspace_bytes;
+    return rc != 0 ? err_context(j->e, "preparing %s", j->what->model_path) : 0;
+}
+
+/* The model for this series: one that is kept, or read and compiled now. */
+static int get_model(struct job *j)
+{
+    const struct synthesis *w = j->what;
+    struct synthesis_result *r = j->result;
+    double start = now_ms();
+    struct kept new = {.rows = (int)w->series->rows, .columns = (int)w->series->columns};
+    int rc = 0;
+    if (w->model_digest != NULL)
+        snprintf(new.digest, sizeof new.digest, "%s", w->model_digest);
+    else
+        rc = digest_file(w->model_path, new.digest, j->e);
+    if (rc != 0)
+        return rc;
+    struct kept *k = kept_find(j->s, new.digest, new.rows, new.columns);
+    if (k != NULL) {
+        r->was_compiled = true;
+        rc = synthesise_fits(k->package, w->series, w->contrast, j->e);
+    } else {
+        rc = open_model(j, &new.package);
+        char digest[DIGEST_HEX];
+        if (rc == 0)
+            rc = digest_file(w->model_path, digest, j->e);
+        if (rc == 0 && strcmp(digest, new.digest) != 0)
+            rc = err_set(j->e, ERR_REFUSED,
+                         "%s is not the model that the job was made for: its SHA-256 is %s",
+                         w->model_path, digest);
+        double loaded = now_ms();
+        r->load_ms = loaded - start;
+        if (rc == 0)
+            rc = compile(j, new.package, &new);
+        r->compile_ms = now_ms() - loaded;
+        if (rc != 0) {
+            kept_fini(&new);
+            return rc;
+        }
+        k = kept_make_room(j->s, new.bytes);
+        *k = new;
+    }
+    if (rc != 0)
+        return rc;
+    k->used = ++j->s->uses;
+    j->model = k;
+    memcpy(r->model_digest, k->digest, sizeof r->model_digest);
+    snprintf(r->engine, sizeof r->engine, "%s", engine_plan_text(k->plan));
+    return 0;
+}
+
+static int read_pixels(struct job *j)
+{
+    const struct series *s = j->what->series;
+    double start = now_ms();
+    size_t plane = (size_t)s->rows * s->columns, total = plane * s->slices;
+    if (total > (size_t)SYNTHESISE_VALUES_MAX)
+        return err_set(j->e, ERR_LIMIT, "%u images of %u x %u are more than the node takes at once",
+                       s->slices, s->rows, s->columns);
+    j->volume = malloc(total * sizeof *j->volume);
+    if (j->volume == NULL)
+        return err_set(j->e, ERR_NOMEM, "reading %u images: no memory", s->slices);
+    for (unsigned i = 0; i < s->slices; i++) {
+        int rc = series_pixels(s, i, j->volume + i * plane, plane, j->e);
+        if (rc != 0)
+            return rc;
+    }
+    j->result->read_ms = now_ms() - start;
+    return 0;
+}
+
+static int prepare(struct job *j)
+{
+    const struct series *s = j->what->series;
+    const struct package *p = j->model->package;
+    size_t total = (size_t)s->rows * s->columns * s->slices;
+    double low, high;
+    int rc = prepare_percentile(j->volume, total, p->percentile_low, &low, j->e);
+    if (rc == 0)
+        rc = prepare_percentile(j->volume, total, p->percentile_high, &high, j->e);
+    if (rc == 0)
+        rc = prepare_new(p, (int)s->rows, (int)s->columns, low, high, &j->prepare, j->e);
+    if (rc != 0)
+        return rc;
+    if (!shape_equal(engine_plan_output_shape(j->model->plan, 0),
+                     prepare_output_shape(j->prepare))) {
+        char text[96];
+        return err_set(j->e, ERR_REFUSED, "%s gives %s, which is not what its scale says",
+                       j->what->model_path,
+                       shape_text(engine_plan_output_shape(j->model->plan, 0), text, sizeof text));
+    }
+    total *= (size_t)p->scale * (size_t)p->scale;
+    if (total > (size_t)SYNTHESISE_VALUES_MAX)
+        return err_set(j->e, ERR_LIMIT, "%u images of %d x %d are more than the node makes at once",
+                       s->slices, prepare_rows(j->prepare), prepare_columns(j->prepare));
+    j->stored = malloc(total * sizeof *j->stored);
+    return j->stored != NULL ? 0 : err_set(j->e, ERR_NOMEM, "making the images: no memory");
+}
+
+static int run(struct job *j)
+{
+    const struct series *s = j->what->series;
+    double start = now_ms();
+    size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    float *in = malloc((size_t)shape_count(prepare_input_shape(j->prepare)) * sizeof *in);
+    float *out = malloc((size_t)shape_count(prepare_output_shape(j->prepare)) * sizeof *out);
+    int rc = 0;
+    if (in == NULL || out == NULL)
+        rc = err_set(j->e, ERR_NOMEM, "running the model: no memory");
+    for (unsigned i = 0; rc == 0 && i < s->slices; i++) {
+        prepare_input(j->prepare, j->volume, (int)s->slices, (int)i, in);
+        const float *inputs[] = {in};
+        float *outputs[] = {out};
+        rc = engine_run(j->model->plan, j->model->workspace, inputs, outputs, j->e);
+        if (rc == 0)
+            rc = prepare_output(j->prepare, out, j->stored + i * plane, j->e);
+        if (rc != 0)
+            err_context(j->e, "image %u of %u", i + 1, s->slices);
+        else
+            rc = step_done(j);
+    }
+    free(in);
+    free(out);
+    j->result->run_ms = now_ms() - start;
+    return rc;
+}
+
+static const char *or_null(const char *text)
+{
+    return text != NULL && *text != '\0' ? text : NULL;
+}
+
+/* The files name the engine and its instruction set, but not the number of threads, which changes
+ * nothing in the result. */
+static void engine_words(const struct job *j, char *out, size_t size)
+{
+    snprintf(out, size, "%s", j->result->engine);
+    out[strcspn(out, ",")] = '\0';
+}
+
+static int output_path(const struct job *j, unsigned i, char out[PATH_BYTES])
+{
+    return file_join(out, j->what->folder, j->result->output[i].file, j->e);
+}
+
+static int write_files(struct job *j)
+{
+    const struct synthesis *w = j->what;
+    const struct package *p = j->model->package;
+    struct synthesis_result *r = j->result;
+    unsigned slices = w->series->slices;
+    double start = now_ms();
+    size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    char engine[sizeof r->engine];
+    engine_words(j, engine, sizeof engine);
+    struct secondary_spec spec = {
+        .type = w->type,
+        .task = model_task_name(p->task),
+        .input_contrast = model_contrast_name(p->input_contrast),
+        .output_contrast = model_contrast_name(p->output_contrast),
+        .model_name = p->name,
+        .model_version = p->version,
+        .model_digest = r->model_digest,
+        .parameters = "",
+        .engine = engine,
+        .description = or_null(w->description),
+        .qualification = or_null(w->qualification),
+        .series_number = w->series_number != 0 ? w->series_number : (unsigned)p->task + 1,
+        .salt = w->salt,
+        .key = w->key,
+        .created = w->created,
+        .rows = (unsigned)prepare_rows(j->prepare),
+        .columns = (unsigned)prepare_columns(j->prepare),
+        .slope = prepare_slope(j->prepare),
+        .intercept = prepare_intercept(j->prepare),
+    };
+    secondary_window(j->stored, plane * slices, &spec.window_centre, &spec.window_width);
+    r->output = calloc(slices, sizeof *r->output);
+    if (r->output == NULL)
+        return err_set(j->e, ERR_NOMEM, "writing the images: no memory");
+    int rc = secondary_series_uid(w->series, &spec, r->series_uid, j->e);
+    for (unsigned i = 0; rc == 0 && i < slices; i++) {
+        struct synthesis_output *o = &r->output[i];
+        struct secondary_result written;
+        char path[PATH_BYTES];
+        snprintf(o->file, sizeof o->file, "%04u.dcm", i + 1);
+        rc = output_path(j, i, path);
+        if (rc == 0)
+            rc = secondary_write(w->series, i, &spec, j->stored + i * plane, path, &written, j->e);
+        if (rc != 0)
+            break;
+        r->count++;
+        memcpy(o->sop_class_uid, written.sop_class_uid, sizeof o->sop_class_uid);
+        memcpy(o->sop_instance_uid, written.sop_instance_uid, sizeof o->sop_instance_uid);
+        memcpy(o->source_sop_instance_uid, w->series->slice[i].sop_instance_uid,
+               sizeof o->source_sop_instance_uid);
+        rc = step_done(j);
+    }
+    if (rc == 0)
+        rc = file_sync_folder(w->folder, j->e);
+    r->write_ms = now_ms() - start;
+    return rc;
+}
+
+static void remove_files(struct job *j)
+{
+    struct err ignored;
+    struct err *kept = j->e;
+    j->e = &ignored;
+    for (unsigned i = 0; i < j->result->count; i++) {
+        char path[PATH_BYTES];
+        if (output_path(j, i, path) == 0)
+            unlink(path);
+    }
+    j->e = kept;
+}
+
+int synthesise(struct synthesiser *s, const struct synthesis *what, struct synthesis_result *out,
+               struct err *e)
+{
+    struct synthesis_result result = {0};
+    struct job j = {.s = s, .what = what, .result = &result, .e = e};
+    int rc = 0;
+    if (what->series->problem.code != 0)
+        rc = err_set(e, ERR_REFUSED, "%s", what->series->problem.text);
+    if (rc == 0)
+        rc = get_model(&j);
+    if (rc == 0)
+        rc = read_pixels(&j);
+    if (rc == 0)
+        rc = prepare(&j);
+    if (rc == 0)
+        rc = run(&j);
+    if (rc == 0)
+        rc = write_files(&j);
+    if (rc == 0) {
+        *out = result;
+    } else {
+        remove_files(&j);
+        synthesis_result_fini(&result);
+    }
+    prepare_free(j.prepare);
+    free(j.volume);
+    free(j.stored);
+    return rc;
+}
+
+void synthesis_result_fini(struct synthesis_result *r)
+{
+    free(r->output);
+    *r = (struct synthesis_result){0};
+}
