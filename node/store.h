@@ -126,6 +126,8 @@ struct store_instance {
     int64_t received_at;
     /* out */
     enum store_outcome outcome;
+    char kept[STORE_PATH]; /* unless added: the file of the one that we have, */
+    int64_t kept_bytes;    /* and its size */
 };
 
 /* Adds all of them in one transaction; list[i].outcome says what became of each. An added instance
@@ -285,6 +287,9 @@ int store_job_return(struct store *s, int64_t id, const char *owner, const char 
  * is refused or quarantined with the cause as its reason. */
 int store_owner_died(struct store *s, const char *owner, const char *cause, int32_t crashes_max,
                      int64_t now, struct store_recovery *out, struct err *e);
+
+/* The state of the job of that key. */
+int store_job_state(struct store *s, const char *key, enum job_state *out, struct err *e);
 
 int store_job_get(struct store *s, int64_t id, struct store_job *out, struct err *e);
 

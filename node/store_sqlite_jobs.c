@@ -258,6 +258,19 @@ int store_job_get(struct store *s, int64_t id, struct store_job *out, struct err
     return sql_end(s, job_find(s, id, out, e), e);
 }
 
+int store_job_state(struct store *s, const char *key, enum job_state *out, struct err *e)
+{
+    sqlite3_stmt *row;
+    int rc = sql_begin_read(s, e);
+    if (rc != 0)
+        return rc;
+    rc = sql_row(s, &row, e, "SELECT state FROM jobs WHERE key=?1", "t", key);
+    if (rc > 0)
+        *out = (enum job_state)sqlite3_column_int(row, 0);
+    rc = rc > 0 ? 0 : rc == 0 ? err_set(e, ERR_NOT_FOUND, "no job with key %s", key) : rc;
+    return sql_end(s, rc, e);
+}
+
 int store_jobs_list(struct store *s, enum job_state state, size_t max, struct store_job **out,
                     size_t *n, struct err *e)
 {

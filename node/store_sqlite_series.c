@@ -35,8 +35,8 @@ static int instance_known(struct store *s, struct store_instance *in, struct err
 {
     sqlite3_stmt *row;
     int rc = sql_row(s, &row, e,
-                     "SELECT i.sha256, i.transfer_syntax, i.sop_class, i.study_uid, s.series_uid"
-                     " FROM instances i JOIN series s ON s.id=i.series_id WHERE i.sop_uid=?1",
+                     "SELECT i.sha256, i.transfer_syntax, i.sop_class, i.study_uid, s.series_uid,"
+                     " i.path, i.bytes FROM instances i JOIN series s ON s.id=i.series_id WHERE i.sop_uid=?1",
                      "t", in->sop_uid);
     if (rc <= 0)
         return rc;
@@ -47,6 +47,8 @@ static int instance_known(struct store *s, struct store_instance *in, struct err
     sql_text(row, 2, class, sizeof class);
     sql_text(row, 3, study, sizeof study);
     sql_text(row, 4, series, sizeof series);
+    sql_text(row, 5, in->kept, sizeof in->kept);
+    in->kept_bytes = sqlite3_column_int64(row, 6);
     sqlite3_reset(row);
     /* In another transfer syntax the bytes differ by right: then the identifiers must agree. */
     bool same = strcmp(syntax, in->transfer_syntax) == 0

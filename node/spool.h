@@ -1,0 +1,70 @@
+/*
+ * spool.h - the node's files: what came in, what is being made, what goes out
+ *
+ *     <spool>/lock            one node per spool
+ *     <spool>/in/<name>.dcm   received instances, created under their final name
+ *     <spool>/work/<job>/     outputs of a job that is not done
+ *     <spool>/out/<job>/      outputs of a job that is done, complete or not there at all
+ *
+ * Names are made of digests and random numbers, never of anything that a peer sent. A received
+ * file counts only if a row of the store names it and its size agrees; an output folder only if its
+ * job is done. All else is left over from a process that was killed: spool_sweep() removes it
+ * before the stages start.
+ */
+#ifndef SPINENODE_SPOOL_H
+#define SPINENODE_SPOOL_H
+
+#include <stdint.h>
+
+#include "node/base/file.h"
+#include "node/store.h"
+
+struct err;
+
+struct spool {
+    char root[PATH_BYTES];
+    int lock; /* descriptor, -1 if not locked by this struct */
+};
+
+/* Makes the folders that are missing. Nothing to free but the lock. */
+int spool_open(struct spool *sp, const char *root, struct err *e);
+
+/* ERR_EXISTS: another node works on this spool. The lock ends with the process and the children
+ * that it forked; they should close sp->lock. */
+int spool_lock(struct spool *sp, struct err *e);
+void spool_unlock(struct spool *sp);
+
+/* Absolute path of a path relative to the spool. ERR_INVALID for one that could leave it. */
+int spool_path(const struct spool *sp, const char *relative, char out[PATH_BYTES], struct err *e);
+
+/* A new file for an instance: its descriptor (for reading and writing), and its path relative to
+ * the spool. Negative ERR_* on failure. */
+int spool_incoming(const struct spool *sp, const char *sop_uid, char relative[STORE_PATH],
+                   struct err *e);
+
+/* ERR_FULL, with figures, if less than that is free (in bytes, or in percent of the disk). */
+int spool_room(const struct spool *sp, int64_t free_bytes, int32_t free_percent, struct err *e);
+
+/* An empty folder for the outputs of a job; what an earlier attempt left there is removed. */
+int spool_work_begin(const struct spool *sp, const char *job_key, char out[PATH_BYTES],
+                     struct err *e);
+
+/* Makes the files in the job's work folder durable and moves the folder to out/<job_key>, over
+ * what an attempt left there that died before its job was done. */
+int spool_work_publish(const struct spool *sp, const char *job_key, struct err *e);
+
+/* Removes the job's work folder, if it is there. */
+void spool_work_drop(const struct spool *sp, const char *job_key);
+
+struct spool_swept {
+    int64_t files;   /* received files without a row */
+    int64_t folders; /* outputs without a job that is done */
+    int64_t rows;    /* instances whose file is not what its row says: forgotten */
+};
+
+/* Before the stages start. Rows of the last minutes before the end are believed only if their
+ * file's digest agrees, too: file and row are made durable side by side (intake.h), so a loss of
+ * power can leave a row with a file that is not all there; its sender had no answer yet. */
+int spool_sweep(const struct spool *sp, struct store *s, struct spool_swept *out, struct err *e);
+
+#endif
