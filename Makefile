@@ -40,7 +40,7 @@ LIBDICOM := $(B)/libdicom.a
 LIBNODE  := $(B)/libnode.a
 
 DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog -lofstd
-NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lstdc++ -lpthread -ldl -lm
+NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
 .PHONY: all engine unit unit-programs test lint fuzz bench demo setup setup-train clean help

@@ -18,11 +18,6 @@ struct err;
  * information in the file meta group; beyond this they are refused. */
 #define PART10_HEAD_MAX 65536
 
-/* Who wrote the file: (0002,0012) and (0002,0013). The UID is 2.25.<UUID>, made once for this
- * program. */
-#define PART10_IMPLEMENTATION_UID     "2.25.149377405393421893911338420519847066172"
-#define PART10_IMPLEMENTATION_VERSION "SPINENODE_0_1"
-
 struct part10 {
     char sop_class[UID_BYTES];       /* (0002,0002) */
     char sop_instance[UID_BYTES];    /* (0002,0003) */

@@ -29,7 +29,7 @@ struct peek_limits {
 #define PEEK_DEPTH     32
 #define PEEK_DEPTH_MAX 64
 #define PEEK_ELEMENTS  (8u * 1024 * 1024)
-#define PEEK_INFLATED  (4ull * 1024 * 1024 * 1024)
+#define PEEK_INFLATED  (1ull * 1024 * 1024 * 1024)
 
 struct peek {
     char sop_class[UID_BYTES];

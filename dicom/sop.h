@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "dicom/uid.h"
+
 #define SOP_VERIFICATION        "1.2.840.10008.1.1"
 #define SOP_COMMITMENT_PUSH     "1.2.840.10008.1.20.1"
 #define SOP_COMMITMENT_INSTANCE "1.2.840.10008.1.20.1.1" /* the well-known instance */
@@ -25,9 +27,6 @@
 #define SYNTAX_DEFLATED    "1.2.840.10008.1.2.1.99"
 #define SYNTAX_EXPLICIT_BE "1.2.840.10008.1.2.2"
 
-/* Longest UID, terminator included (PS3.5 clause 9.1). */
-#define UID_BYTES 65
-
 /* Longest AE title, terminator included (PS3.5 table 6.2-1). */
 #define AE_BYTES 17
 
@@ -47,7 +46,8 @@ struct sop_encoding {
 };
 bool sop_encoding(const char *transfer_syntax, struct sop_encoding *out);
 
-/* Digits and single dots, no component with a leading zero, 1…64 characters (PS3.5 clause 9.1). */
-bool uid_is_valid(const char *uid);
+/* 1…64 digits and dots, no empty component: what may come in, and may stand in a file name. Leading
+ * zeros, which PS3.5 clause 9.1 forbids, are let through: devices send them. */
+bool uid_is_safe(const char *uid);
 
 #endif

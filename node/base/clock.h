@@ -4,8 +4,16 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 int64_t clock_mono_ms(void); /* since an arbitrary start; never goes back */
 int64_t clock_wall_ms(void); /* since 1970-01-01T00:00:00Z */
 void clock_sleep_ms(int64_t ms);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
