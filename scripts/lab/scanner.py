@@ -62,7 +62,7 @@ def shift_along(image, pixels, axis):
 
 
 def acquire(water, fat, protocol, scene, rng, field_mm, size):
-    """Reconstructed magnitude (size, size) from signed water and fat signals on a square grid.
+    """Reconstructed magnitudes (size, size), with noise and without, from signed water and fat.
 
     field_mm: side of the field of view, that of the input grid and of the result.
     """
@@ -80,6 +80,9 @@ def acquire(water, fat, protocol, scene, rng, field_mm, size):
     kept[:rows // 2] = spectrum[:rows // 2, :half]
     kept[rows // 2:] = spectrum[n - rows // 2:, :half]
     kept *= np.float32((size / n) ** 2)
+    if size != n:  # pixel centres of the coarser grid lie between those of the finer one
+        delay = np.exp(1j * np.pi * (n / size - 1.0) * fft.fftfreq(rows, 1.0 / rows) / n)
+        kept *= delay[:, None] * np.exp(1j * np.pi * (n / size - 1.0) * np.arange(half) / n)[None, :]
     if scene.ghost > 0:  # periodic disagreement of the lines along the phase axis
         k = np.arange(rows if scene.phase_rows else half)
         wave = 1 + scene.ghost * np.sin(2 * np.pi * k / scene.ghost_period * 3.0 + rng.uniform(0, 6.28)) \
@@ -102,14 +105,15 @@ def acquire(water, fat, protocol, scene, rng, field_mm, size):
         pair = rng.standard_normal((2, rows, half), dtype=np.float32)
         return (pair[0] + 1j * pair[1]) * np.float32(scale)
 
-    real = full(kept + noise())
-    imaginary = full(noise())
-    return np.hypot(real, imaginary)
+    pure = full(kept)
+    return np.hypot(pure + full(noise()), full(noise())), np.abs(pure)
 
 
 def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_slices=2, thickness=4.0,
-                 render=None, texture=0, noiseless=False):
-    """All contrasts of one slice: {contrast: (size, size) float32} and the tissue fractions.
+                 render=None, texture=0, both=False):
+    """All contrasts of one slice: {contrast: (size, size) float32}, and the plane they came from.
+
+    both: also the same images without noise, as a second dictionary before the plane.
 
     The tissue maps are painted once per sub-slice and serve every protocol.  centre is (y, z).
     """
@@ -131,12 +135,12 @@ def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_
     total = (total / sub_slices).reshape(-1, n, n)
     grain = 1.0 + 0.03 * plane.noise(1.6) + 0.03 * plane.noise(5.0)
     total *= sensitivity(plane, scene, subject.seed) * grain
-    images = {}
+    images, pure = {}, {}
     for i, protocol in enumerate(protocols):
-        out = 128 if protocol.contrast == "t2-fast" else size
-        setup = scene if not noiseless else Scene(**{**scene.__dict__, "noise": 1e-5, "ghost": 0.0})
-        images[protocol.contrast] = acquire(total[2 * i], total[2 * i + 1], protocol, setup, rng, field_mm, min(out, size))
-    return images, plane
+        out = min(128 if protocol.contrast == "t2-fast" else size, size)
+        images[protocol.contrast], pure[protocol.contrast] = acquire(total[2 * i], total[2 * i + 1], protocol, scene, rng,
+                                                                     field_mm, out)
+    return (images, pure, plane) if both else (images, plane)
 
 
 def to_stored(stack, rng, bits=12):

@@ -5,6 +5,7 @@ discs, bodies, posterior elements, findings.  Later shapes cover earlier ones.
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from . import tissue
 from .anatomy import LEVELS, S1
@@ -45,8 +46,9 @@ class Plane:
                 tilts.append(b.frame.tilt)
         order = np.argsort(zs)
         zs, fronts, backs, tilts = (np.array(v)[order] for v in (zs, fronts, backs, tilts))
-        self.front = np.interp(z, zs, fronts)
-        self.back = np.interp(z, zs, backs)
+        smooth = 2.5 / self.canvas.pixel  # walls step from body to body; ligaments bridge the steps
+        self.front = gaussian_filter1d(np.interp(z, zs, fronts), smooth)
+        self.back = gaussian_filter1d(np.interp(z, zs, backs), smooth)
         self.slant = 1.0 / np.cos(np.clip(np.interp(z, zs, tilts), -1.0, 1.0))  # widths across a tilted canal
         sacral = smooth_step(z, s.bodies[S1 - 2].frame.z - 20, s.bodies[S1].frame.z + 10)
         self.canal_back = self.back + (0.6 + s.canal * (0.45 + 0.55 * sacral)) * self.slant

@@ -133,12 +133,13 @@ def test_noise__is_rician_with_the_asked_level():
     scene = scanner.Scene.sample(np.random.default_rng(1))
     scene = scanner.Scene(**{**scene.__dict__, "ghost": 0.0, "noise": 0.01})
     empty = np.zeros((256, 256), np.float32)
-    air = scanner.acquire(empty, empty, p, scene, np.random.default_rng(2), 300.0, 256)
+    air, _ = scanner.acquire(empty, empty, p, scene, np.random.default_rng(2), 300.0, 256)
     # Rayleigh in air: mean / deviation = sqrt(pi/2) / sqrt(2 - pi/2) = 1.913.
     assert air.mean() / air.std() == pytest.approx(1.913, rel=0.03)
     bright = np.full((256, 256), 1.0, np.float32)
-    level = scanner.acquire(bright, empty, p, scene, np.random.default_rng(2), 300.0, 256)
+    level, pure = scanner.acquire(bright, empty, p, scene, np.random.default_rng(2), 300.0, 256)
     assert level.mean() == pytest.approx(1.0, rel=0.01)
+    assert pure == pytest.approx(np.ones((256, 256)), abs=1e-4)
     assert level.std() == pytest.approx(air.mean() / np.sqrt(np.pi / 2), rel=0.06)
 
 
@@ -153,8 +154,8 @@ def test_chemical_shift__moves_fat_by_the_bandwidth_and_leaves_water():
     def centre(image):
         return (image * np.arange(256)[None, :]).sum() / image.sum()
 
-    water = centre(scanner.acquire(spot, none, p, scene, rng, 256.0, 256))
-    fat = centre(scanner.acquire(none, spot, p, scene, rng, 256.0, 256))
+    water = centre(scanner.acquire(spot, none, p, scene, rng, 256.0, 256)[0])
+    fat = centre(scanner.acquire(none, spot, p, scene, rng, 256.0, 256)[0])
     assert fat - water == pytest.approx(2.0, abs=0.05)
 
 

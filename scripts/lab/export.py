@@ -1,0 +1,155 @@
+"""From a finished run to the one ONNX file that the node loads, with its facts inside.
+
+Weights are stored as float16 (half the size; the node computes in float32) when the answer stays
+within one grey level of 4095 of the float32 network on validation slices; otherwise as float32.
+"""
+
+import os
+import subprocess
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from . import dataset, networks
+from .tasks import TASKS
+
+LIMIT_BYTES = 8 << 20
+GREY_LEVEL = 2.0 / 4095.0
+
+TRAINING_DATA = ("Slices of a numerical lumbar-spine phantom only (scripts/phantom: anatomy drawn from seeds, contrasts by the "
+                 "spin-echo equations at 1.5 T); no patient's image was used. Subjects {first} to {last}.")
+INTENDED_USE = ("Research and development. Shows how a series would look in another contrast or resolution; not for diagnosis, "
+                "never in place of an acquisition.")
+LIMITS = ("Preliminary: trained on a numerical phantom, not validated on patients. Sagittal lumbar turbo spin echo at 1.5 T without "
+          "contrast agent, fat saturation or implants. May miss, change or invent findings; signal that the source does not hold "
+          "(a lesion visible only in the target contrast) cannot appear.")
+
+
+class Deployed(torch.nn.Module):
+    """The network with its output limited to the range that the metadata promises."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image):
+        return torch.clamp(self.network(image), -1.0, 1.0)
+
+
+def load(run):
+    """(experiment, network with averaged weights, step) of a finished run."""
+    with open(os.path.join(run, "experiment.yaml"), encoding="utf-8") as file:
+        spec = yaml.safe_load(file)
+    state = torch.load(os.path.join(run, "best.pt"), map_location="cpu", weights_only=True)
+    network = networks.build(spec["network"])
+    network.load_state_dict(state["mean"])
+    return spec, network.eval(), state["step"]
+
+
+def halve(model):
+    """Store every large float32 initialiser as float16, followed by a Cast to float32."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 16:
+            continue
+        values = numpy_helper.to_array(tensor)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))
+        casts.append(helper.make_node("Cast", [name + "_half"], [name], name=name + "_cast", to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        model.graph.node.insert(0, node)
+
+
+def facts_of(spec, step, figures):
+    """The metadata of a model file; every value is text."""
+    task, scale = TASKS[spec["task"]], TASKS[spec["task"]].scale
+    network = networks.build(spec["network"])
+    first = dataset.SPLITS["train"]
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True,
+                            cwd=os.path.dirname(os.path.realpath(__file__)), check=False).stdout.strip()
+    low, high = dataset.PERCENTILES
+    return {
+        "spinenode.format": "1", "spinenode.task": task.name, "spinenode.version": spec["version"],
+        "spinenode.name": spec["name"], "spinenode.input_contrast": task.input_contrast,
+        "spinenode.output_contrast": task.output_contrast, "spinenode.input_slices": "1", "spinenode.scale": str(scale),
+        "spinenode.grid": f"any:{network.multiple}",
+        "spinenode.spacing_mm": "1.8-3.2" if scale > 1 else "0.4-1.5",
+        "spinenode.rows": "64-192" if scale > 1 else "192-1024",
+        "spinenode.columns": "64-192" if scale > 1 else "192-1024",
+        "spinenode.normalisation": f"percentile {low:g} {high:g}",
+        "spinenode.output": "source" if scale > 1 else "unit",
+        "spinenode.training_data": TRAINING_DATA.format(first=first, last=first + spec["data"]["subjects"] - 1),
+        "spinenode.intended_use": INTENDED_USE, "spinenode.limits": LIMITS,
+        "spinenode.licence": "same licence as Spinenode's source",
+        "spinenode.figures": figures,
+        "spinenode.training": f"scripts/train {spec['task']}; {step} steps of {spec['train']['batch']} crops; commit {commit}",
+    }
+
+
+def export(run, path, figures=None):
+    """Write the model of a run; returns {"bytes", "difference", "half", …}."""
+    spec, network, step = load(run)
+    scale = TASKS[spec["task"]].scale
+    deployed = Deployed(network)
+    example = torch.rand(1, 1, 64, 96) * 2 - 1
+    temporary = path + ".tmp"
+    torch.onnx.export(deployed, (example,), temporary, input_names=["image"], output_names=["synthetic"], opset_version=17,
+                      dynamo=False, dynamic_axes={"image": {0: "N", 2: "H", 3: "W"}, "synthetic": {0: "N", 2: "rows", 3: "columns"}})
+    model = onnx.load(temporary)
+    probe = probes(spec)
+    with torch.no_grad():
+        expected = torch.cat([deployed(p[None]) for p in probe]).numpy()
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    halve(half)
+    chosen, difference = None, None
+    for candidate, is_half in ((half, True), (model, False)):
+        candidate.producer_name = "spinenode scripts/train"
+        del candidate.metadata_props[:]
+        onnx.checker.check_model(candidate)
+        session = onnxruntime.InferenceSession(candidate.SerializeToString(), providers=["CPUExecutionProvider"])
+        got = np.concatenate([session.run(None, {"image": p[None].numpy()})[0] for p in probe])
+        difference = float(np.abs(got - expected).max())
+        if difference <= (GREY_LEVEL if is_half else 1e-4):
+            chosen = candidate
+            break
+    if chosen is None:
+        raise RuntimeError(f"{run}: the exported network differs from PyTorch's by {difference:.2e}")
+    if figures is None:
+        figures = last_figures(run)
+    helper.set_model_props(chosen, facts_of(spec, step, figures))
+    data = chosen.SerializeToString()
+    if len(data) > LIMIT_BYTES:
+        raise RuntimeError(f"{run}: {len(data)} bytes, more than the {LIMIT_BYTES} a shipped model may have")
+    with open(temporary, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)
+    size = 512 // scale
+    macs, parameters = networks.cost(network, size, size)
+    return {"bytes": len(data), "difference": difference, "half": is_half, "macs_512": macs, "parameters": parameters, "step": step}
+
+
+def probes(spec):
+    """Inputs that the exported file is compared on: phantom slices and plain noise, [C, H, W] each."""
+    scale = TASKS[spec["task"]].scale
+    samples = dataset.draw_subject(dataset.SPLITS["validation"] + 5000, 2, size=256)
+    source = TASKS[spec["task"]].source
+    out = []
+    for noisy, _, facts in samples:
+        image = noisy[facts["contrasts"].index(source)].astype(np.float32)
+        out.append(torch.from_numpy(image[None, ::scale, ::scale].copy() * 2 - 1))
+    return out
+
+
+def last_figures(run):
+    """The last validation line of the curve, in words."""
+    with open(os.path.join(run, "curve.csv"), encoding="utf-8") as file:
+        lines = file.read().strip().splitlines()
+    names, values = lines[0].split(","), lines[-1].split(",")
+    row = dict(zip(names, values))
+    return (f"validation on phantom subjects: PSNR {float(row['validation_psnr']):.2f} dB, "
+            f"SSIM {float(row['validation_ssim']):.4f} (range -1 to 1)")

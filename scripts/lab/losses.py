@@ -1,0 +1,31 @@
+"""Losses on images in [-1, 1], shape [N, 1, H, W]."""
+
+import torch
+from torch.nn import functional as F
+
+
+def gradient(a, b):
+    """Mean absolute difference of horizontal and vertical differences: punishes blur."""
+    dx = (a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])
+    dy = (a[..., 1:, :] - a[..., :-1, :]) - (b[..., 1:, :] - b[..., :-1, :])
+    return dx.abs().mean() + dy.abs().mean()
+
+
+def structure(a, b, window=7):
+    """1 - mean SSIM with a uniform window; the range of the data is 2."""
+    a, b = a.float().contiguous(), b.float().contiguous()
+
+    def pool(x):
+        return F.avg_pool2d(F.avg_pool2d(x, (window, 1), 1), (1, window), 1)
+
+    ma, mb = pool(a), pool(b)
+    va, vb, vab = pool(a * a) - ma * ma, pool(b * b) - mb * mb, pool(a * b) - ma * mb
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    ssim = (2 * ma * mb + c1) * (2 * vab + c2) / ((ma * ma + mb * mb + c1) * (va.clamp(min=0) + vb.clamp(min=0) + c2))
+    return 1.0 - ssim.mean()
+
+
+def judge(logits, real):
+    """Binary cross entropy of the critic's patches against one answer."""
+    logits = logits.float()
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))

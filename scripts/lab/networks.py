@@ -1,0 +1,163 @@
+"""The generators and the discriminator.
+
+All are fully convolutional and use only operators that the node's engine runs.  The shipped ones
+have no normalisation layers: contrast is information here, and a slice must not change when
+another slice shares its batch.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(x))), scaled at the start so that a deep stack begins as the identity."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+            self.second.bias.zero_()
+
+    def forward(self, x):
+        return x + self.second(F.leaky_relu(self.first(x), 0.1))
+
+
+class ResUNet(nn.Module):
+    """U-Net with strided convolutions down, transposed ones up, skips by addition.
+
+    [N, C, H, W] -> [N, 1, H, W]; H and W multiples of 2^(len(widths)-1).
+    """
+
+    def __init__(self, inputs=1, widths=(16, 32, 80, 128, 160), blocks=(1, 1, 1, 1, 1)):
+        super().__init__()
+        self.multiple = 2 ** (len(widths) - 1)
+        self.head = nn.Conv2d(inputs, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(widths[0], widths[0], 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths, widths[1:]))
+        self.down_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(n)])
+                                         for w, n in zip(widths[1:], blocks[1:]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in zip(widths, widths[1:]))
+        self.up_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(max(n, 1))])
+                                       for w, n in zip(widths, blocks))
+        self.tail = nn.Conv2d(widths[0], 1, 3, padding=1)
+
+    def forward(self, x):
+        x = F.leaky_relu(self.first(F.leaky_relu(self.head(x), 0.1)), 0.1)
+        kept = []
+        for down, block in zip(self.down, self.down_blocks):
+            kept.append(x)
+            x = block(F.leaky_relu(down(x), 0.1))
+        for i in range(len(self.up) - 1, -1, -1):
+            x = self.up_blocks[i](F.leaky_relu(self.up[i](x) + kept[i], 0.1))
+        return self.tail(x)
+
+
+def cubic_phases(scale):
+    """Kernels (scale², 1, 5, 5): Keys' cubic (a = -0.75 as PyTorch's) for every sub-pixel of a grid."""
+    def keys(d, a=-0.75):
+        d = abs(d)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+    taps = np.array([[keys(k - 2 - ((s + 0.5) / scale - 0.5)) for k in range(5)] for s in range(scale)])
+    return torch.tensor(np.einsum("si,tj->stij", taps, taps).reshape(scale**2, 1, 5, 5), dtype=torch.float32)
+
+
+class SuperResolution(nn.Module):
+    """EDSR-like: residual blocks on the low grid, sub-pixel output, added to cubic interpolation.
+
+    [N, 1, H, W] -> [N, 1, scale·H, scale·W].  The cubic path is a fixed convolution, so an untrained
+    network already interpolates.
+    """
+
+    def __init__(self, inputs=1, width=56, depth=8, scale=4):
+        super().__init__()
+        self.multiple, self.scale = 1, scale
+        self.head = nn.Conv2d(inputs, width, 5, padding=2)
+        self.body = nn.Sequential(*[Residual(width) for _ in range(depth)])
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.tail = nn.Conv2d(width, scale * scale, 3, padding=1)
+        self.register_buffer("cubic", cubic_phases(scale))
+        with torch.no_grad():
+            self.tail.weight.mul_(0.05)
+            self.tail.bias.zero_()
+
+    def forward(self, x):
+        plain = F.conv2d(F.pad(x[:, :1], (2, 2, 2, 2), mode="replicate"), self.cubic)
+        deep = F.leaky_relu(self.head(x), 0.1)
+        deep = F.leaky_relu(self.mix(self.body(deep) + deep), 0.1)
+        return F.pixel_shuffle(plain + self.tail(deep), self.scale)
+
+
+class EncoderDecoder(nn.Module):
+    """The generator of the paper: pix2pix without skips, batch normalisation, dropout in the decoder."""
+
+    def __init__(self, inputs=1, base=64, depth=8, widest=8):
+        super().__init__()
+        self.multiple = 2**depth
+        widths = [min(base * 2**k, base * widest) for k in range(depth)]
+        layers = [nn.Conv2d(inputs, widths[0], 4, 2, 1)]
+        for k in range(1, depth):
+            layers += [nn.LeakyReLU(0.2), nn.Conv2d(widths[k - 1], widths[k], 4, 2, 1, bias=k == depth - 1)]
+            if k < depth - 1:
+                layers.append(nn.BatchNorm2d(widths[k]))
+        for k in range(depth - 1, 0, -1):
+            layers += [nn.ReLU(), nn.ConvTranspose2d(widths[k], widths[k - 1], 4, 2, 1, bias=False),
+                       nn.BatchNorm2d(widths[k - 1])]
+            if k > depth - 4:
+                layers.append(nn.Dropout(0.5))
+        layers += [nn.ReLU(), nn.ConvTranspose2d(widths[0], 1, 4, 2, 1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches of (source, image) pairs; base 64 is the paper's 70x70 network."""
+
+    def __init__(self, inputs=2, base=32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, base, 4, 2, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(base, base * 2, 4, 2, 1), nn.InstanceNorm2d(base * 2), nn.LeakyReLU(0.2),
+            nn.Conv2d(base * 2, base * 4, 4, 2, 1), nn.InstanceNorm2d(base * 4), nn.LeakyReLU(0.2),
+            nn.Conv2d(base * 4, base * 4, 4, 1, 1), nn.InstanceNorm2d(base * 4), nn.LeakyReLU(0.2),
+            nn.Conv2d(base * 4, 1, 4, 1, 1))
+
+    def forward(self, source, image):
+        return self.layers(torch.cat([source, image], 1))
+
+
+KINDS = {"resunet": ResUNet, "super": SuperResolution, "encoder-decoder": EncoderDecoder}
+
+
+def build(spec):
+    """A generator from {"kind": …, other constructor arguments}."""
+    spec = dict(spec)
+    kind = spec.pop("kind")
+    if kind not in KINDS:
+        raise ValueError(f"unknown network {kind!r}: one of {', '.join(KINDS)}")
+    return KINDS[kind](**spec)
+
+
+def cost(network, rows, columns, inputs=1):
+    """(multiply-accumulates, parameters) of a network on one image."""
+    total = [0]
+
+    def hook(layer, given, output):
+        if isinstance(layer, nn.Conv2d):
+            total[0] += output.numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.ConvTranspose2d):
+            total[0] += given[0].numel() * layer.weight[0].numel()
+
+    hooks = [m.register_forward_hook(hook) for m in network.modules()]
+    with torch.no_grad():
+        network(torch.zeros(1, inputs, rows, columns))
+    for h in hooks:
+        h.remove()
+    return total[0], sum(p.numel() for p in network.parameters())

@@ -1,0 +1,60 @@
+"""The tasks a model can be trained for, and how a training pair is made for each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import dataset, degrade
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes in and what comes out; contrasts as the phantom names them."""
+
+    name: str
+    source: str
+    target: str
+    input_contrast: str
+    output_contrast: str
+    scale: int = 1
+
+    def pair(self, pool, rng, size):
+        """A training pair in [-1, 1]: (input, target), float32 arrays of one channel."""
+        margin = 64 if self.scale > 1 else 0
+        noisy, clean = pool.crop(rng, size + 2 * margin)
+        target = clean[pool.contrasts.index(self.target)]
+        if self.scale > 1:
+            return self._low_and_high(clean[pool.contrasts.index(self.source)], rng, size)
+        source = noisy[pool.contrasts.index(self.source)]
+        if rng.random() < 0.5:  # what a percentile normalisation and a vendor's display curve may change
+            source = np.clip(source * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** rng.uniform(0.85, 1.18)
+        if rng.random() < 0.3:
+            source = np.abs(source + rng.uniform(0, 0.02) * rng.standard_normal(source.shape, dtype=np.float32))
+        return (source[None] * 2 - 1).astype(np.float32), target[None] * 2 - 1
+
+    def _low_and_high(self, high, rng, size):
+        """Degrade a wide crop, then cut both so that the filters' borders are left out."""
+        s = self.scale
+        low = degrade.random(high, s, rng)
+        border = (high.shape[0] - size) // 2 // s
+        count = size // s
+        low = low[border:border + count, border:border + count]
+        high = high[border * s:border * s + size, border * s:border * s + size]
+        return np.clip(low, 0, 1)[None] * 2 - 1, high[None] * 2 - 1
+
+
+TASKS = {t.name: t for t in (
+    Task("super-resolution", "t2", "t2", "T2", "T2", 4),
+    Task("t1-to-t2", "t1", "t2", "T1", "T2"),
+    Task("t2-to-t1", "t2", "t1", "T2", "T1"),
+    Task("t2-to-stir", "t2", "stir", "T2", "STIR"),
+    Task("t2-to-tirm", "t2", "tirm", "T2", "TIRM"),
+)}
+
+
+class ContrastPool(dataset.Pool):
+    """A pool that knows which contrast is which."""
+
+    def __init__(self, paths, contrasts=dataset.CONTRASTS):
+        super().__init__(paths)
+        self.contrasts = list(contrasts)
