@@ -1,0 +1,446 @@
+/*
+ * cpu_conv.c - plans one convolution: which way, which tables, how the work is cut; see cpu_conv.h
+ *
+ * Everything here follows from the sizes of one image, except the number of blocks, which decides
+ * who does the work and never how a number is made.
+ */
+#include "model/cpu_conv_plan.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/err.h"
+
+/* Bytes that a thread streams from memory per cycle (15 GB/s at 2.7 GHz, 19 GB/s at 3.3 GHz). */
+#define STREAM_BYTES_PER_CYCLE 6.0
+/* Cycles of a Winograd transform per vector of channels of a tile, in and out. */
+#define TRANSFORM_IN_CYCLES  32.0
+#define TRANSFORM_OUT_CYCLES 36.0
+/* Products of one task, in floats, so that they stay in the second-level cache. */
+#define PRODUCT_FLOATS (280 * 1024)
+/* With low_memory, how much more than the plain weights a layer may store (1 MiB). */
+#define LOW_MEMORY_FLOATS (256 * 1024)
+
+static int round_up(int n, int to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Source row of row v of the (enlarged) input, −1 where it is padding. */
+static int source_of(const struct cpu_conv_desc *d, int axis, int64_t v)
+{
+    int64_t size = (int64_t)(axis == 0 ? d->h : d->w) * d->up[axis];
+    if (v < 0 || v >= size) {
+        if (d->border == CPU_ZERO)
+            return -1;
+        if (d->border == CPU_EDGE)
+            v = v < 0 ? 0 : size - 1;
+        /* a border may be wider than the image: reflect until inside */
+        while (d->border == CPU_REFLECT && (v < 0 || v >= size) && size > 1)
+            v = v < 0 ? -v : 2 * (size - 1) - v;
+        if (size == 1)
+            v = 0;
+    }
+    return (int)(v / d->up[axis]);
+}
+
+static int floor_div(int a, int b)
+{
+    return a / b - (a % b != 0 && (a % b < 0) != (b < 0));
+}
+
+/* --- what a way costs ------------------------------------------------------------------------- */
+
+struct cost {
+    double cycles;
+    double floats; /* of packed weights */
+};
+
+static double total(double compute, double weights)
+{
+    double stream = weights * sizeof(float) / STREAM_BYTES_PER_CYCLE;
+    return compute > stream ? compute + 0.4 * stream : stream + 0.4 * compute;
+}
+
+static struct cost cost_direct(const struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    double taps = (double)d->kernel[0] * d->kernel[1];
+    double rows = (double)d->oh * d->ow;
+    if (d->transposed)
+        rows /= (double)d->stride[0] * d->stride[1];
+    double k = taps * c->c, n = round_up(c->oc, c->k->lanes);
+    double lanes = c->k->lanes;
+    double compute = d->group * (rows * k * n / lanes / 2 + 2 * rows * k / lanes);
+    double weights = d->group * k * n;
+    return (struct cost){total(compute, weights), weights};
+}
+
+static struct cost cost_columns(const struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    double k = (double)d->kernel[0] * c->c, lanes = c->k->lanes;
+    double n = round_up(c->oc * d->kernel[1], c->k->lanes);
+    double rows = (double)d->oh * (d->ow + (d->kernel[1] - 1) * d->dilation[1]);
+    double compute = rows * k * n / lanes / 2 + 2 * rows * k / lanes + rows * n;
+    return (struct cost){total(compute, k * n), k * n};
+}
+
+static struct cost cost_winograd(const struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    double tiles = (double)c->ty.tiles * c->tx.tiles, lanes = c->k->lanes;
+    double k = c->depth, n = c->columns_pad;
+    double compute = tiles * (16 * k * n / lanes / 2 + k / lanes * TRANSFORM_IN_CYCLES +
+                              n / lanes * TRANSFORM_OUT_CYCLES);
+    (void)d;
+    return (struct cost){total(compute, 16 * k * n), 16 * k * n};
+}
+
+/* --- which ways a layer has --------------------------------------------------------------------
+ */
+
+static bool square(const int v[2], int is)
+{
+    return v[0] == is && v[1] == is;
+}
+
+static bool has_winograd(const struct cpu_conv_desc *d)
+{
+    if (d->group != 1 || !square(d->dilation, 1))
+        return false;
+    if (square(d->kernel, 4) && square(d->stride, 2))
+        return true;
+    return !d->transposed && square(d->stride, 1) && (square(d->kernel, 3) || square(d->kernel, 2));
+}
+
+static bool has_columns(const struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    return !d->transposed && d->group == 1 && d->stride[1] == 1 && d->kernel[1] >= 2 &&
+           d->kernel[1] * d->oc <= 4 * c->k->lanes && d->c >= 4;
+}
+
+/* Few channels: rows of taps are copied as one. */
+static bool wants_copy(const struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    return !d->transposed && d->group == 1 && d->dilation[1] == 1 && d->kernel[1] > 1 &&
+           d->c < 16 && d->c * d->kernel[1] <= CPU_KC;
+}
+
+/* --- tables ------------------------------------------------------------------------------------
+ */
+
+static int axis_taps_most(const struct cpu_conv_desc *d, int axis)
+{
+    return d->kernel[axis];
+}
+
+/* Fills one axis of one phase; room for taps and from was made. remainder: of (o + pad) by stride
+ * for a transposed layer, 0 otherwise. Returns ints used. */
+static size_t fill_axis(const struct cpu_conv *c, int axis, int remainder, struct cpu_axis *a,
+                        int *room)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    int size = axis == 0 ? d->oh : d->ow, stride = d->stride[axis], pad = d->pad[axis];
+    int dilation = d->dilation[axis], step = 1;
+    if (d->transposed) {
+        step = stride;
+        int first = (remainder - pad) % stride;
+        a->first = first < 0 ? first + stride : first;
+        a->grid = size > a->first ? (size - a->first + stride - 1) / stride : 0;
+    } else {
+        a->first = 0;
+        a->grid = size;
+        if (axis == 1 && c->way == CPU_COLUMNS)
+            a->grid = size + (d->kernel[1] - 1) * dilation;
+    }
+    int taps = axis == 1 && (c->way == CPU_COLUMNS || c->copied) ? 1 : d->kernel[axis];
+    a->taps = 0;
+    a->tap = room;
+    a->from = room + taps;
+    for (int t = 0; t < taps; t++) {
+        int *from = a->from + (size_t)a->taps * (size_t)a->grid;
+        if (d->transposed && (t * dilation) % stride != remainder)
+            continue;
+        bool any = false;
+        for (int i = 0; i < a->grid; i++) {
+            int64_t o = a->first + (int64_t)i * step;
+            if (d->transposed) {
+                int64_t v = (o + pad - (int64_t)t * dilation) / stride;
+                if (o + pad < (int64_t)t * dilation)
+                    v = -1;
+                from[i] = source_of(d, axis, v);
+            } else if (c->copied) {
+                from[i] = (int)(o * stride + (int64_t)t * dilation);
+            } else {
+                from[i] = source_of(d, axis, o * stride + (int64_t)t * dilation - pad);
+            }
+            any = any || from[i] >= 0;
+        }
+        if (any)
+            a->tap[a->taps++] = t;
+    }
+    return (size_t)taps * (1 + (size_t)a->grid);
+}
+
+static int plan_direct(struct cpu_conv *c)
+{
+    struct cpu_conv_desc *d = &c->d;
+    int steps[2] = {d->transposed ? d->stride[0] : 1, d->transposed ? d->stride[1] : 1};
+    c->copied = c->way == CPU_DIRECT && wants_copy(c);
+    c->phases = steps[0] * steps[1];
+    c->phase = calloc((size_t)c->phases, sizeof *c->phase);
+    size_t extra = (size_t)(d->kernel[1] - 1) * (size_t)d->dilation[1];
+    size_t ints = (size_t)c->phases * ((size_t)axis_taps_most(d, 0) * (1 + (size_t)d->oh) +
+                                       (size_t)axis_taps_most(d, 1) * (1 + (size_t)d->ow + extra));
+    if (c->copied) {
+        c->copy_h = (d->oh - 1) * d->stride[0] + (d->kernel[0] - 1) * d->dilation[0] + 1;
+        c->copy_w = (d->ow - 1) * d->stride[1] + d->kernel[1];
+        c->copy_row = cpu_round16((size_t)c->copy_w * (size_t)d->c);
+        ints += (size_t)c->copy_h + (size_t)c->copy_w;
+    }
+    c->tables = malloc(ints * sizeof *c->tables);
+    if (!c->phase || !c->tables)
+        return ERR_NOMEM;
+    int *room = c->tables;
+    if (c->copied) {
+        c->copy_y = room;
+        c->copy_x = room + c->copy_h;
+        room += c->copy_h + c->copy_w;
+        for (int i = 0; i < c->copy_h; i++)
+            c->copy_y[i] = source_of(d, 0, (int64_t)i - d->pad[0]);
+        for (int i = 0; i < c->copy_w; i++)
+            c->copy_x[i] = source_of(d, 1, (int64_t)i - d->pad[1]);
+    }
+    c->segment = c->copied ? d->c * d->kernel[1] : c->c;
+    c->columns = c->way == CPU_COLUMNS ? d->oc * d->kernel[1] : c->oc;
+    c->columns_pad = round_up(c->columns, c->k->lanes);
+    size_t weights = 0;
+    for (int i = 0; i < c->phases; i++) {
+        struct cpu_phase *f = &c->phase[i];
+        room += fill_axis(c, 0, i / steps[1], &f->y, room);
+        room += fill_axis(c, 1, i % steps[1], &f->x, room);
+        f->k = f->y.taps * f->x.taps * c->segment;
+        f->weights = weights;
+        weights += (size_t)f->k * (size_t)c->columns_pad;
+    }
+    c->group_weights = weights;
+    return 0;
+}
+
+/* One axis of Winograd: tiles over the grid, their rows' sources, and which tiles are plain. */
+static void fill_tiles(struct cpu_conv *c, int axis, struct cpu_tiles *t, int *room, uint8_t *flags)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    int rows = t->tiles * c->m + 4 - c->m;
+    int pad = d->pad[axis], first = d->transposed ? floor_div(pad, 2) : 0;
+    t->first = d->transposed ? 2 * first - pad : 0;
+    for (int p = 0; p < c->in_phases; p++) {
+        t->from[p] = room + (size_t)p * (size_t)rows;
+        t->plain[p] = flags + (size_t)p * (size_t)t->tiles;
+        for (int i = 0; i < rows; i++) {
+            int64_t v = d->transposed       ? (int64_t)first - 1 + i
+                        : c->in_phases == 2 ? 2 * (int64_t)i + p - pad
+                                            : (int64_t)i - pad;
+            t->from[p][i] = source_of(d, axis, v);
+        }
+        for (int i = 0; i < t->tiles; i++) {
+            const int *f = t->from[p] + i * c->m;
+            t->plain[p][i] = f[0] >= 0 && f[1] == f[0] + c->in_phases &&
+                             f[2] == f[1] + c->in_phases && f[3] == f[2] + c->in_phases;
+        }
+    }
+}
+
+static void size_winograd(struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    bool k4 = d->kernel[0] == 4;
+    c->r = d->kernel[0] == 3 ? 3 : 2;
+    c->m = 4 - c->r + 1;
+    c->in_phases = k4 && !d->transposed ? 2 : 1;
+    c->out_phases = k4 && d->transposed ? 2 : 1;
+    int grid[2] = {d->oh, d->ow};
+    for (int i = 0; i < 2 && d->transposed; i++) /* grid rows from that of output 0 to the last */
+        grid[i] = floor_div(grid[i] - 1 + d->pad[i], 2) - floor_div(d->pad[i], 2) + 1;
+    c->ty.tiles = (grid[0] + c->m - 1) / c->m;
+    c->tx.tiles = (grid[1] + c->m - 1) / c->m;
+    c->depth = c->in_phases * c->in_phases * d->c;
+    c->columns = c->out_phases * c->out_phases * d->oc;
+    c->columns_pad = round_up(c->columns, c->k->lanes);
+}
+
+static int plan_winograd(struct cpu_conv *c)
+{
+    size_t phases = (size_t)c->in_phases;
+    size_t rows_y = (size_t)(c->ty.tiles * c->m + 4 - c->m);
+    size_t rows_x = (size_t)(c->tx.tiles * c->m + 4 - c->m);
+    c->tables = malloc(phases * (rows_y + rows_x) * sizeof *c->tables);
+    c->flags = malloc(phases * (size_t)(c->ty.tiles + c->tx.tiles));
+    if (!c->tables || !c->flags)
+        return ERR_NOMEM;
+    fill_tiles(c, 0, &c->ty, c->tables, c->flags);
+    fill_tiles(c, 1, &c->tx, c->tables + phases * rows_y, c->flags + phases * (size_t)c->ty.tiles);
+    c->group_weights = 16 * (size_t)c->depth * (size_t)c->columns_pad;
+    return 0;
+}
+
+/* --- how the work is cut -----------------------------------------------------------------------
+ */
+
+static void cut(struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    c->nr = 2 * c->k->lanes;
+    c->panels = (c->columns_pad + c->nr - 1) / c->nr;
+    int64_t rows;
+    int most, sets = 1, points = 1;
+    if (c->way == CPU_WINOGRAD) {
+        rows = (int64_t)d->n * c->ty.tiles * c->tx.tiles;
+        most = c->k->mr * (56 / c->k->mr);
+        points = 16;
+    } else if (c->way == CPU_COLUMNS) {
+        rows = c->phase[0].x.grid;
+        most = 8 * c->k->mr;
+        sets = d->n * d->oh;
+    } else {
+        rows = 0;
+        for (int i = 0; i < c->phases; i++)
+            if ((int64_t)d->n * c->phase[i].y.grid * c->phase[i].x.grid > rows)
+                rows = (int64_t)d->n * c->phase[i].y.grid * c->phase[i].x.grid;
+        most = 8 * c->k->mr;
+        sets = c->phases * d->group;
+    }
+    if (rows < most)
+        most = rows > 0 ? (int)rows : 1;
+    c->blocks = rows > 0 ? (int)((rows + most - 1) / most) : 0;
+    /* A columns task needs the whole rows' overlap; its pieces are cut when run. */
+    c->block = most;
+    int columns = PRODUCT_FLOATS / (points * most);
+    int split = (c->columns_pad + columns - 1) / columns;
+    if (c->way == CPU_COLUMNS)
+        split = 1;
+    else
+        while (split < c->panels && (int64_t)c->blocks * split * sets < 4 * (int64_t)c->threads &&
+               c->threads > 1)
+            split++;
+    c->split = split < 1 ? 1 : split > c->panels ? c->panels : split;
+    c->panels_max = 0;
+    for (int i = 0; i < c->split; i++)
+        if (cpu_panel_of(c, i + 1) - cpu_panel_of(c, i) > c->panels_max)
+            c->panels_max = cpu_panel_of(c, i + 1) - cpu_panel_of(c, i);
+}
+
+/* --- public ------------------------------------------------------------------------------------
+ */
+
+static bool sane(const struct cpu_conv_desc *d)
+{
+    int64_t limit = INT_MAX / 64;
+    for (int i = 0; i < 2; i++)
+        if (d->kernel[i] < 1 || d->stride[i] < 1 || d->dilation[i] < 1 || d->up[i] < 1 ||
+            d->kernel[i] > 4096 || d->stride[i] > 4096 || d->dilation[i] > 65536 ||
+            d->pad[i] > limit || d->pad[i] < -limit)
+            return false;
+    return d->n > 0 && d->h > 0 && d->w > 0 && d->c > 0 && d->oh > 0 && d->ow > 0 && d->oc > 0 &&
+           d->group > 0 && d->c % d->group == 0 && d->oc % d->group == 0 && d->h <= limit &&
+           d->w <= limit && d->oh <= limit && d->ow <= limit && d->c <= limit && d->oc <= limit &&
+           (int64_t)d->n * d->oh * d->ow <= limit * 16 &&
+           (int64_t)d->c * d->kernel[0] * d->kernel[1] <= limit &&
+           (int64_t)d->oc * d->kernel[1] <= limit &&
+           (!d->transposed || d->stride[0] * d->stride[1] <= CPU_PHASES_MAX);
+}
+
+int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const struct cpu_kernels *k,
+                 int threads, const enum cpu_way *way, struct err *e)
+{
+    if (!sane(d))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "convolution %dx%d stride %dx%d from %dx%dx%d to %dx%dx%d: a size is too "
+                       "large for the cpu engine",
+                       d->kernel[0], d->kernel[1], d->stride[0], d->stride[1], d->c, d->h, d->w,
+                       d->oc, d->oh, d->ow);
+    struct cpu_conv *c = calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, ERR_NOMEM, "no memory to plan a convolution");
+    c->d = *d;
+    c->k = k;
+    c->threads = threads;
+    c->c = d->c / d->group;
+    c->oc = d->oc / d->group;
+    if (way) {
+        c->way = *way;
+        if ((*way == CPU_WINOGRAD && !has_winograd(d)) ||
+            (*way == CPU_COLUMNS && !has_columns(c))) {
+            cpu_conv_free(c);
+            return err_set(e, ERR_UNSUPPORTED, "this convolution cannot be computed that way");
+        }
+        if (*way == CPU_WINOGRAD)
+            size_winograd(c);
+    } else {
+        struct cost best = cost_direct(c);
+        c->way = CPU_DIRECT;
+        if (has_columns(c) && !wants_copy(c) && cost_columns(c).cycles < best.cycles) {
+            best = cost_columns(c);
+            c->way = CPU_COLUMNS;
+        }
+        if (has_winograd(d)) {
+            size_winograd(c);
+            struct cost w = cost_winograd(c);
+            if (w.cycles < best.cycles &&
+                (!d->low_memory || w.floats < best.floats + LOW_MEMORY_FLOATS))
+                c->way = CPU_WINOGRAD;
+        }
+    }
+    int rc = c->way == CPU_WINOGRAD ? plan_winograd(c) : plan_direct(c);
+    if (rc < 0) {
+        cpu_conv_free(c);
+        return err_set(e, rc, "no memory to plan a convolution");
+    }
+    cut(c);
+    c->packed_floats =
+        cpu_round16(c->group_weights * (size_t)d->group) + cpu_round16((size_t)d->oc) + CPU_SLACK;
+    *out = c;
+    return 0;
+}
+
+void cpu_conv_free(struct cpu_conv *c)
+{
+    if (!c)
+        return;
+    free(c->phase);
+    free(c->tables);
+    free(c->flags);
+    free(c);
+}
+
+enum cpu_way cpu_conv_way(const struct cpu_conv *c)
+{
+    return c->way;
+}
+
+size_t cpu_conv_packed_floats(const struct cpu_conv *c)
+{
+    return c->packed_floats;
+}
+
+size_t cpu_conv_thread_floats(const struct cpu_conv *c)
+{
+    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    size_t rows = (size_t)c->block;
+    if (c->way == CPU_COLUMNS)
+        rows += (size_t)(c->d.kernel[1] - 1) * (size_t)c->d.dilation[1];
+    size_t points = c->way == CPU_WINOGRAD ? 16 : 1;
+    size_t edge = c->way == CPU_WINOGRAD ? 16 * CPU_KC : 0;
+    return cpu_round16(points * rows * (CPU_LDA + row) + edge + CPU_SLACK);
+}
+
+size_t cpu_conv_shared_floats(const struct cpu_conv *c)
+{
+    if (!c->copied)
+        return 0;
+    return cpu_round16((size_t)c->d.n * (size_t)c->copy_h * c->copy_row + CPU_SLACK);
+}

@@ -1,0 +1,87 @@
+/*
+ * cpu_conv.h - convolutions and transposed convolutions of the CPU engine
+ *
+ * Three ways to compute a layer, chosen by what they are reckoned to cost:
+ *
+ *   Winograd   F(3×3, 2×2) for k4 s2 convolutions (their four parity phases are 2×2 convolutions of
+ *              stride 1, K = 4·C), for k4 s2 transposed ones (a 2×2 convolution to 4·C' outputs)
+ * and for 2×2 of stride 1; F(2×2, 3×3) for 3×3 of stride 1. 16 multiplications in place of 36.
+ *   direct     any other: blocks of the input are packed tap by tap, then multiplied. A transposed
+ *              convolution is one convolution for each phase of its stride. Taps that only ever
+ * meet padding are neither stored nor computed. columns    few outputs (an image): the taps of one
+ * row of the kernel are computed as outputs of their own and added up with a shift.
+ *
+ * Padding, reflected borders and nearest upsampling of the input are tables of source rows and
+ * columns, so nothing is copied to make room for them. Results depend neither on the number of
+ * threads nor on the number of images.
+ */
+#ifndef SPINENODE_MODEL_CPU_CONV_H
+#define SPINENODE_MODEL_CPU_CONV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/cpu_kernels.h"
+
+struct err;
+struct pool;
+
+/* A tensor in NHWC; strides in floats, channels next to one another. */
+struct cpu_view {
+    float *data;
+    int n, h, w, c;
+    ptrdiff_t image, row, pixel;
+};
+
+enum cpu_border { CPU_ZERO, CPU_REFLECT, CPU_EDGE };
+enum cpu_way { CPU_DIRECT, CPU_COLUMNS, CPU_WINOGRAD };
+
+struct cpu_conv_desc {
+    int n, h, w, c; /* input: images, rows, columns, channels (of all groups) */
+    int oh, ow, oc; /* output */
+    int kernel[2], stride[2], dilation[2];
+    int pad[2]; /* before the first row, column; transposed: cut off there. May be < 0 */
+    int group;
+    bool transposed;
+    enum cpu_border border; /* what lies outside; CPU_ZERO only if transposed */
+    int up[2];              /* the input is first enlarged so (nearest); 1, 1 if transposed */
+    struct cpu_act in_act;  /* of what is read; zeros of padding stay zeros */
+    struct cpu_act out_act;
+    bool low_memory; /* never Winograd where it stores more than the weights themselves */
+};
+
+struct cpu_conv;
+
+/*
+ * Plans a layer for the kernels and a number of threads, without its weights. way: NULL, or the
+ * way to take (tests). ERR_UNSUPPORTED: a size that does not fit an int, or a way that the layer
+ * has not; ERR_NOMEM.
+ */
+int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const struct cpu_kernels *k,
+                 int threads, const enum cpu_way *way, struct err *e);
+void cpu_conv_free(struct cpu_conv *c);
+
+enum cpu_way cpu_conv_way(const struct cpu_conv *c);
+/* Floats of packed weights and bias, to be given to cpu_conv_pack(), aligned to CPU_ALIGN. */
+size_t cpu_conv_packed_floats(const struct cpu_conv *c);
+/* Floats of scratch that each thread, and that all together, need while it runs. */
+size_t cpu_conv_thread_floats(const struct cpu_conv *c);
+size_t cpu_conv_shared_floats(const struct cpu_conv *c);
+
+/*
+ * Packs the weights, in ONNX order (M, C/group, kh, kw; transposed: C, M/group, kh, kw), and the
+ * bias (oc floats or NULL) to `to`, which the layer then borrows. p may be NULL.
+ */
+void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, float *to,
+                   struct pool *p);
+
+/*
+ * Runs it. residual (NULL, or a view of the output's size) is added before the activation.
+ * scratch: cpu_conv_thread_floats() rounded up to a multiple of 16 for each thread of p, one after
+ * the other; shared: cpu_conv_shared_floats(). Both aligned to CPU_ALIGN. Allocates nothing.
+ */
+void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const struct cpu_view *out,
+                  const struct cpu_view *residual, struct pool *p, float *scratch, float *shared);
+
+#endif

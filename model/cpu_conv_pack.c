@@ -1,0 +1,172 @@
+/*
+ * cpu_conv_pack.c - weights in the order in which cpu_conv_run.c streams them
+ *
+ * direct:    group, phase, block of depth (CPU_KC), panel, row of the panel
+ * Winograd:  block of depth, point (16), panel, row of the panel
+ *
+ * A panel is nr = 2 vectors wide, the last one of a layer may be one vector; columns beyond the
+ * layer's are zeros.
+ */
+#include "model/cpu_conv_plan.h"
+
+#include <string.h>
+
+#include "model/pool.h"
+
+#define NR_MAX 32
+
+struct pack {
+    const struct cpu_conv *c;
+    const float *w;
+    float *to;
+    int chunks; /* blocks of depth of the deepest phase */
+};
+
+/* Distance in the ONNX tensor from one output channel, one input channel to the next. */
+static void strides(const struct cpu_conv *c, size_t *output, size_t *input)
+{
+    size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
+    *output = c->d.transposed ? taps : taps * (size_t)c->c;
+    *input = c->d.transposed ? taps * (size_t)c->oc : taps;
+}
+
+/* Where row k of the phase's matrix stands in the tensor, for output channel 0 (columns: and the
+ * first tap of the row). */
+static size_t row_at(const struct cpu_conv *c, const struct cpu_phase *f, int k)
+{
+    size_t output, input;
+    strides(c, &output, &input);
+    int tap = k / c->segment, channel = k % c->segment, x = 0;
+    int y = f->y.tap[tap / f->x.taps];
+    if (c->copied) {
+        x = channel / c->c;
+        channel %= c->c;
+    } else {
+        x = f->x.tap[tap % f->x.taps];
+    }
+    return (size_t)channel * input + (size_t)y * (size_t)c->d.kernel[1] + (size_t)x;
+}
+
+static void pack_direct(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct pack *p = arg;
+    const struct cpu_conv *c = p->c;
+    int panel = task % c->panels, chunk = task / c->panels % p->chunks;
+    int set = task / c->panels / p->chunks, group = set / c->phases;
+    const struct cpu_phase *f = &c->phase[set % c->phases];
+    int k0 = chunk * CPU_KC, kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
+    if (kc <= 0)
+        return;
+    size_t output, input, at[CPU_KC], column[NR_MAX];
+    strides(c, &output, &input);
+    for (int k = 0; k < kc; k++)
+        at[k] = row_at(c, f, k0 + k);
+    int wide = cpu_panel_width(c, panel) * c->k->lanes, first = panel * c->nr;
+    int real = c->columns - first < wide ? c->columns - first : wide;
+    for (int j = 0; j < real; j++) {
+        int n = first + j;
+        /* columns: n = tap · oc + output */
+        column[j] = c->way == CPU_COLUMNS ? (size_t)(n % c->oc) * output + (size_t)(n / c->oc)
+                                          : (size_t)n * output;
+    }
+    size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
+    const float *w =
+        p->w + (size_t)group * taps *
+                   (c->d.transposed ? (size_t)c->c * (size_t)c->oc : (size_t)c->oc * (size_t)c->c);
+    float *to = p->to + (size_t)group * c->group_weights + f->weights +
+                (size_t)k0 * (size_t)c->columns_pad + (size_t)first * (size_t)kc;
+    for (int k = 0; k < kc; k++, to += wide) {
+        const float *row = w + at[k];
+        for (int j = 0; j < real; j++)
+            to[j] = row[column[j]];
+        for (int j = real; j < wide; j++)
+            to[j] = 0;
+    }
+}
+
+/* G g of NR_MAX kernels at once: a line of r weights to 4 points. */
+static void points_of(int r, const float *g0, const float *g1, const float *g2, float *t0,
+                      float *t1, float *t2, float *t3)
+{
+    if (r == 2) {
+        for (int j = 0; j < NR_MAX; j++) {
+            t0[j] = g0[j];
+            t1[j] = 0.5f * (g0[j] + g1[j]);
+            t2[j] = 0.5f * (g0[j] - g1[j]);
+            t3[j] = g1[j];
+        }
+    } else {
+        for (int j = 0; j < NR_MAX; j++) {
+            float even = g0[j] + g2[j];
+            t0[j] = g0[j];
+            t1[j] = 0.5f * (even + g1[j]);
+            t2[j] = 0.5f * (even - g1[j]);
+            t3[j] = g2[j];
+        }
+    }
+}
+
+/* Tap of kernel row (column) i of a phase: of the input for a convolution, of the output for a
+ * transposed one, where the window stands before the grid row, so its first tap is the later. */
+static int tap_of(const struct cpu_conv *c, int phase, int i)
+{
+    if (c->d.transposed)
+        return phase + 2 * (1 - i);
+    return c->in_phases == 2 ? 2 * i + phase : i;
+}
+
+static void pack_winograd(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct pack *p = arg;
+    const struct cpu_conv *c = p->c;
+    int panel = task % c->panels, chunk = task / c->panels, r = c->r;
+    int k0 = chunk * CPU_KC, kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
+    int wide = cpu_panel_width(c, panel) * c->k->lanes, first = panel * c->nr;
+    int real = c->columns - first < wide ? c->columns - first : wide;
+    size_t output, input, point = (size_t)kc * (size_t)c->columns_pad;
+    strides(c, &output, &input);
+    float *to = p->to + 16 * (size_t)k0 * (size_t)c->columns_pad + (size_t)first * (size_t)kc;
+    float g[9][NR_MAX] = {{0}}, t[4][3][NR_MAX], u[4][NR_MAX];
+    for (int k = 0; k < kc; k++, to += wide) {
+        int in_phase = (k0 + k) / c->d.c, channel = (k0 + k) % c->d.c;
+        for (int j = 0; j < real; j++) {
+            int out_phase = (first + j) / c->oc, o = (first + j) % c->oc;
+            int py = (in_phase + out_phase) >> 1, px = (in_phase + out_phase) & 1;
+            const float *w = p->w + (size_t)o * output + (size_t)channel * input;
+            for (int y = 0; y < r; y++)
+                for (int x = 0; x < r; x++)
+                    g[y * r + x][j] = w[tap_of(c, py, y) * c->d.kernel[1] + tap_of(c, px, x)];
+        }
+        for (int x = 0; x < r; x++)
+            points_of(r, g[x], g[r + x], g[(r == 3 ? 6 : 0) + x], t[0][x], t[1][x], t[2][x],
+                      t[3][x]);
+        for (int i = 0; i < 4; i++) {
+            points_of(r, t[i][0], t[i][1], t[i][r - 1], u[0], u[1], u[2], u[3]);
+            for (int j = 0; j < 4; j++)
+                memcpy(to + (size_t)(4 * i + j) * point, u[j], (size_t)wide * sizeof(float));
+        }
+    }
+}
+
+void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, float *to,
+                   struct pool *p)
+{
+    struct pack pack = {c, weights, to, 0};
+    if (c->way == CPU_WINOGRAD) {
+        pack.chunks = (c->depth + CPU_KC - 1) / CPU_KC;
+        pool_run(p, pack.chunks * c->panels, pack_winograd, &pack);
+    } else {
+        for (int i = 0; i < c->phases; i++)
+            if ((c->phase[i].k + CPU_KC - 1) / CPU_KC > pack.chunks)
+                pack.chunks = (c->phase[i].k + CPU_KC - 1) / CPU_KC;
+        pool_run(p, c->d.group * c->phases * pack.chunks * c->panels, pack_direct, &pack);
+    }
+    float *b = to + cpu_round16(c->group_weights * (size_t)c->d.group);
+    memset(b, 0, (cpu_round16((size_t)c->d.oc) + CPU_SLACK) * sizeof *b);
+    if (bias)
+        memcpy(b, bias, (size_t)c->d.oc * sizeof *b);
+    c->weights = to;
+    c->bias = b;
+}

@@ -1,0 +1,95 @@
+/* cpu_conv_plan.h - what cpu_conv.c plans and cpu_conv_pack.c, cpu_conv_run.c carry out */
+#ifndef SPINENODE_MODEL_CPU_CONV_PLAN_H
+#define SPINENODE_MODEL_CPU_CONV_PLAN_H
+
+#include "model/cpu_conv.h"
+
+#define CPU_PHASES_MAX 64 /* of a transposed convolution: stride × stride */
+
+/* One axis of a direct phase: which taps it has and where they read. */
+struct cpu_axis {
+    int grid;  /* output rows (columns) of the phase */
+    int first; /* the first one's place in the output */
+    int taps;  /* taps that ever meet the image */
+    int *tap;  /* [taps] index into the kernel */
+    int *from; /* [taps][grid] source row (column), −1: padding */
+};
+
+struct cpu_phase {
+    struct cpu_axis y, x;
+    int k;          /* depth: taps · channels */
+    size_t weights; /* first float in the packed weights, of group 0 */
+};
+
+/* One axis of a Winograd layer. */
+struct cpu_tiles {
+    int tiles;
+    int first;         /* transposed: output row of grid row 0, phase 0 (may be −1) */
+    int *from[2];      /* [phase][tiles·m + 4 − m] source row, −1: padding */
+    uint8_t *plain[2]; /* [phase][tiles] the four rows are inside and evenly spaced */
+};
+
+struct cpu_conv {
+    struct cpu_conv_desc d;
+    const struct cpu_kernels *k;
+    enum cpu_way way;
+    int threads;
+    int c, oc; /* of one group */
+
+    /* the matrix product: K × N, cut into panels of nr columns */
+    int columns;     /* N */
+    int nr;          /* lanes · 2 */
+    int columns_pad; /* N rounded up to lanes */
+    int panels;      /* the last one may be one vector wide */
+    int block;       /* most rows (pixels, tiles) of one task */
+    int blocks;      /* per phase, group and, for columns, row */
+    int split;       /* tasks that share the panels of a block */
+    int panels_max;  /* most panels of one task */
+
+    /* direct and columns */
+    struct cpu_phase *phase;
+    int phases;
+    int segment; /* channels that lie together in the source for one tap */
+    bool copied; /* few channels: the padded input is copied first, one tap is a kernel row */
+    int copy_h, copy_w;
+    int *copy_y, *copy_x; /* source row, column of the copy's, −1: padding */
+    size_t copy_row;      /* floats */
+
+    /* Winograd */
+    int m, r;                  /* outputs of a tile, kernel of a phase: 3, 2 or 2, 3 */
+    int in_phases, out_phases; /* 1 or 2, of each axis */
+    struct cpu_tiles ty, tx;
+    int depth; /* K */
+
+    size_t group_weights;        /* floats of one group */
+    size_t packed_floats;        /* weights of all groups, then bias */
+    const float *weights, *bias; /* borrowed by cpu_conv_pack() */
+    int *tables;                 /* owns all int tables */
+    uint8_t *flags;
+};
+
+/* Columns of panel p, and its width in vectors. */
+static inline int cpu_panel_width(const struct cpu_conv *c, int panel)
+{
+    int left = c->columns_pad - panel * c->nr;
+    return left >= c->nr ? 2 : 1;
+}
+
+/* First panel of part i of c->split. */
+static inline int cpu_panel_of(const struct cpu_conv *c, int part)
+{
+    return (int)((int64_t)c->panels * part / c->split);
+}
+
+static inline size_t cpu_round16(size_t n)
+{
+    return (n + 15) & ~(size_t)15;
+}
+
+/* Row stride of a block of products that is `columns` wide: off powers of two. */
+static inline size_t cpu_product_row(size_t columns)
+{
+    return cpu_round16(columns) + 16;
+}
+
+#endif

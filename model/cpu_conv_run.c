@@ -1,0 +1,318 @@
+/*
+ * cpu_conv_run.c - runs a planned convolution; see cpu_conv.h
+ *
+ * A task is a block of pixels (direct), of a row (columns) or of tiles (Winograd) and a range of
+ * panels. It goes through the depth in blocks of CPU_KC: brings the input into scratch memory,
+ * multiplies by the panels, adds to its products, and at the end puts them where they belong. Tasks
+ * that stream the same weights are neighbours.
+ */
+#include "model/cpu_conv_plan.h"
+
+#include <string.h>
+
+#include "model/pool.h"
+
+struct run {
+    const struct cpu_conv *c;
+    const struct cpu_view *in, *out, *residual;
+    struct cpu_view copy; /* the padded copy, where there is one */
+    float *scratch;
+    size_t scratch_floats;
+    float *shared;
+};
+
+static const struct cpu_act no_act = {CPU_NONE, 0, 0};
+
+static const float *pixel_of(const struct cpu_view *v, int n, int y, int x)
+{
+    return v->data + n * v->image + y * v->row + x * v->pixel;
+}
+
+static float *pixel_at(const struct cpu_view *v, int n, int y, int x)
+{
+    return v->data + n * v->image + y * v->row + x * v->pixel;
+}
+
+/* One row of the padded copy of an input of few channels. */
+static void copy_row(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct run *r = arg;
+    const struct cpu_conv *c = r->c;
+    int n = task / c->copy_h, y = task % c->copy_h, from = c->copy_y[y];
+    float *to = pixel_at(&r->copy, n, y, 0);
+    for (int x = 0; x < c->copy_w; x++, to += c->d.c) {
+        if (from < 0 || c->copy_x[x] < 0) {
+            for (int i = 0; i < c->d.c; i++)
+                to[i] = 0;
+        } else {
+            const float *p = pixel_of(r->in, n, from, c->copy_x[x]);
+            for (int i = 0; i < c->d.c; i++)
+                to[i] = p[i];
+        }
+    }
+    /* padding zeros must stay zeros: the activation goes over the inside only */
+    if (from >= 0 && c->d.in_act.kind != CPU_NONE) {
+        to = pixel_at(&r->copy, n, y, 0);
+        for (int x = 0; x < c->copy_w; x++, to += c->d.c)
+            if (c->copy_x[x] >= 0)
+                c->k->copy(to, c->d.c, &c->d.in_act, to);
+    }
+}
+
+/* Rows [k0, k0 + kc) of the depth for one pixel of the grid. */
+static void gather_pixel(const struct cpu_conv *c, const struct cpu_phase *f,
+                         const struct cpu_view *in, const struct cpu_act *act, int n, int y, int x,
+                         int channel0, int k0, int kc, float *to)
+{
+    const float *from[CPU_KC];
+    int segment = c->segment, end = k0 + kc;
+    for (int k = k0; k < end;) {
+        int tap = k / segment, skip = k % segment, count = 0, length = segment - skip;
+        if (length > end - k)
+            length = end - k;
+        do {
+            int sy = f->y.from[(size_t)(tap / f->x.taps) * (size_t)f->y.grid + (size_t)y];
+            int sx = f->x.from[(size_t)(tap % f->x.taps) * (size_t)f->x.grid + (size_t)x];
+            from[count++] = sy < 0 || sx < 0 ? NULL : pixel_of(in, n, sy, sx) + channel0 + skip;
+            k += length;
+            tap++;
+        } while (length == segment && end - k >= segment);
+        c->k->gather(from, count, length, act, to);
+        to += count * length;
+    }
+}
+
+/* products[rows × panels] (+)= left · panels of one block of depth. */
+static void multiply(const struct cpu_conv *c, const float *left, const float *weights, int kc,
+                     int panel0, int panel1, float *products, size_t row, int rows, bool add)
+{
+    for (int p = panel0; p < panel1; p++) {
+        const float *b = weights + (size_t)p * (size_t)c->nr * (size_t)kc;
+        int width = cpu_panel_width(c, p);
+        c->k->gemm(left, b, width, products + (size_t)(p - panel0) * (size_t)c->nr, row, rows, kc,
+                   add, b + (size_t)width * (size_t)c->k->lanes * (size_t)kc);
+    }
+}
+
+static void run_direct(void *arg, int task, int thread)
+{
+    const struct run *r = arg;
+    const struct cpu_conv *c = r->c;
+    int block = task % c->blocks, part = task / c->blocks % c->split;
+    int set = task / c->blocks / c->split, group = set / c->phases;
+    const struct cpu_phase *f = &c->phase[set % c->phases];
+    int area = f->y.grid * f->x.grid;
+    int64_t rows = (int64_t)c->d.n * area;
+    int64_t first = rows * block / c->blocks;
+    int count = (int)(rows * (block + 1) / c->blocks - first);
+    int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
+    if (count == 0)
+        return;
+    float *left = r->scratch + (size_t)thread * r->scratch_floats;
+    float *products = left + (size_t)c->block * CPU_LDA;
+    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    const float *weights = c->weights + (size_t)group * c->group_weights + f->weights;
+    const struct cpu_view *in = c->copied ? &r->copy : r->in;
+    const struct cpu_act *act = c->copied ? &no_act : &c->d.in_act;
+    for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
+        int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
+        for (int i = 0; i < count; i++) {
+            int64_t at = first + i;
+            int n = (int)(at / area), y = (int)(at % area) / f->x.grid;
+            int x = (int)(at % area) % f->x.grid;
+            gather_pixel(c, f, in, act, n, y, x, group * c->c, k0, kc, left + (size_t)i * CPU_LDA);
+        }
+        multiply(c, left, weights + (size_t)k0 * (size_t)c->columns_pad, kc, panel0, panel1,
+                 products, row, count, k0 > 0);
+    }
+    if (f->k == 0) /* a phase that no tap reaches: the bias alone */
+        memset(products, 0, (size_t)count * row * sizeof *products);
+    int column = panel0 * c->nr, columns = panel1 * c->nr - column;
+    if (columns > c->oc - column)
+        columns = c->oc - column;
+    int step_y = c->d.transposed ? c->d.stride[0] : 1,
+        step_x = c->d.transposed ? c->d.stride[1] : 1;
+    int o = group * c->oc + column;
+    for (int i = 0; i < count; i++) {
+        int64_t at = first + i;
+        int n = (int)(at / area), y = f->y.first + (int)(at % area) / f->x.grid * step_y;
+        int x = f->x.first + (int)(at % area) % f->x.grid * step_x;
+        c->k->finish(products + (size_t)i * row, c->bias + o,
+                     r->residual ? pixel_of(r->residual, n, y, x) + o : NULL, columns,
+                     &c->d.out_act, pixel_at(r->out, n, y, x) + o);
+    }
+}
+
+static void run_columns(void *arg, int task, int thread)
+{
+    const struct run *r = arg;
+    const struct cpu_conv *c = r->c;
+    const struct cpu_phase *f = &c->phase[0];
+    int block = task % c->blocks, y = task / c->blocks % c->d.oh, n = task / c->blocks / c->d.oh;
+    int first = (int)((int64_t)c->d.ow * block / c->blocks);
+    int count = (int)((int64_t)c->d.ow * (block + 1) / c->blocks) - first;
+    if (count == 0)
+        return;
+    int reach = (c->d.kernel[1] - 1) * c->d.dilation[1], rows = count + reach;
+    float *left = r->scratch + (size_t)thread * r->scratch_floats;
+    float *products = left + (size_t)(c->block + reach) * CPU_LDA;
+    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
+        int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
+        for (int i = 0; i < rows; i++)
+            gather_pixel(c, f, r->in, &c->d.in_act, n, y, first + i, 0, k0, kc,
+                         left + (size_t)i * CPU_LDA);
+        multiply(c, left, c->weights + (size_t)k0 * (size_t)c->columns_pad, kc, 0, c->panels,
+                 products, row, rows, k0 > 0);
+    }
+    if (f->k == 0)
+        memset(products, 0, (size_t)rows * row * sizeof *products);
+    float *sum = left; /* what was gathered is no longer needed */
+    for (int i = 0; i < count; i++, sum += c->oc) {
+        for (int o = 0; o < c->oc; o++)
+            sum[o] = c->bias[o];
+        for (int t = 0; t < c->d.kernel[1]; t++) {
+            const float *p =
+                products + (size_t)(i + t * c->d.dilation[1]) * row + (size_t)t * (size_t)c->oc;
+            for (int o = 0; o < c->oc; o++)
+                sum[o] += p[o];
+        }
+        if (r->residual) {
+            const float *p = pixel_of(r->residual, n, y, first + i);
+            for (int o = 0; o < c->oc; o++)
+                sum[o] += p[o];
+        }
+    }
+    c->k->copy(left, count * c->oc, &c->d.out_act, left);
+    for (int i = 0; i < count; i++)
+        memcpy(pixel_at(r->out, n, y, first + i), left + (size_t)i * (size_t)c->oc,
+               (size_t)c->oc * sizeof *left);
+}
+
+/* Transforms n channels from channel0 of one tile of one phase. */
+static void transform_in(const struct run *r, int n, int ty, int tx, int phase, int channel0,
+                         int count, float *v, size_t point, float *edge)
+{
+    const struct cpu_conv *c = r->c;
+    const struct cpu_view *in = r->in;
+    int py = c->in_phases == 2 ? phase >> 1 : 0, px = c->in_phases == 2 ? phase & 1 : 0;
+    const int *sy = c->ty.from[py] + ty * c->m, *sx = c->tx.from[px] + tx * c->m;
+    if (c->ty.plain[py][ty] && c->tx.plain[px][tx]) {
+        c->k->winograd_in(pixel_of(in, n, sy[0], sx[0]) + channel0, c->in_phases * in->row,
+                          c->in_phases * in->pixel, count, &c->d.in_act, v, point);
+        return;
+    }
+    const float *from[16];
+    for (int i = 0; i < 16; i++)
+        from[i] = sy[i / 4] < 0 || sx[i % 4] < 0 ? NULL
+                                                 : pixel_of(in, n, sy[i / 4], sx[i % 4]) + channel0;
+    c->k->gather(from, 16, count, &c->d.in_act, edge);
+    c->k->winograd_in(edge, (ptrdiff_t)4 * count, count, count, &no_act, v, point);
+}
+
+/* Puts the part [column0, column1) of one tile's products into the output. */
+static void transform_out(const struct run *r, int n, int ty, int tx, int column0, int column1,
+                          const float *m, size_t point)
+{
+    const struct cpu_conv *c = r->c;
+    int step = c->out_phases;
+    for (int phase = 0; phase < step * step; phase++) {
+        int lo = phase * c->oc > column0 ? phase * c->oc : column0;
+        int hi = (phase + 1) * c->oc < column1 ? (phase + 1) * c->oc : column1;
+        if (lo >= hi)
+            continue;
+        int o = lo - phase * c->oc;
+        int y = c->ty.first + ty * c->m * step + (step == 2 ? phase >> 1 : 0);
+        int x = c->tx.first + tx * c->m * step + (step == 2 ? phase & 1 : 0);
+        struct cpu_tile_out t = {
+            .at = pixel_at(r->out, n, y, x) + o,
+            .row = step * r->out->row,
+            .pixel = step * r->out->pixel,
+            .y0 = y < 0,
+            .x0 = x < 0,
+            .y1 = y + (c->m - 1) * step < c->d.oh ? c->m : (c->d.oh - y + step - 1) / step,
+            .x1 = x + (c->m - 1) * step < c->d.ow ? c->m : (c->d.ow - x + step - 1) / step,
+        };
+        if (r->residual) {
+            t.residual = pixel_of(r->residual, n, y, x) + o;
+            t.residual_row = step * r->residual->row;
+            t.residual_pixel = step * r->residual->pixel;
+        }
+        if (c->m == 3)
+            c->k->winograd_out3(m + (lo - column0), point, hi - lo, c->bias + o, &c->d.out_act, &t);
+        else
+            c->k->winograd_out2(m + (lo - column0), point, hi - lo, c->bias + o, &c->d.out_act, &t);
+    }
+}
+
+static void run_winograd(void *arg, int task, int thread)
+{
+    const struct run *r = arg;
+    const struct cpu_conv *c = r->c;
+    int block = task % c->blocks, part = task / c->blocks;
+    int area = c->ty.tiles * c->tx.tiles;
+    int64_t tiles = (int64_t)c->d.n * area, first = tiles * block / c->blocks;
+    int count = (int)(tiles * (block + 1) / c->blocks - first);
+    int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
+    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    float *v = r->scratch + (size_t)thread * r->scratch_floats;
+    float *products = v + 16 * (size_t)c->block * CPU_LDA;
+    float *edge = products + 16 * (size_t)c->block * row;
+    size_t v_point = (size_t)count * CPU_LDA, m_point = (size_t)count * row;
+    for (int k0 = 0; k0 < c->depth; k0 += CPU_KC) {
+        int kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
+        for (int i = 0; i < count; i++) {
+            int n = (int)((first + i) / area), t = (int)((first + i) % area);
+            for (int k = 0; k < kc;) {
+                int phase = (k0 + k) / c->d.c, channel = (k0 + k) % c->d.c;
+                int length = c->d.c - channel < kc - k ? c->d.c - channel : kc - k;
+                transform_in(r, n, t / c->tx.tiles, t % c->tx.tiles, phase, channel, length,
+                             v + (size_t)i * CPU_LDA + k, v_point, edge);
+                k += length;
+            }
+        }
+        const float *weights = c->weights + 16 * (size_t)k0 * (size_t)c->columns_pad;
+        for (int p = 0; p < 16; p++)
+            multiply(c, v + (size_t)p * v_point,
+                     weights + (size_t)p * (size_t)kc * (size_t)c->columns_pad, kc, panel0, panel1,
+                     products + (size_t)p * m_point, row, count, k0 > 0);
+    }
+    int column0 = panel0 * c->nr, column1 = panel1 * c->nr;
+    if (column1 > c->columns)
+        column1 = c->columns;
+    for (int i = 0; i < count; i++) {
+        int n = (int)((first + i) / area), t = (int)((first + i) % area);
+        transform_out(r, n, t / c->tx.tiles, t % c->tx.tiles, column0, column1,
+                      products + (size_t)i * row, m_point);
+    }
+}
+
+void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const struct cpu_view *out,
+                  const struct cpu_view *residual, struct pool *p, float *scratch, float *shared)
+{
+    struct run r = {.c = c,
+                    .in = in,
+                    .out = out,
+                    .residual = residual,
+                    .scratch = scratch,
+                    .scratch_floats = cpu_round16(cpu_conv_thread_floats(c)),
+                    .shared = shared};
+    if (c->copied) {
+        r.copy = (struct cpu_view){.data = shared,
+                                   .n = c->d.n,
+                                   .h = c->copy_h,
+                                   .w = c->copy_w,
+                                   .c = c->d.c,
+                                   .image = (ptrdiff_t)c->copy_h * (ptrdiff_t)c->copy_row,
+                                   .row = (ptrdiff_t)c->copy_row,
+                                   .pixel = c->d.c};
+        pool_run(p, c->d.n * c->copy_h, copy_row, &r);
+    }
+    if (c->way == CPU_WINOGRAD)
+        pool_run(p, c->blocks * c->split, run_winograd, &r);
+    else if (c->way == CPU_COLUMNS)
+        pool_run(p, c->d.n * c->d.oh * c->blocks, run_columns, &r);
+    else
+        pool_run(p, c->d.group * c->phases * c->split * c->blocks, run_direct, &r);
+}

@@ -1,0 +1,121 @@
+/*
+ * cpu_kernels.h - the inner loops of the CPU engine, one table per instruction set
+ *
+ * One source, cpu_kernels.inc.h, is compiled as cpu_avx512.c, cpu_avx2.c and cpu_base.c; which
+ * table is used is decided at run time by cpu_kernels_pick(). Activations are NHWC: the channels of
+ * a pixel lie together. Every kernel adds up each output element in an order that depends only on
+ * the layer's own sizes, never on how the work was cut, so that results have the same bits for any
+ * number of threads and any batch. No kernel allocates or keeps state.
+ */
+#ifndef SPINENODE_MODEL_CPU_KERNELS_H
+#define SPINENODE_MODEL_CPU_KERNELS_H
+
+#include <stddef.h>
+
+struct err;
+
+/* Depth of a block of the matrix product: so much of K is packed and multiplied at a time. */
+#define CPU_KC 256
+/* Row stride of the left operand, in floats: fixed so that rows are reached by constant offsets,
+ * and off powers of two so that rows do not fall on one another in the cache. */
+#define CPU_LDA (CPU_KC + 16)
+/* Floats that a kernel may read past the end of a row of scratch memory (never of a tensor). */
+#define CPU_SLACK 32
+/* All memory of the engine is aligned to this many bytes. */
+#define CPU_ALIGN 64
+
+/* What happens to a number on its way in or out. */
+enum cpu_act_kind { CPU_NONE, CPU_RELU, CPU_LEAKY, CPU_CLIP, CPU_TANH, CPU_SIGMOID };
+struct cpu_act {
+    enum cpu_act_kind kind;
+    float a; /* leaky: slope below 0; clip: lowest */
+    float b; /* clip: highest */
+};
+
+/* Where kernels put a tile of pixels. */
+struct cpu_tile_out {
+    float *at;             /* first pixel of the whole tile, also where it is not inside */
+    ptrdiff_t row, pixel;  /* floats from one row, one pixel of the tile to the next */
+    int y0, y1, x0, x1;    /* part of the tile that is inside: [y0, y1) × [x0, x1) */
+    const float *residual; /* added after bias, before the activation; NULL: nothing. Its pixel
+                              (0, 0) of the tile, as `at` */
+    ptrdiff_t residual_row, residual_pixel;
+};
+
+enum cpu_binary { CPU_ADD, CPU_SUB, CPU_MUL, CPU_DIV, CPU_MAX, CPU_MIN };
+enum cpu_unary { CPU_ABS, CPU_SQRT, CPU_NEG, CPU_EXP };
+
+struct cpu_kernels {
+    const char *name; /* "avx512" */
+    int lanes;        /* floats of a vector */
+    int mr;           /* rows of the left operand that are multiplied at once */
+
+    /*
+     * c[m × width·lanes] (+)= a[m × k] · b. Row i of a is a + i·CPU_LDA, k <= CPU_KC; b is a panel
+     * of k rows of width·lanes floats (width 1 or 2); row i of c is c + i·ldc. add: to what c
+     * holds. `then`: memory that will be read next, hinted to the cache; may be anything.
+     */
+    void (*gemm)(const float *a, const float *b, int width, float *c, size_t ldc, int m, int k,
+                 int add, const float *then);
+
+    /*
+     * B^T d B of 4×4 pixels for the points 0, 1, −1, ∞: n channels of the pixels d[i·row + j·pixel]
+     * to v[(4i+j)·point …]. The activation is applied to what is read, then the transform. Reads
+     * exactly n channels.
+     */
+    void (*winograd_in)(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
+                        const struct cpu_act *act, float *v, size_t point);
+    /*
+     * act(A^T m A + bias + residual) of n channels: the 16 points at m[p·point] to a tile of 3×3
+     * pixels (F(3×3, 2×2)) or 2×2 (F(2×2, 3×3)). m may be read to CPU_SLACK beyond n.
+     */
+    void (*winograd_out3)(const float *m, size_t point, int n, const float *bias,
+                          const struct cpu_act *act, const struct cpu_tile_out *out);
+    void (*winograd_out2)(const float *m, size_t point, int n, const float *bias,
+                          const struct cpu_act *act, const struct cpu_tile_out *out);
+
+    /* y = act(x + bias + residual), n floats; bias and residual may be NULL, y may be x. */
+    void (*finish)(const float *x, const float *bias, const float *residual, int n,
+                   const struct cpu_act *act, float *y);
+    /* y = act(x), n floats; y may be x. */
+    void (*copy)(const float *x, int n, const struct cpu_act *act, float *y);
+    /* y = act of n floats from each of the `count` places, one after the other; NULL: zeros (which
+     * are padding: they do not pass through the activation). */
+    void (*gather)(const float *const *from, int count, int n, const struct cpu_act *act, float *y);
+    /* y = act(x·scale + shift (+ residual after the activation, if not NULL)), n channels. */
+    void (*affine)(const float *x, const float *scale, const float *shift, const float *residual,
+                   int n, const struct cpu_act *act, float *y);
+    /* sum[c] += x[c]; sum[c] += (x[c] − mean[c])², n channels. */
+    void (*add_to)(const float *x, int n, float *sum);
+    void (*add_square_to)(const float *x, const float *mean, int n, float *sum);
+    /* y[c] += w·x[c], n channels. */
+    void (*axpy)(const float *x, float w, int n, float *y);
+
+    /* y = act(a op b), n floats; step 0 for an operand that is one number. */
+    void (*binary)(enum cpu_binary op, const float *a, int a_step, const float *b, int b_step,
+                   size_t n, const struct cpu_act *act, float *y);
+    void (*unary)(enum cpu_unary op, const float *x, size_t n, float *y);
+
+    /* One image: pixels × channels ↔ channels × pixels. pixel: floats from pixel to pixel of the
+     * NHWC side; plane: floats from channel to channel of the other. */
+    void (*to_planes)(const float *x, ptrdiff_t pixel, int pixels, int n, const struct cpu_act *act,
+                      float *y, size_t plane);
+    void (*to_pixels)(const float *x, size_t plane, int pixels, int n, float *y, ptrdiff_t pixel);
+
+    /* 1 if all n floats are finite. */
+    int (*finite)(const float *x, size_t n);
+};
+
+/*
+ * The table for isa, "avx512" | "avx2" | "base"; NULL asks the environment (SPINENODE_ISA), then
+ * the processor for its best. ERR_CONFIG: an unknown word, or one that this processor lacks.
+ */
+int cpu_kernels_pick(const char *isa, const struct cpu_kernels **out, struct err *e);
+
+extern const struct cpu_kernels cpu_kernels_base;
+#if defined(__x86_64__)
+extern const struct cpu_kernels cpu_kernels_avx2;
+extern const struct cpu_kernels cpu_kernels_avx512;
+#endif
+
+#endif

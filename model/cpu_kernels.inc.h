@@ -1,0 +1,523 @@
+/*
+ * cpu_kernels.inc.h - the one source of the kernels; see cpu_kernels.h
+ *
+ * Compiled with LANES (floats of a vector), ROWS (rows of the micro-kernel), NAME and KERNELS (the
+ * table's name) by cpu_avx512.c, cpu_avx2.c and cpu_base.c. ROWS × 2 accumulators, two vectors of
+ * the panel and one broadcast fill the registers: 14 × 32 on AVX-512, 6 × 16 on AVX2.
+ *
+ * Winograd: Lavin & Gray, Fast Algorithms for Convolutional Neural Networks (2015), points 0, 1,
+ * −1, ∞. F(2, 3) and F(3, 2) have the same input transform.
+ */
+#include "model/cpu_vector.inc.h"
+
+/* --- matrix product --------------------------------------------------------------------------- */
+
+INLINE void micro(const int rows, const int width, const float *a, const float *b, float *c,
+                  size_t ldc, int k, int add, const float *then)
+{
+    vf sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < width; j++)
+            sum[i][j] = add ? load(c + (size_t)i * ldc + j * LANES) : all(0.0f);
+    for (int p = 0; p < k; p++) {
+        vf b0 = load(b), b1 = width == 2 ? load(b + LANES) : b0;
+        __builtin_prefetch(then, 0, 2);
+        if (width == 2 && LANES == 16)
+            __builtin_prefetch(then + LANES, 0, 2);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            vf x = all(a[i * CPU_LDA]);
+            sum[i][0] += x * b0;
+            if (width == 2)
+                sum[i][1] += x * b1;
+        }
+        a++;
+        b += width * LANES;
+        then += width * LANES;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < width; j++)
+            store(c + (size_t)i * ldc + j * LANES, sum[i][j]);
+}
+
+#define MICRO(rows, width)                                                                         \
+    static __attribute__((noinline)) void micro_##rows##_##width(                                  \
+        const float *a, const float *b, float *c, size_t ldc, int k, int add, const float *then)   \
+    {                                                                                              \
+        micro(rows, width, a, b, c, ldc, k, add, then);                                            \
+    }
+#define MICRO_BOTH(rows) MICRO(rows, 1) MICRO(rows, 2)
+MICRO_BOTH(1)
+MICRO_BOTH(2)
+MICRO_BOTH(3)
+MICRO_BOTH(4)
+MICRO_BOTH(5)
+MICRO_BOTH(6)
+#if ROWS == 14
+MICRO_BOTH(7)
+MICRO_BOTH(8)
+MICRO_BOTH(9)
+MICRO_BOTH(10)
+MICRO_BOTH(11)
+MICRO_BOTH(12)
+MICRO_BOTH(13)
+MICRO_BOTH(14)
+#endif
+
+typedef void micro_fn(const float *, const float *, float *, size_t, int, int, const float *);
+static micro_fn *const micro_of[2][ROWS] = {
+#if ROWS == 14
+    {micro_1_1, micro_2_1, micro_3_1, micro_4_1, micro_5_1, micro_6_1, micro_7_1, micro_8_1,
+     micro_9_1, micro_10_1, micro_11_1, micro_12_1, micro_13_1, micro_14_1},
+    {micro_1_2, micro_2_2, micro_3_2, micro_4_2, micro_5_2, micro_6_2, micro_7_2, micro_8_2,
+     micro_9_2, micro_10_2, micro_11_2, micro_12_2, micro_13_2, micro_14_2},
+#else
+    {micro_1_1, micro_2_1, micro_3_1, micro_4_1, micro_5_1, micro_6_1},
+    {micro_1_2, micro_2_2, micro_3_2, micro_4_2, micro_5_2, micro_6_2},
+#endif
+};
+
+static void gemm(const float *a, const float *b, int width, float *c, size_t ldc, int m, int k,
+                 int add, const float *then)
+{
+    /* Rows are shared out evenly: 36 rows are three times 12, not 14, 14 and 8. */
+    int calls = (m + ROWS - 1) / ROWS;
+    for (int i = 0; i < calls; i++) {
+        int first = (int)((long)m * i / calls), rows = (int)((long)m * (i + 1) / calls) - first;
+        micro_of[width - 1][rows - 1](a + (size_t)first * CPU_LDA, b, c + (size_t)first * ldc, ldc,
+                                      k, add, then);
+    }
+}
+
+/* --- Winograd --------------------------------------------------------------------------------- */
+
+/* The four combinations of one line of a tile: (d0 − d2, d1 + d2, d2 − d1, d1 − d3). */
+#define COMBINE(d0, d1, d2, d3, t0, t1, t2, t3)                                                    \
+    t0 = d0 - d2;                                                                                  \
+    t1 = d1 + d2;                                                                                  \
+    t2 = d2 - d1;                                                                                  \
+    t3 = d1 - d3
+
+INLINE void winograd_in_part(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n, int part,
+                             enum cpu_act_kind kind, vf a, vf b, float *v, size_t point)
+{
+    vf t[4][4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        vf x[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const float *p = d + i * row + j * pixel;
+            x[j] = activate(kind, part ? load_part(p, n) : load(p), a, b);
+        }
+        COMBINE(x[0], x[1], x[2], x[3], t[i][0], t[i][1], t[i][2], t[i][3]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        vf u[4];
+        COMBINE(t[0][j], t[1][j], t[2][j], t[3][j], u[0], u[1], u[2], u[3]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            if (part)
+                store_part(v + (size_t)(4 * i + j) * point, u[i], n);
+            else
+                store(v + (size_t)(4 * i + j) * point, u[i]);
+        }
+    }
+}
+
+INLINE void winograd_in_of(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
+                           enum cpu_act_kind kind, const struct cpu_act *act, float *v,
+                           size_t point)
+{
+    vf a = all(act->a), b = all(act->b);
+    int c = 0;
+    for (; c + LANES <= n; c += LANES)
+        winograd_in_part(d + c, row, pixel, LANES, 0, kind, a, b, v + c, point);
+    if (c < n)
+        winograd_in_part(d + c, row, pixel, n - c, 1, kind, a, b, v + c, point);
+}
+
+static void winograd_in(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
+                        const struct cpu_act *act, float *v, size_t point){
+#define BODY(kind) winograd_in_of(d, row, pixel, n, kind, act, v, point)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
+/* size 3: (m0+m1+m2, m1−m2, m1+m2−m3), F(3, 2); size 2: (m0+m1+m2, m1−m2−m3), F(2, 3). */
+INLINE void lines_out(const int size, vf m0, vf m1, vf m2, vf m3, vf *y)
+{
+    vf plus = m1 + m2, minus = m1 - m2;
+    y[0] = m0 + plus;
+    if (size == 3) {
+        y[1] = minus;
+        y[2] = plus - m3;
+    } else {
+        y[1] = minus - m3;
+    }
+}
+
+INLINE void winograd_out_part(const int size, const float *m, size_t point, int n, int part,
+                              const float *bias, enum cpu_act_kind kind, vf a, vf b,
+                              const struct cpu_tile_out *o, int c)
+{
+    vf t[3][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        vf y[3];
+        lines_out(size, load(m + (size_t)j * point), load(m + (size_t)(4 + j) * point),
+                  load(m + (size_t)(8 + j) * point), load(m + (size_t)(12 + j) * point), y);
+#pragma GCC unroll 3
+        for (int i = 0; i < size; i++)
+            t[i][j] = y[i];
+    }
+    vf add = part ? load_part(bias + c, n) : load(bias + c);
+#pragma GCC unroll 3
+    for (int i = 0; i < size; i++) {
+        vf y[3];
+        lines_out(size, t[i][0], t[i][1], t[i][2], t[i][3], y);
+        if (i < o->y0 || i >= o->y1)
+            continue;
+#pragma GCC unroll 3
+        for (int j = 0; j < size; j++) {
+            if (j < o->x0 || j >= o->x1)
+                continue;
+            vf x = y[j] + add;
+            if (o->residual) {
+                const float *r = o->residual + i * o->residual_row + j * o->residual_pixel + c;
+                x += part ? load_part(r, n) : load(r);
+            }
+            x = activate(kind, x, a, b);
+            float *p = o->at + i * o->row + j * o->pixel + c;
+            if (part)
+                store_part(p, x, n);
+            else
+                store(p, x);
+        }
+    }
+}
+
+INLINE void winograd_out_of(const int size, const float *m, size_t point, int n, const float *bias,
+                            enum cpu_act_kind kind, const struct cpu_act *act,
+                            const struct cpu_tile_out *o)
+{
+    vf a = all(act->a), b = all(act->b);
+    int c = 0;
+    for (; c + LANES <= n; c += LANES)
+        winograd_out_part(size, m + c, point, LANES, 0, bias, kind, a, b, o, c);
+    if (c < n)
+        winograd_out_part(size, m + c, point, n - c, 1, bias, kind, a, b, o, c);
+}
+
+static void winograd_out3(const float *m, size_t point, int n, const float *bias,
+                          const struct cpu_act *act, const struct cpu_tile_out *out)
+{
+#define BODY(kind) winograd_out_of(3, m, point, n, bias, kind, act, out)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
+static void winograd_out2(const float *m, size_t point, int n, const float *bias,
+                          const struct cpu_act *act, const struct cpu_tile_out *out){
+#define BODY(kind) winograd_out_of(2, m, point, n, bias, kind, act, out)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
+/* --- by element and by channel ---------------------------------------------------------------- */
+
+/* Runs body(i, load, store) over n floats, the last ones through a part of a vector. */
+#define FOR_VECTORS(n, BODY_FULL, BODY_PART)                                                       \
+    do {                                                                                           \
+        size_t i_ = 0, n_ = (size_t)(n);                                                           \
+        for (; i_ + LANES <= n_; i_ += LANES)                                                      \
+            BODY_FULL(i_);                                                                         \
+        if (i_ < n_)                                                                               \
+            BODY_PART(i_, (int)(n_ - i_));                                                         \
+    } while (0)
+
+INLINE void finish_of(const float *x, const float *bias, const float *residual, int n,
+                      enum cpu_act_kind kind, const struct cpu_act *act, float *y)
+{
+    vf a = all(act->a), b = all(act->b);
+#define FULL(i)                                                                                    \
+    do {                                                                                           \
+        vf t = load(x + i);                                                                        \
+        if (bias)                                                                                  \
+            t += load(bias + i);                                                                   \
+        if (residual)                                                                              \
+            t += load(residual + i);                                                               \
+        store(y + i, activate(kind, t, a, b));                                                     \
+    } while (0)
+#define PART(i, r)                                                                                 \
+    do {                                                                                           \
+        vf t = load_part(x + i, r);                                                                \
+        if (bias)                                                                                  \
+            t += load_part(bias + i, r);                                                           \
+        if (residual)                                                                              \
+            t += load_part(residual + i, r);                                                       \
+        store_part(y + i, activate(kind, t, a, b), r);                                             \
+    } while (0)
+    FOR_VECTORS(n, FULL, PART);
+#undef FULL
+#undef PART
+}
+
+static void finish(const float *x, const float *bias, const float *residual, int n,
+                   const struct cpu_act *act, float *y)
+{
+#define BODY(kind) finish_of(x, bias, residual, n, kind, act, y)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
+static void copy(const float *x, int n, const struct cpu_act *act, float *y)
+{
+    if (act->kind == CPU_NONE)
+        memmove(y, x, (size_t)n * sizeof *y);
+    else
+        finish(x, NULL, NULL, n, act, y);
+}
+
+INLINE void gather_of(const float *const *from, int count, int n, enum cpu_act_kind kind,
+                      const struct cpu_act *act, float *y)
+{
+    vf a = all(act->a), b = all(act->b);
+    for (int k = 0; k < count; k++, y += n) {
+        const float *x = from[k];
+        int i = 0;
+        if (!x) {
+            for (; i + LANES <= n; i += LANES)
+                store(y + i, all(0.0f));
+            if (i < n)
+                store_part(y + i, all(0.0f), n - i);
+            continue;
+        }
+        for (; i + LANES <= n; i += LANES)
+            store(y + i, activate(kind, load(x + i), a, b));
+        if (i < n)
+            store_part(y + i, activate(kind, load_part(x + i, n - i), a, b), n - i);
+    }
+}
+
+static void gather(const float *const *from, int count, int n, const struct cpu_act *act, float *y){
+#define BODY(kind) gather_of(from, count, n, kind, act, y)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
+INLINE void affine_of(const float *x, const float *scale, const float *shift, const float *residual,
+                      int n, enum cpu_act_kind kind, const struct cpu_act *act, float *y)
+{
+    vf a = all(act->a), b = all(act->b);
+#define FULL(i)                                                                                    \
+    do {                                                                                           \
+        vf t = activate(kind, load(x + i) * load(scale + i) + load(shift + i), a, b);              \
+        store(y + i, residual ? t + load(residual + i) : t);                                       \
+    } while (0)
+#define PART(i, r)                                                                                 \
+    do {                                                                                           \
+        vf t = load_part(x + i, r) * load_part(scale + i, r) + load_part(shift + i, r);            \
+        t = activate(kind, t, a, b);                                                               \
+        store_part(y + i, residual ? t + load_part(residual + i, r) : t, r);                       \
+    } while (0)
+    FOR_VECTORS(n, FULL, PART);
+#undef FULL
+#undef PART
+}
+
+static void affine(const float *x, const float *scale, const float *shift, const float *residual,
+                   int n, const struct cpu_act *act, float *y)
+{
+#define BODY(kind) affine_of(x, scale, shift, residual, n, kind, act, y)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
+static void add_to(const float *x, int n, float *sum)
+{
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store(sum + i, load(sum + i) + load(x + i));
+    for (; i < n; i++)
+        sum[i] += x[i];
+}
+
+static void add_square_to(const float *x, const float *mean, int n, float *sum)
+{
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vf d = load(x + i) - load(mean + i);
+        store(sum + i, load(sum + i) + d * d);
+    }
+    for (; i < n; i++)
+        sum[i] += (x[i] - mean[i]) * (x[i] - mean[i]);
+}
+
+static void axpy(const float *x, float w, int n, float *y)
+{
+    vf s = all(w);
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store(y + i, load(y + i) + s * load(x + i));
+    if (i < n)
+        store_part(y + i, load_part(y + i, n - i) + s * load_part(x + i, n - i), n - i);
+}
+
+INLINE vf combine(enum cpu_binary op, vf a, vf b)
+{
+    switch (op) {
+    case CPU_ADD:
+        return a + b;
+    case CPU_SUB:
+        return a - b;
+    case CPU_MUL:
+        return a * b;
+    case CPU_DIV:
+        return a / b;
+    case CPU_MAX:
+        return maximum(a, b);
+    case CPU_MIN:
+        return minimum(a, b);
+    }
+    return a;
+}
+
+INLINE void binary_of(enum cpu_binary op, const float *a, int a_step, const float *b, int b_step,
+                      size_t n, float *y)
+{
+    vf a1 = all(*a), b1 = all(*b);
+#define FULL(i) store(y + i, combine(op, a_step ? load(a + i) : a1, b_step ? load(b + i) : b1))
+#define PART(i, r)                                                                                 \
+    store_part(y + i,                                                                              \
+               combine(op, a_step ? load_part(a + i, r) : a1, b_step ? load_part(b + i, r) : b1),  \
+               r)
+    FOR_VECTORS(n, FULL, PART);
+#undef FULL
+#undef PART
+}
+
+static void binary(enum cpu_binary op, const float *a, int a_step, const float *b, int b_step,
+                   size_t n, const struct cpu_act *act, float *y)
+{
+    switch (op) {
+    case CPU_ADD:
+        binary_of(CPU_ADD, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_SUB:
+        binary_of(CPU_SUB, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_MUL:
+        binary_of(CPU_MUL, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_DIV:
+        binary_of(CPU_DIV, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_MAX:
+        binary_of(CPU_MAX, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_MIN:
+        binary_of(CPU_MIN, a, a_step, b, b_step, n, y);
+        break;
+    }
+    if (act && act->kind != CPU_NONE)
+        for (size_t i = 0; i < n; i += 1 << 20)
+            finish(y + i, NULL, NULL, (int)(n - i < 1 << 20 ? n - i : 1 << 20), act, y + i);
+}
+
+static void unary(enum cpu_unary op, const float *x, size_t n, float *y)
+{
+    switch (op) {
+    case CPU_ABS:
+        for (size_t i = 0; i < n; i++)
+            y[i] = fabsf(x[i]);
+        break;
+    case CPU_SQRT:
+#define FULL(i)    store(y + i, root(load(x + i)))
+#define PART(i, r) store_part(y + i, root(load_part(x + i, r)), r)
+        FOR_VECTORS(n, FULL, PART);
+#undef FULL
+#undef PART
+        break;
+    case CPU_NEG:
+        for (size_t i = 0; i < n; i++)
+            y[i] = -x[i];
+        break;
+    case CPU_EXP: /* the library's: exact at the ends of the range too */
+        for (size_t i = 0; i < n; i++)
+            y[i] = expf(x[i]);
+        break;
+    }
+}
+
+/* --- layouts ---------------------------------------------------------------------------------- */
+
+#define BAND 64 /* pixels that are turned at a time, so that both sides stay in the cache */
+
+static void to_planes(const float *x, ptrdiff_t pixel, int pixels, int n, const struct cpu_act *act,
+                      float *y, size_t plane)
+{
+    for (int p = 0; p < pixels; p += BAND) {
+        int count = pixels - p < BAND ? pixels - p : BAND;
+        for (int c = 0; c < n; c++) {
+            float *to = y + (size_t)c * plane + p;
+            const float *from = x + p * pixel + c;
+            for (int i = 0; i < count; i++)
+                to[i] = from[i * pixel];
+            if (act->kind != CPU_NONE)
+                finish(to, NULL, NULL, count, act, to);
+        }
+    }
+}
+
+static void to_pixels(const float *x, size_t plane, int pixels, int n, float *y, ptrdiff_t pixel)
+{
+    for (int p = 0; p < pixels; p += BAND) {
+        int count = pixels - p < BAND ? pixels - p : BAND;
+        for (int c = 0; c < n; c++) {
+            const float *from = x + (size_t)c * plane + p;
+            float *to = y + p * pixel + c;
+            for (int i = 0; i < count; i++)
+                to[i * pixel] = from[i];
+        }
+    }
+}
+
+static int all_finite(const float *x, size_t n)
+{
+    /* The exponent of NaN and of infinities is all ones. */
+    uint32_t bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+const struct cpu_kernels KERNELS = {
+    .name = NAME,
+    .lanes = LANES,
+    .mr = ROWS,
+    .gemm = gemm,
+    .winograd_in = winograd_in,
+    .winograd_out3 = winograd_out3,
+    .winograd_out2 = winograd_out2,
+    .finish = finish,
+    .copy = copy,
+    .gather = gather,
+    .affine = affine,
+    .add_to = add_to,
+    .add_square_to = add_square_to,
+    .axpy = axpy,
+    .binary = binary,
+    .unary = unary,
+    .to_planes = to_planes,
+    .to_pixels = to_pixels,
+    .finite = all_finite,
+};
