@@ -83,7 +83,7 @@ $(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
 
-.PRECIOUS: $(B)/tests/unit/%.c.o
+.PRECIOUS: $(B)/%.c.o
 
 unit-programs: $(UNIT_BIN)
 unit: $(UNIT_BIN)
