@@ -83,9 +83,14 @@ $(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
 
+# What tests/net drives the network edge with.
+$(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
+
 .PRECIOUS: $(B)/%.c.o
 
-unit-programs: $(UNIT_BIN)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

@@ -28,6 +28,8 @@ static int take_uid(struct walk *w, const struct walk_event *event, struct wante
     }
     uid->seen = true;
     int rc = walk_text(w, event, uid->out, UID_BYTES, e);
+    if (rc != 0 && walk_status(w) != 0)
+        return rc;
     if (rc == ERR_INVALID || rc == ERR_LIMIT || (rc == 0 && !uid_is_safe(uid->out))) {
         p->status = STATUS_DATA_SET_MISMATCH;
         uid->out[0] = '\0';
