@@ -90,7 +90,14 @@ $(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)
 
 .PRECIOUS: $(B)/%.c.o
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe
+# The engines alone, with the program that runs any of them on any ONNX file: no DICOM, SQL or OpenSSL.
+OPCHECK := $(B)/opcheck
+$(OPCHECK): $(B)/tests/engine/opcheck.c.o $(LIBMODEL) $(LIBFLOOR)
+	$(CC) $(LDFLAGS) $^ $(ENGINE_LIBS) -o $@
+engine: $(OPCHECK)
+	@echo "engine: $(OPCHECK)"
+
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(OPCHECK)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 
@@ -118,6 +125,7 @@ help:
 	@echo "make demo       set up, build, run the main job against Orthanc, show the result; KEEP=1 leaves both running"
 	@echo "make test       set up, build, lint, every test; PYTEST='tests/system -k demo' for some of them"
 	@echo "make unit       the C unit tests alone"
+	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
 	@echo "make lint       the house rules"
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"

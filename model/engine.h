@@ -56,8 +56,11 @@ struct engine_cost {
  * impl and work are the engine's own. */
 struct engine {
     const char *name; /* "ref" | "cpu" | "cuda" */
+    bool keeps_graph;
     int (*estimate)(const struct graph *g, const struct engine_options *o, struct engine_cost *cost,
                     struct err *e);
+    /* g lives as long as the plan if keeps_graph is set, else until compile returns. *impl must not
+     * be NULL after success. */
     int (*compile)(const struct graph *g, const struct engine_options *o, void **impl,
                    struct err *e);
     /* One line for records: "cpu avx2, 2 threads". */

@@ -9,7 +9,7 @@
  *   - nodes stand in an order in which they can be executed;
  *   - operands that are not data (shape of Reshape, starts of Slice, pads, scales, axes ...) are in
  *     the node's attributes, resolved: no negative axis, no auto_pad, no absent default;
- *   - only operators above OP_LOWERED_END occur;
+ *   - only operators before OP_LOWERED_END occur;
  *   - n_uses and producer of every value are right.
  * A graph is changed only by passes; once lowered it is read-only and may be shared by threads.
  */
@@ -130,7 +130,7 @@ enum auto_pad { AUTO_PAD_NOTSET, AUTO_PAD_SAME_UPPER, AUTO_PAD_SAME_LOWER, AUTO_
  */
 struct conv_attr {
     int64_t kernel[2], stride[2], dilation[2], pad_begin[2], pad_end[2], output_padding[2];
-    int64_t output_shape[2]; /* before lowering: 0 if absent */
+    int64_t output_shape[2]; /* before lowering: 0 if absent, as are kernel, pool's too */
     int64_t group;
     enum auto_pad auto_pad;
     int rank; /* spatial dimensions that the attributes name, 0 if none did */
@@ -175,7 +175,8 @@ struct resize_attr {
     double scale[GRAPH_RANK_MAX]; /* lowered: out / in of each axis as the operator defines it; use
                                      these in the coordinate formulas and the output's shape for
                                      the count. Axes of scale 1 and equal size are untouched. */
-    enum resize_policy policy;    /* before lowering */
+    enum resize_policy policy;    /* before lowering, as are the axes that scales or sizes name */
+    int n_axes, axis[GRAPH_RANK_MAX];
 };
 struct depth_attr {
     int64_t block;
@@ -190,10 +191,9 @@ struct gather_attr {
     int64_t *index; /* n_index of them, each in 0 ... dim−1; their shape is in the output's */
     int64_t n_index;
 };
-struct axes_attr { /* reductions, Squeeze, Unsqueeze */
+struct axes_attr { /* reductions */
     int n;         /* lowered: at least 1, ascending */
     int axis[GRAPH_RANK_MAX];
-    bool given;
     bool keep_dims;
     bool noop_with_empty_axes;
 };
@@ -221,9 +221,6 @@ struct node {
         struct axes_attr reduce;
         struct shape_attr shape;
         int axis; /* Concat, Split, Flatten */
-        struct {
-            float lo, hi; /* Clip before opset 11 */
-        } clip;
         struct {
             bool allow_zero; /* Reshape, opset 14 */
         } reshape;
@@ -278,7 +275,9 @@ void graph_free(struct graph *g);
 const char *graph_metadata(const struct graph *g, const char *key);
 
 /* Elements first ... first+n−1, in row-major order, as float or int64. Reads the mapped file or,
- * for external data, the other file. Thread-safe. ERR_IO if the other file cannot be read. */
+ * for external data, the other file. Thread-safe. ERR_NUMERIC if an element is NaN or infinite (the
+ * text names the tensor): so weights are checked where they are packed. ERR_IO if the other file
+ * cannot be read. */
 int constant_load_f32(const struct value *v, int64_t first, int64_t n, float *out, struct err *e);
 int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *out, struct err *e);
 

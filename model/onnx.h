@@ -2,14 +2,14 @@
  * onnx.h - ONNX files (IR 3-10, opset 7-21 of the default domain) into graphs, within bounds
  *
  * The file is mapped, not copied: opening costs time and memory by the number of nodes, not by
- * the size of the weights. Weights are checked to be finite when a graph is specialised.
- * Refused, with the place (node, operator, attribute, tensor) in the text: what is not
- * protocol buffers or not ONNX, nested deeper than the format needs, cyclic or out of order, with
- * names defined twice or never, of a type or shape that contradicts itself, larger than the
- * limits, with subgraphs, functions, other domains, sparse or quantised tensors or string data, or
- * with operators or attribute values that are not in graph.h.
- * External data (TensorProto.data_location) must be a regular file beneath the model's own folder,
- * reached without a symbolic link.
+ * the size of the weights. Weights are checked to be finite when they are loaded
+ * (constant_load_f32()). Refused, with the place (node, operator, attribute, tensor) in the text:
+ * what is not protocol buffers or not ONNX, nested deeper than the format needs, cyclic or out of
+ * order, with names defined twice or never, of a type or shape that contradicts itself, larger than
+ * the limits, with subgraphs, functions, other domains, sparse or quantised tensors or string data,
+ * or with operators or attribute values that are not in graph.h. External data
+ * (TensorProto.data_location) must be a regular file beneath the model's own folder, reached
+ * without a symbolic link.
  */
 #ifndef SPINENODE_MODEL_ONNX_H
 #define SPINENODE_MODEL_ONNX_H

@@ -1,0 +1,393 @@
+/*
+ * constant.c - constants: where their elements lie and how they are read
+ *
+ * Elements are copied out on request, converted to float or int64 and checked to be finite, so
+ * that weights are never held twice and never trusted.
+ */
+#include "model/constant.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "node/base/err.h"
+
+int stored_bytes(enum stored s)
+{
+    switch (s) {
+    case STORED_F64:
+    case STORED_I64:
+        return 8;
+    case STORED_F32:
+    case STORED_I32:
+    case STORED_U32:
+        return 4;
+    case STORED_F16:
+    case STORED_BF16:
+    case STORED_I16:
+    case STORED_U16:
+        return 2;
+    case STORED_I8:
+    case STORED_U8:
+    case STORED_BOOL:
+        return 1;
+    }
+    return 1;
+}
+
+struct source *source_new(void)
+{
+    struct source *s = calloc(1, sizeof *s);
+    if (s != NULL)
+        s->refs = 1;
+    return s;
+}
+
+void source_hold(struct source *s)
+{
+    if (s != NULL)
+        __atomic_add_fetch(&s->refs, 1, __ATOMIC_RELAXED);
+}
+
+void source_drop(struct source *s)
+{
+    if (s == NULL || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    if (s->map != NULL)
+        munmap(s->map, (size_t)s->map_bytes);
+    for (int i = 0; i < s->n_files; i++) {
+        close(s->fd[i]);
+        free(s->file_name[i]);
+    }
+    free(s);
+}
+
+/* --- conversion ------------------------------------------------------------------------------- */
+
+static float from_half(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 0x3ff;
+    uint32_t bits;
+    if (exponent == 31) {
+        bits = sign | 0x7f800000u | fraction << 13;
+    } else if (exponent != 0) {
+        bits = sign | (exponent + 112) << 23 | fraction << 13;
+    } else {
+        float f = ldexpf((float)fraction, -24);
+        return sign ? -f : f;
+    }
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static float from_bfloat(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+#define TAKE(type, index)                                                                          \
+    __extension__({                                                                                \
+        type taken;                                                                                \
+        memcpy(&taken, p + (size_t)(index) * sizeof taken, sizeof taken);                          \
+        taken;                                                                                     \
+    })
+
+/* Fills out[0 ... n) of a type from stored elements at p. */
+#define CONVERT(out, n)                                                                            \
+    switch (c->stored) {                                                                           \
+    case STORED_F32:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = TAKE(float, i);                                                             \
+        break;                                                                                     \
+    case STORED_F64:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = (__typeof__(*(out)))TAKE(double, i);                                        \
+        break;                                                                                     \
+    case STORED_F16:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = from_half(TAKE(uint16_t, i));                                               \
+        break;                                                                                     \
+    case STORED_BF16:                                                                              \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = from_bfloat(TAKE(uint16_t, i));                                             \
+        break;                                                                                     \
+    case STORED_I64:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = (__typeof__(*(out)))TAKE(int64_t, i);                                       \
+        break;                                                                                     \
+    case STORED_I32:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = (__typeof__(*(out)))TAKE(int32_t, i);                                       \
+        break;                                                                                     \
+    case STORED_I16:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = TAKE(int16_t, i);                                                           \
+        break;                                                                                     \
+    case STORED_I8:                                                                                \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = TAKE(int8_t, i);                                                            \
+        break;                                                                                     \
+    case STORED_U32:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = (__typeof__(*(out)))TAKE(uint32_t, i);                                      \
+        break;                                                                                     \
+    case STORED_U16:                                                                               \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = TAKE(uint16_t, i);                                                          \
+        break;                                                                                     \
+    case STORED_U8:                                                                                \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = p[i];                                                                       \
+        break;                                                                                     \
+    case STORED_BOOL:                                                                              \
+        for (int64_t i = 0; i < (n); i++)                                                          \
+            (out)[i] = p[i] != 0;                                                                  \
+        break;                                                                                     \
+    }
+
+/* Multiplies elements at ... at+n by their scales, run by run: a division per element would cost
+ * more than reading the file. */
+#define SCALE(out, at, n)                                                                          \
+    for (int64_t done = 0; done < (n);) {                                                          \
+        int64_t run = c->scale_inner - ((at) + done) % c->scale_inner;                             \
+        double factor = c->scale[((at) + done) / c->scale_inner % c->scale_count];                 \
+        run = run < (n)-done ? run : (n)-done;                                                     \
+        for (int64_t k = 0; k < run; k++)                                                          \
+            (out)[done + k] = (__typeof__(*(out)))((out)[done + k] * factor);                      \
+        done += run;                                                                               \
+    }
+
+static void convert_f32(const struct constant *c, const uint8_t *p, int64_t n, float *out)
+{
+    if (c->stored == STORED_F32) {
+        memcpy(out, p, (size_t)n * sizeof *out);
+        return;
+    }
+    CONVERT(out, n)
+}
+
+static void convert_f64(const struct constant *c, const uint8_t *p, int64_t n, double *out)
+{
+    CONVERT(out, n)
+}
+
+/* Integer elements only: a double may not fit an int64. */
+static void convert_i64(const struct constant *c, const uint8_t *p, int64_t n, int64_t *out)
+{
+    switch (c->stored) {
+    case STORED_F32:
+    case STORED_F64:
+    case STORED_F16:
+    case STORED_BF16:
+        memset(out, 0, (size_t)n * sizeof *out);
+        return;
+    default:
+        break;
+    }
+    CONVERT(out, n)
+}
+
+/* Reads with pread, so that a file that shrinks is an error and not a signal. */
+static int read_external(const struct value *v, int64_t first, int64_t n, uint8_t *out,
+                         struct err *e)
+{
+    const struct constant *c = v->constant;
+    int64_t size = stored_bytes(c->stored), done = 0;
+    while (done < n * size) {
+        ssize_t got = pread(c->fd, out + done, (size_t)(n * size - done),
+                            (off_t)(c->offset + first * size + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return err_errno(e, errno, "cannot read the external data of tensor '%s'", v->name);
+        if (got == 0)
+            return err_set(e, ERR_INVALID,
+                           "external data of tensor '%s' ends early: its file was cut", v->name);
+        done += got;
+    }
+    return 0;
+}
+
+#define PIECE 4096 /* elements converted at a time */
+
+/* Calls once per piece with the stored bytes; b holds an external piece. */
+static int piece(const struct value *v, int64_t first, int64_t n, uint8_t *b, const uint8_t **p,
+                 struct err *e)
+{
+    const struct constant *c = v->constant;
+    if (c->place != CONSTANT_EXTERNAL) {
+        *p = c->bytes + first * stored_bytes(c->stored);
+        return 0;
+    }
+    *p = b;
+    return read_external(v, first, n, b, e);
+}
+
+static int check_range(const struct value *v, int64_t first, int64_t n, struct err *e)
+{
+    if (v->constant == NULL || first < 0 || n < 0 || first > v->constant->count - n)
+        return err_set(e, ERR_BUG, "elements %lld+%lld of '%s' asked for", (long long)first,
+                       (long long)n, v->name);
+    return 0;
+}
+
+static bool all_finite(const float *x, int64_t n)
+{
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+int constant_load_f32(const struct value *v, int64_t first, int64_t n, float *out, struct err *e)
+{
+    int rc = check_range(v, first, n, e);
+    const struct constant *c = v->constant;
+    uint8_t b[PIECE * 8];
+    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {
+        int64_t m = n - i < PIECE ? n - i : PIECE;
+        const uint8_t *p;
+        rc = piece(v, first + i, m, b, &p, e);
+        if (rc != 0)
+            break;
+        convert_f32(c, p, m, out + i);
+        if (c->scale != NULL)
+            SCALE(out + i, first + i, m)
+        if (!all_finite(out + i, m))
+            rc = err_set(e, ERR_NUMERIC,
+                         "weights '%s' hold NaN or infinity: the model file is damaged or its "
+                         "training diverged",
+                         v->name);
+    }
+    return rc;
+}
+
+int constant_load_f64(const struct value *v, int64_t first, int64_t n, double *out, struct err *e)
+{
+    int rc = check_range(v, first, n, e);
+    const struct constant *c = v->constant;
+    uint8_t b[PIECE * 8];
+    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {
+        int64_t m = n - i < PIECE ? n - i : PIECE;
+        const uint8_t *p;
+        rc = piece(v, first + i, m, b, &p, e);
+        if (rc != 0)
+            break;
+        convert_f64(c, p, m, out + i);
+        if (c->scale != NULL)
+            SCALE(out + i, first + i, m)
+    }
+    return rc;
+}
+
+int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *out, struct err *e)
+{
+    int rc = check_range(v, first, n, e);
+    uint8_t b[PIECE * 8];
+    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {
+        int64_t m = n - i < PIECE ? n - i : PIECE;
+        const uint8_t *p;
+        rc = piece(v, first + i, m, b, &p, e);
+        if (rc == 0)
+            convert_i64(v->constant, p, m, out + i);
+    }
+    return rc;
+}
+
+void constant_forget(const struct value *v)
+{
+    const struct constant *c = v->constant;
+    if (c == NULL || c->place != CONSTANT_MAPPED)
+        return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)c->bytes + page - 1) & ~(page - 1);
+    uintptr_t last =
+        ((uintptr_t)c->bytes + (uintptr_t)(c->count * stored_bytes(c->stored))) & ~(page - 1);
+    if (first < last)
+        madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
+/* --- making constants ------------------------------------------------------------------------- */
+
+const struct constant *constant_copy(struct graph *g, const struct constant *c)
+{
+    struct constant *copy = graph_alloc(g, sizeof *copy);
+    if (copy == NULL)
+        return NULL;
+    *copy = *c;
+    if (c->place == CONSTANT_ARENA) {
+        size_t bytes = (size_t)c->count * (size_t)stored_bytes(c->stored);
+        uint8_t *data = graph_alloc(g, bytes);
+        if (data == NULL)
+            return NULL;
+        memcpy(data, c->bytes, bytes);
+        copy->bytes = data;
+    }
+    if (c->scale != NULL) {
+        double *scale = graph_alloc(g, (size_t)c->scale_count * sizeof *scale);
+        if (scale == NULL)
+            return NULL;
+        memcpy(scale, c->scale, (size_t)c->scale_count * sizeof *scale);
+        copy->scale = scale;
+    }
+    return copy;
+}
+
+const struct constant *constant_scaled(struct graph *g, const struct constant *c,
+                                       const double *scale, int64_t count, int64_t inner)
+{
+    struct constant *scaled = graph_alloc(g, sizeof *scaled);
+    double *product = graph_alloc(g, (size_t)count * sizeof *product);
+    if (scaled == NULL || product == NULL)
+        return NULL;
+    for (int64_t i = 0; i < count; i++)
+        product[i] =
+            scale[i] * (c->scale ? c->scale[i * inner / c->scale_inner % c->scale_count] : 1);
+    *scaled = *c;
+    scaled->scale = product;
+    scaled->scale_count = count;
+    scaled->scale_inner = inner;
+    return scaled;
+}
+
+static int set(struct graph *g, int value, const struct shape *s, enum stored stored,
+               const void *data)
+{
+    int64_t count = shape_count(s);
+    struct constant *c = graph_alloc(g, sizeof *c);
+    if (c == NULL || count < 0)
+        return ERR_NOMEM;
+    size_t bytes = (size_t)count * (size_t)stored_bytes(stored);
+    uint8_t *copy = graph_alloc(g, bytes);
+    if (copy == NULL)
+        return ERR_NOMEM;
+    if (bytes > 0)
+        memcpy(copy, data, bytes);
+    c->stored = stored;
+    c->place = CONSTANT_ARENA;
+    c->bytes = copy;
+    c->count = count;
+    g->value[value].constant = c;
+    g->value[value].shape = *s;
+    return 0;
+}
+
+int graph_set_f32(struct graph *g, int value, const struct shape *s, const float *data)
+{
+    return set(g, value, s, STORED_F32, data);
+}
+
+int graph_set_i64(struct graph *g, int value, const struct shape *s, const int64_t *data)
+{
+    return set(g, value, s, STORED_I64, data);
+}

@@ -1,0 +1,730 @@
+/*
+ * onnx.c - ModelProto and GraphProto: the walk over the file
+ *
+ * Two walks over the graph's fields: the first counts and reads constants and inputs, the second
+ * reads the nodes, which the format demands to stand in an order in which each finds its inputs.
+ */
+#include "model/onnx.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/base/err.h"
+#include "node/base/file.h"
+
+#include "model/onnx_read.h"
+
+#define IR_LOWEST     3
+#define IR_HIGHEST    10
+#define OPSET_LOWEST  7
+#define OPSET_HIGHEST 21
+#define METADATA_MAX  256
+
+const struct onnx_limits onnx_default_limits = {
+    .file_bytes = (int64_t)2 << 30,
+    .nodes = 20000,
+    .tensor_elements = (int64_t)1 << 29,
+    .activation_bytes = (int64_t)16 << 30,
+};
+
+/* --- names of values -------------------------------------------------------------------------- */
+
+struct name_table {
+    int *slot; /* value + 1; 0: empty */
+    uint32_t size, used, seed;
+};
+
+/* FNV-1a from a start that the file cannot know, so that it cannot be made to collide. */
+static uint32_t hash(const struct reader *r, struct span s)
+{
+    uint32_t h = 2166136261u ^ r->names->seed;
+    for (int64_t i = 0; i < s.n; i++)
+        h = (h ^ s.p[i]) * 16777619u;
+    return h ^ h >> 15;
+}
+
+static bool same(const char *text, struct span s)
+{
+    return strlen(text) == (size_t)s.n && memcmp(text, s.p, (size_t)s.n) == 0;
+}
+
+static uint32_t name_slot(const struct reader *r, struct span s)
+{
+    const struct name_table *t = r->names;
+    uint32_t i = hash(r, s) & (t->size - 1);
+    while (t->slot[i] != 0 && !same(r->g->value[t->slot[i] - 1].name, s))
+        i = (i + 1) & (t->size - 1);
+    return i;
+}
+
+static int name_find(const struct reader *r, struct span s)
+{
+    return r->names->slot[name_slot(r, s)] - 1;
+}
+
+/* Adds a value under a name that is not there yet. */
+static int name_add(struct reader *r, struct span s, enum dtype t, const char *what, struct err *e)
+{
+    struct name_table *names = r->names;
+    char shown[96];
+    if (s.n < 1 || s.n > ONNX_NAME_MAX || memchr(s.p, 0, (size_t)s.n) != NULL)
+        return err_set(e, ERR_INVALID, "%s has no name, or one of more than %d bytes", what,
+                       ONNX_NAME_MAX);
+    if (name_find(r, s) >= 0)
+        return err_set(e, ERR_INVALID, "%s '%s': the name is defined twice", what,
+                       onnx_printable(s, shown, sizeof shown));
+    if (names->used >= (uint64_t)r->limits.nodes * 4)
+        return err_set(e, ERR_LIMIT, "the model has more than %lld values",
+                       (long long)r->limits.nodes * 4);
+    if (names->used * 2 >= names->size) {
+        struct name_table larger = {.size = names->size * 2};
+        larger.slot = calloc(larger.size, sizeof *larger.slot);
+        if (larger.slot == NULL)
+            return err_set(e, ERR_NOMEM, "no memory for the model");
+        int *old = names->slot;
+        uint32_t old_size = names->size;
+        names->slot = larger.slot;
+        names->size = larger.size;
+        for (uint32_t i = 0; i < old_size; i++)
+            if (old[i] != 0) {
+                const char *text = r->g->value[old[i] - 1].name;
+                struct span moved = {(const uint8_t *)text, (int64_t)strlen(text)};
+                names->slot[name_slot(r, moved)] = old[i];
+            }
+        free(old);
+    }
+    char *kept = graph_strdup(r->g, (const char *)s.p, (size_t)s.n);
+    int value = kept ? graph_add_value(r->g, kept, t) : ERR_NOMEM;
+    if (value < 0)
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    names->slot[name_slot(r, s)] = value + 1;
+    names->used++;
+    return value;
+}
+
+/* --- inputs and outputs ----------------------------------------------------------------------- */
+
+static int read_dimension(struct reader *r, struct span message, int64_t *dim, const char **symbol,
+                          struct err *e)
+{
+    struct wire w = wire_of(message, r->start);
+    struct field f;
+    int rc;
+    *dim = GRAPH_DIM_UNKNOWN;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number == 1) {
+            if ((rc = wire_expect(&f, WIRE_VARINT, "a dimension", e)) != 0)
+                return rc;
+            if (f.value > (uint64_t)ONNX_DIM_MAX)
+                return err_set(e, ERR_INVALID, "a dimension is negative or above 2^31");
+            *dim = f.value == 0 ? GRAPH_DIM_UNKNOWN : (int64_t)f.value;
+        } else if (f.number == 2) {
+            if ((rc = wire_expect(&f, WIRE_BYTES, "a dimension's symbol", e)) != 0)
+                return rc;
+            if (f.bytes.n < 1 || f.bytes.n > ONNX_NAME_MAX)
+                continue;
+            *symbol = graph_strdup(r->g, (const char *)f.bytes.p, (size_t)f.bytes.n);
+            if (*symbol == NULL)
+                return err_set(e, ERR_NOMEM, "no memory for the model");
+        }
+    }
+    return rc;
+}
+
+/* TypeProto.Tensor */
+static int read_tensor_type(struct reader *r, struct span message, struct value *v,
+                            const char *what, struct err *e)
+{
+    struct wire w = wire_of(message, r->start), inner;
+    struct field f;
+    int rc;
+    v->shape.rank = -1;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number == 1) {
+            if ((rc = wire_expect(&f, WIRE_VARINT, what, e)) != 0 ||
+                (rc = onnx_dtype(f.value, &v->dtype, what, e)) != 0)
+                return rc;
+        } else if (f.number == 2) {
+            if ((rc = wire_expect(&f, WIRE_BYTES, what, e)) != 0)
+                return rc;
+            inner = wire_of(f.bytes, r->start);
+            v->shape.rank = 0;
+            while ((rc = wire_next(&inner, &f, e)) > 0) {
+                if (f.number != 1)
+                    continue;
+                if ((rc = wire_expect(&f, WIRE_BYTES, what, e)) != 0)
+                    return rc;
+                int i = v->shape.rank;
+                if (i == GRAPH_RANK_MAX)
+                    return err_set(e, ERR_LIMIT, "%s has more than %d dimensions", what,
+                                   GRAPH_RANK_MAX);
+                v->symbol[i] = NULL;
+                rc = read_dimension(r, f.bytes, &v->shape.dim[i], &v->symbol[i], e);
+                if (rc < 0)
+                    return err_context(e, "%s", what);
+                v->shape.rank++;
+            }
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return rc;
+}
+
+static int read_value_info(struct reader *r, struct span message, struct span *name,
+                           struct value *v, const char *what, struct err *e)
+{
+    struct wire w = wire_of(message, r->start), inner;
+    struct field f;
+    int rc;
+    bool typed = false;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number != 1 && f.number != 2)
+            continue;
+        if ((rc = wire_expect(&f, WIRE_BYTES, what, e)) != 0)
+            return rc;
+        if (f.number == 1) {
+            *name = f.bytes;
+            continue;
+        }
+        inner = wire_of(f.bytes, r->start);
+        while ((rc = wire_next(&inner, &f, e)) > 0) {
+            if (f.number == 1) {
+                if ((rc = wire_expect(&f, WIRE_BYTES, what, e)) != 0 ||
+                    (rc = read_tensor_type(r, f.bytes, v, what, e)) < 0)
+                    return rc;
+                typed = true;
+            } else if (f.number == 4 || f.number == 5 || f.number == 8 || f.number == 9) {
+                return err_set(e, ERR_UNSUPPORTED,
+                               "%s is a sequence, map, optional or sparse tensor", what);
+            }
+        }
+        if (rc < 0)
+            return rc;
+    }
+    if (rc == 0 && !typed)
+        return err_set(e, ERR_INVALID, "%s has no tensor type", what);
+    return rc;
+}
+
+static int read_input(struct reader *r, struct span message, struct err *e)
+{
+    struct graph *g = r->g;
+    struct span name = {0};
+    struct value v = {0};
+    char what[120], shown[80];
+    int rc = read_value_info(r, message, &name, &v, "a graph input", e);
+    if (rc < 0)
+        return rc;
+    snprintf(what, sizeof what, "graph input '%s'", onnx_printable(name, shown, sizeof shown));
+    int known = name.n > 0 ? name_find(r, name) : -1;
+    if (known >= 0 && g->value[known].constant != NULL) {
+        /* Before IR 4 every constant is listed among the inputs too. */
+        if (g->value[known].producer == -2)
+            return err_set(e, ERR_INVALID, "%s: the name is defined twice", what);
+        g->value[known].producer = -2;
+        return 0;
+    }
+    if (g->n_inputs == GRAPH_INPUTS_MAX)
+        return err_set(e, ERR_LIMIT, "more than %d graph inputs", GRAPH_INPUTS_MAX);
+    int value = name_add(r, name, v.dtype, "graph input", e);
+    if (value < 0)
+        return value;
+    if (v.dtype != DTYPE_F32)
+        return err_set(e, ERR_UNSUPPORTED, "%s holds integers: only float inputs are supported",
+                       what);
+    g->value[value].shape = v.shape;
+    memcpy(g->value[value].symbol, v.symbol, sizeof v.symbol);
+    g->input[g->n_inputs++] = value;
+    return 0;
+}
+
+static int read_output(struct reader *r, struct span message, struct err *e)
+{
+    struct graph *g = r->g;
+    struct span name = {0};
+    struct value v = {0};
+    char shown[96];
+    int rc = read_value_info(r, message, &name, &v, "a graph output", e);
+    if (rc < 0)
+        return rc;
+    if (g->n_outputs == GRAPH_INPUTS_MAX)
+        return err_set(e, ERR_LIMIT, "more than %d graph outputs", GRAPH_INPUTS_MAX);
+    int value = name.n > 0 ? name_find(r, name) : -1;
+    onnx_printable(name, shown, sizeof shown);
+    if (value < 0)
+        return err_set(e, ERR_INVALID, "graph output '%s' is made by no node", shown);
+    for (int i = 0; i < g->n_outputs; i++)
+        if (g->output[i] == value)
+            return err_set(e, ERR_INVALID, "graph output '%s' is there twice", shown);
+    g->output[g->n_outputs++] = value;
+    return 0;
+}
+
+static int read_initializer(struct reader *r, struct span message, struct err *e)
+{
+    struct span name = {0};
+    enum dtype dtype;
+    struct shape shape;
+    const struct constant *c;
+    int rc = onnx_read_tensor(r, message, "tensor", &name, &dtype, &shape, &c, e);
+    if (rc < 0)
+        return rc;
+    int value = name_add(r, name, dtype, "tensor", e);
+    if (value < 0)
+        return value;
+    r->g->value[value].constant = c;
+    r->g->value[value].shape = shape;
+    return 0;
+}
+
+/* --- nodes ------------------------------------------------------------------------------------ */
+
+struct node_fields {
+    struct span op_type, name, domain, first_output;
+    int n_in, n_out;
+};
+
+static int read_node_fields(struct reader *r, struct span message, struct node_fields *n,
+                            struct err *e)
+{
+    struct wire w = wire_of(message, r->start);
+    struct field f;
+    int rc, n_in = 0;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number < 1 || f.number > 7 || f.number == 5 || f.number == 6)
+            continue;
+        if ((rc = wire_expect(&f, WIRE_BYTES, "a node", e)) != 0)
+            return rc;
+        switch (f.number) {
+        case 1:
+            n_in++;
+            if (f.bytes.n > 0)
+                n->n_in = n_in; /* inputs left out at the end do not count */
+            break;
+        case 2:
+            if (n->n_out++ == 0)
+                n->first_output = f.bytes;
+            break;
+        case 3:
+            n->name = f.bytes;
+            break;
+        case 4:
+            n->op_type = f.bytes;
+            break;
+        default:
+            n->domain = f.bytes;
+            break;
+        }
+    }
+    if (rc == 0 && (n_in > ONNX_EDGES_MAX || n->n_out > ONNX_EDGES_MAX))
+        return err_set(e, ERR_LIMIT, "a node has more than %d inputs or outputs", ONNX_EDGES_MAX);
+    return rc;
+}
+
+/* Why is an input not there: made later (cyclic or out of order), or never? */
+static int missing_input(struct reader *r, struct span graph, struct span name, const char *what,
+                         struct err *e)
+{
+    struct wire w = wire_of(graph, r->start), inner;
+    struct field f, x;
+    char shown[96];
+    onnx_printable(name, shown, sizeof shown);
+    while (wire_next(&w, &f, e) > 0) {
+        if (f.number != 1 || f.type != WIRE_BYTES)
+            continue;
+        inner = wire_of(f.bytes, r->start);
+        while (wire_next(&inner, &x, e) > 0)
+            if (x.number == 2 && x.type == WIRE_BYTES && x.bytes.n == name.n &&
+                memcmp(x.bytes.p, name.p, (size_t)name.n) == 0)
+                return err_set(e, ERR_INVALID,
+                               "%s: its input '%s' is made only later: the graph is cyclic or out "
+                               "of order",
+                               what, shown);
+    }
+    return err_set(e, ERR_INVALID, "%s: its input '%s' does not exist", what, shown);
+}
+
+static int connect(struct reader *r, struct span graph, struct span message, struct node *n,
+                   int n_in, const char *what, struct err *e)
+{
+    struct wire w = wire_of(message, r->start);
+    struct field f;
+    int rc, in = 0, out = 0;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number == 1) {
+            if (in < n_in && f.bytes.n > 0) {
+                n->in[in] = name_find(r, f.bytes);
+                if (n->in[in] < 0)
+                    return missing_input(r, graph, f.bytes, what, e);
+            }
+            in++;
+        }
+    }
+    w = wire_of(message, r->start);
+    while (rc == 0 && (rc = wire_next(&w, &f, e)) > 0) {
+        rc = 0;
+        if (f.number != 2)
+            continue;
+        if (f.bytes.n > 0) {
+            int value = name_add(r, f.bytes, DTYPE_F32, "an output of a node", e);
+            if (value < 0)
+                return err_context(e, "%s", what);
+            n->out[out] = value;
+        }
+        out++;
+    }
+    return rc;
+}
+
+static int read_node(struct reader *r, struct span graph, struct span message, struct err *e)
+{
+    struct graph *g = r->g;
+    struct node_fields n = {0};
+    struct node_reader nr = {.r = r, .opset = g->opset, .e = e};
+    char shown[80], type[48];
+    int rc = read_node_fields(r, message, &n, e);
+    if (rc < 0)
+        return rc;
+    onnx_printable(n.name.n > 0 ? n.name : n.first_output, shown, sizeof shown);
+    onnx_printable(n.op_type, type, sizeof type);
+    snprintf(nr.what, sizeof nr.what, "node '%s' (%s)", shown, type);
+    if (n.domain.n > 0 && !same("ai.onnx", n.domain)) {
+        char domain[64];
+        return err_set(e, ERR_UNSUPPORTED, "%s: its domain '%s' is not supported", nr.what,
+                       onnx_printable(n.domain, domain, sizeof domain));
+    }
+    int row = onnx_op_find(n.op_type, g->opset);
+    if (row < 0)
+        return err_set(e, ERR_UNSUPPORTED, "%s: operator %s is not supported%s", nr.what, type,
+                       row == ONNX_OP_OTHER_OPSET ? " in this opset" : "");
+    char *name = graph_strdup(g, shown, strlen(shown));
+    int room = onnx_op_room(row, n.n_in);
+    struct node *node = name ? graph_add_node(g, onnx_op_code(row), name, room, n.n_out) : NULL;
+    if (node == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    nr.n = node;
+    if ((rc = connect(r, graph, message, node, n.n_in, nr.what, e)) != 0)
+        return rc;
+    rc = onnx_read_attributes(&nr, message);
+    if (rc != 0)
+        return e->code ? rc : attr_refuse(&nr, rc, "its attributes are damaged");
+    return onnx_read_op(&nr, row, n.n_in, n.n_out);
+}
+
+/* Outputs beyond the first that we do not make must not be used. */
+static int check_outputs(struct graph *g, struct err *e)
+{
+    graph_index(g);
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct node *n = &g->node[i];
+        for (int j = 1; n->op != OP_SPLIT && j < n->n_out; j++)
+            if (n->out[j] >= 0 && g->value[n->out[j]].n_uses > 0)
+                return err_set(
+                    e, ERR_UNSUPPORTED,
+                    "node '%s' (%s): its output %d ('%s') is used, which is not supported", n->name,
+                    op_name(n->op), j + 1, g->value[n->out[j]].name);
+        if (n->out[0] < 0)
+            return err_set(e, ERR_INVALID, "node '%s' (%s): its first output has no name", n->name,
+                           op_name(n->op));
+    }
+    return 0;
+}
+
+/* --- graph and model -------------------------------------------------------------------------- */
+
+static int each_field(struct reader *r, struct span graph, uint32_t number,
+                      int (*read)(struct reader *, struct span, struct err *), struct err *e)
+{
+    struct wire w = wire_of(graph, r->start);
+    struct field f;
+    int rc;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number != number)
+            continue;
+        if ((rc = wire_expect(&f, WIRE_BYTES, "a part of the graph", e)) != 0 ||
+            (rc = read(r, f.bytes, e)) < 0)
+            return rc;
+    }
+    return rc;
+}
+
+static int count_fields(struct reader *r, struct span graph, struct err *e)
+{
+    struct wire w = wire_of(graph, r->start);
+    struct field f;
+    int64_t nodes = 0, tensors = 0, others = 0;
+    int rc;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        nodes += f.number == 1;
+        tensors += f.number == 5;
+        others += f.number == 11 || f.number == 12;
+        if (f.number == 15)
+            return err_set(e, ERR_UNSUPPORTED, "the model has sparse tensors");
+        if (nodes > r->limits.nodes || tensors > r->limits.nodes || others > r->limits.nodes)
+            return err_set(e, ERR_LIMIT, "the model has more than %lld nodes, tensors or inputs",
+                           (long long)r->limits.nodes);
+    }
+    return rc;
+}
+
+static int read_graph(struct reader *r, struct span graph, struct err *e)
+{
+    struct graph *g = r->g;
+    int rc = count_fields(r, graph, e);
+    g->input = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->input);
+    g->output = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->output);
+    if (g->input == NULL || g->output == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    if (rc < 0 || (rc = each_field(r, graph, 5, read_initializer, e)) < 0 ||
+        (rc = each_field(r, graph, 11, read_input, e)) < 0)
+        return rc;
+    struct wire w = wire_of(graph, r->start);
+    struct field f;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number != 1)
+            continue;
+        if ((rc = wire_expect(&f, WIRE_BYTES, "a node", e)) != 0 ||
+            (rc = read_node(r, graph, f.bytes, e)) < 0)
+            return rc;
+    }
+    if (rc < 0 || (rc = each_field(r, graph, 12, read_output, e)) < 0)
+        return rc;
+    if (g->n_inputs == 0 || g->n_outputs == 0)
+        return err_set(e, ERR_INVALID, "the graph has no %s", g->n_inputs ? "output" : "input");
+    return check_outputs(g, e);
+}
+
+static int read_opset(struct reader *r, struct span message, struct err *e)
+{
+    struct wire w = wire_of(message, r->start);
+    struct field f;
+    struct span domain = {0};
+    uint64_t version = 0;
+    int rc;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number == 1 && (rc = wire_expect(&f, WIRE_BYTES, "an opset's domain", e)) == 0)
+            domain = f.bytes;
+        else if (f.number == 2 && (rc = wire_expect(&f, WIRE_VARINT, "an opset's version", e)) == 0)
+            version = f.value;
+        if (rc < 0)
+            return rc;
+    }
+    if (rc < 0 || (domain.n > 0 && !same("ai.onnx", domain)))
+        return rc; /* other domains may be named; nodes of theirs are refused */
+    if (r->g->opset != 0)
+        return err_set(e, ERR_INVALID, "the model names two opsets of the default domain");
+    if (version < OPSET_LOWEST || version > OPSET_HIGHEST)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the model uses opset %llu; supported are %d to %d: export it again with "
+                       "opset 17",
+                       (unsigned long long)version, OPSET_LOWEST, OPSET_HIGHEST);
+    r->g->opset = (int)version;
+    return 0;
+}
+
+static int read_metadata(struct reader *r, struct span message, struct err *e)
+{
+    struct graph *g = r->g;
+    struct wire w = wire_of(message, r->start);
+    struct field f;
+    struct span part[3] = {{0}};
+    int rc;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number != 1 && f.number != 2)
+            continue;
+        if ((rc = wire_expect(&f, WIRE_BYTES, "metadata", e)) != 0)
+            return rc;
+        part[f.number] = f.bytes;
+    }
+    if (rc < 0)
+        return rc;
+    if (g->n_metadata == METADATA_MAX)
+        return err_set(e, ERR_LIMIT, "the model has more than %d metadata entries", METADATA_MAX);
+    if (g->metadata == NULL)
+        g->metadata = graph_alloc(g, METADATA_MAX * sizeof *g->metadata);
+    char *key = graph_strdup(g, (const char *)part[1].p, (size_t)part[1].n);
+    char *text = graph_strdup(g, (const char *)part[2].p, (size_t)part[2].n);
+    if (g->metadata == NULL || key == NULL || text == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    if (graph_metadata(g, key) != NULL)
+        return err_set(e, ERR_INVALID, "metadata '%.64s' is there twice", key);
+    g->metadata[g->n_metadata++] = (struct metadata){.key = key, .text = text};
+    return 0;
+}
+
+static int read_model(struct reader *r, struct span file, struct err *e)
+{
+    struct wire w = wire_of(file, r->start);
+    struct field f;
+    struct span graph = {0}, producer[2] = {{0}};
+    uint64_t ir = 0;
+    int rc, n_graphs = 0;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        switch (f.number) {
+        case 1:
+            if ((rc = wire_expect(&f, WIRE_VARINT, "the IR version", e)) != 0)
+                return rc;
+            ir = f.value;
+            break;
+        case 2:
+        case 3:
+            if ((rc = wire_expect(&f, WIRE_BYTES, "the producer", e)) != 0)
+                return rc;
+            producer[f.number - 2] = f.bytes;
+            break;
+        case 7:
+            if ((rc = wire_expect(&f, WIRE_BYTES, "the graph", e)) != 0)
+                return rc;
+            graph = f.bytes;
+            n_graphs++;
+            break;
+        case 8:
+            if ((rc = wire_expect(&f, WIRE_BYTES, "an opset", e)) != 0 ||
+                (rc = read_opset(r, f.bytes, e)) < 0)
+                return rc;
+            break;
+        case 14:
+            if ((rc = wire_expect(&f, WIRE_BYTES, "metadata", e)) != 0 ||
+                (rc = read_metadata(r, f.bytes, e)) < 0)
+                return rc;
+            break;
+        default:
+            break;
+        }
+    }
+    if (rc < 0)
+        return rc;
+    if (n_graphs != 1 || ir == 0)
+        return err_set(e, ERR_INVALID, "not an ONNX model: it has %s",
+                       ir == 0    ? "no IR version"
+                       : n_graphs ? "several graphs"
+                                  : "no graph");
+    if (ir < IR_LOWEST || ir > IR_HIGHEST)
+        return err_set(e, ERR_UNSUPPORTED, "the model has IR version %llu; supported are %d to %d",
+                       (unsigned long long)ir, IR_LOWEST, IR_HIGHEST);
+    if (r->g->opset == 0)
+        return err_set(e, ERR_INVALID, "the model names no opset of the default domain");
+    r->g->ir_version = (int)ir;
+    char text[64], a[32], b[24];
+    int n = snprintf(text, sizeof text, "%s %s", onnx_printable(producer[0], a, sizeof a),
+                     onnx_printable(producer[1], b, sizeof b));
+    r->g->producer = graph_strdup(r->g, text, (size_t)n);
+    if (r->g->producer == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    return read_graph(r, graph, e);
+}
+
+/* Reads the model that r->g->source maps, or that lies at bytes. */
+static int parse(struct graph *g, const uint8_t *bytes, int64_t n, int folder_fd,
+                 const struct onnx_limits *limits, struct err *e)
+{
+    struct name_table names = {.size = 1024};
+    if (getrandom(&names.seed, sizeof names.seed, GRND_NONBLOCK) < 0)
+        names.seed = (uint32_t)(uintptr_t)bytes;
+    struct reader r = {
+        .g = g,
+        .limits = limits ? *limits : onnx_default_limits,
+        .start = bytes,
+        .folder_fd = folder_fd,
+        .names = &names,
+    };
+    names.slot = calloc(names.size, sizeof *names.slot);
+    if (names.slot == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    int rc = read_model(&r, (struct span){bytes, n}, e);
+    free(names.slot);
+    return rc < 0 ? rc : 0;
+}
+
+int onnx_parse(const void *bytes, int64_t n, const struct onnx_limits *limits, struct graph **out,
+               struct err *e)
+{
+    struct err own = {0};
+    struct graph *g = graph_new();
+    *out = NULL;
+    if (g != NULL)
+        g->source = source_new();
+    if (g == NULL || g->source == NULL) {
+        graph_free(g);
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    }
+    int rc = parse(g, bytes, n, -1, limits, e ? e : &own);
+    if (rc != 0) {
+        graph_free(g);
+        return rc;
+    }
+    *out = g;
+    return 0;
+}
+
+static int map_file(struct source *s, const char *path, int64_t max_bytes, struct err *e)
+{
+    int rc = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return err_errno(e, errno, "cannot open %s", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        rc = err_errno(e, errno, "cannot look at %s", path);
+    else if (!S_ISREG(st.st_mode))
+        rc = err_set(e, ERR_INVALID, "%s is not a regular file", path);
+    else if (st.st_size == 0)
+        rc = err_set(e, ERR_INVALID, "%s is empty", path);
+    else if (st.st_size > max_bytes)
+        rc = err_set(e, ERR_LIMIT, "%s is larger than %lld bytes", path, (long long)max_bytes);
+    if (rc == 0) {
+        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED) {
+            rc = err_errno(e, errno, "cannot map %s", path);
+        } else {
+            s->map = map;
+            s->map_bytes = st.st_size;
+        }
+    }
+    close(fd);
+    return rc;
+}
+
+int onnx_open(const char *path, const struct onnx_limits *limits, struct graph **out, struct err *e)
+{
+    struct err own = {0};
+    char folder[PATH_BYTES];
+    int folder_fd = -1;
+    *out = NULL;
+    e = e ? e : &own;
+    e->code = 0;
+    struct graph *g = graph_new();
+    if (g != NULL)
+        g->source = source_new();
+    if (g == NULL || g->source == NULL) {
+        graph_free(g);
+        return err_set(e, ERR_NOMEM, "no memory for the model");
+    }
+    int rc = map_file(g->source, path, (limits ? limits : &onnx_default_limits)->file_bytes, e);
+    if (rc != 0)
+        goto out;
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+             slash ? path : ".");
+    folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    rc = parse(g, g->source->map, g->source->map_bytes, folder_fd, limits, e);
+    if (rc != 0)
+        err_context(e, "%s", path);
+out:
+    if (folder_fd >= 0)
+        close(folder_fd);
+    if (rc != 0) {
+        graph_free(g);
+        return rc;
+    }
+    *out = g;
+    return 0;
+}

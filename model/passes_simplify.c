@@ -1,0 +1,180 @@
+/*
+ * passes_simplify.c - nodes that do nothing, or undo one another
+ *
+ *   relu(lrelu(x)) = relu(relu(x)) = relu(x); x·1 + 0; a Pad, Slice, Reshape or Transpose that
+ *   changes nothing; Reshape after Reshape, Transpose after Transpose; zeros padded before a Conv
+ *   become the Conv's own pads; an activation of a Concat moves to the inputs of the Concat, where
+ * it fuses or meets another one.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/err.h"
+
+#include "model/constant.h"
+#include "model/passes.h"
+#include "model/passes_util.h"
+
+/* act(x) of something that already went through p: does p change nothing for it? */
+static bool absorbs(const struct act *outer, const struct act *inner)
+{
+    return outer->kind == ACT_RELU &&
+           (inner->kind == ACT_RELU || (inner->kind == ACT_LEAKY_RELU && inner->alpha >= 0));
+}
+
+static bool is_identity_affine(const struct graph *g, const struct node *n)
+{
+    if (n->act.kind != ACT_NONE)
+        return false;
+    int64_t C = g->value[n->in[0]].shape.dim[1];
+    for (int64_t c = 0; c < C; c++) {
+        double s, t;
+        if (constant_load_f64(&g->value[n->in[1]], c, 1, &s, NULL) != 0 ||
+            constant_load_f64(&g->value[n->in[2]], c, 1, &t, NULL) != 0 || s != 1 || t != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool changes_nothing(const struct graph *g, const struct node *n)
+{
+    const struct shape *x = &g->value[n->in[0]].shape, *y = &g->value[n->out[0]].shape;
+    if (!shape_equal(x, y))
+        return false;
+    switch (n->op) {
+    case OP_RESHAPE:
+        return true;
+    case OP_AFFINE:
+        return is_identity_affine(g, n);
+    case OP_TRANSPOSE:
+        for (int i = 0; i < x->rank; i++)
+            if (n->transpose.perm[i] != i)
+                return false;
+        return true;
+    case OP_PAD:
+        for (int i = 0; i < x->rank; i++)
+            if (n->pad.begin[i] != 0 || n->pad.end[i] != 0)
+                return false;
+        return true;
+    case OP_SLICE:
+        for (int i = 0; i < x->rank; i++)
+            if (n->slice.step[i] != 1)
+                return false;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Constant zeros around rows and columns, read by one Conv only. */
+static bool pad_into_conv(struct graph *g, struct node *conv)
+{
+    struct node *pad = pass_producer(g, conv->in[0], OP_PAD);
+    if (pad == NULL || pad->pad.mode != PAD_CONSTANT || pad->pad.value != 0)
+        return false;
+    for (int i = 0; i < 4; i++)
+        if (pad->pad.begin[i] < 0 || pad->pad.end[i] < 0 ||
+            (i < 2 && (pad->pad.begin[i] || pad->pad.end[i])))
+            return false;
+    for (int i = 0; i < 2; i++) {
+        conv->conv.pad_begin[i] += pad->pad.begin[2 + i];
+        conv->conv.pad_end[i] += pad->pad.end[2 + i];
+    }
+    conv->in[0] = pad->in[0];
+    return true;
+}
+
+/* Does n only pass on what another node of its kind made? Then it may read that node's input. */
+static bool merge_with_same(struct graph *g, struct node *n)
+{
+    struct node *p = pass_producer(g, n->in[0], n->op);
+    if (p == NULL || p == n)
+        return false;
+    if (n->op == OP_TRANSPOSE) {
+        struct transpose_attr t = n->transpose;
+        for (int i = 0; i < g->value[n->in[0]].shape.rank; i++)
+            t.perm[i] = p->transpose.perm[n->transpose.perm[i]];
+        n->transpose = t;
+    }
+    n->in[0] = p->in[0];
+    return true;
+}
+
+/* act(concat(a, b)) → concat(act(a), act(b)), if nothing else reads the concat. */
+static int push_act(struct graph *g, int index, struct err *e)
+{
+    struct node act = g->node[index];
+    int concat_index = g->value[act.in[0]].producer;
+    if (concat_index < 0 || g->node[concat_index].op != OP_CONCAT ||
+        g->value[act.in[0]].n_uses != 1)
+        return 0;
+    struct node concat = g->node[concat_index];
+    for (int i = 0; i < concat.n_in; i++)
+        if (g->value[concat.in[i]].constant != NULL)
+            return 0;
+    int first = g->n_nodes;
+    for (int i = 0; i < concat.n_in; i++) {
+        const char *name = g->value[concat.in[i]].name;
+        struct node *n = graph_add_node(g, OP_ACT, act.name, 1, 1);
+        int value = n ? graph_add_value(g, name, DTYPE_F32) : ERR_NOMEM;
+        if (value < 0)
+            return pass_no_memory(e);
+        n->act = act.act;
+        n->in[0] = concat.in[i];
+        n->out[0] = value;
+        g->value[value].shape = g->value[concat.in[i]].shape;
+    }
+    /* The new nodes go where the Concat stood, the Concat where the activation stood. */
+    struct node *moved = malloc((size_t)concat.n_in * sizeof *moved);
+    if (moved == NULL)
+        return pass_no_memory(e);
+    memcpy(moved, g->node + first, (size_t)concat.n_in * sizeof *moved);
+    for (int i = 0; i < concat.n_in; i++)
+        concat.in[i] = moved[i].out[0];
+    concat.out[0] = act.out[0];
+    g->node[index] = concat;
+    memmove(g->node + concat_index + concat.n_in, g->node + concat_index + 1,
+            (size_t)(first - concat_index - 1) * sizeof *moved);
+    memcpy(g->node + concat_index, moved, (size_t)concat.n_in * sizeof *moved);
+    g->n_nodes = first + concat.n_in - 1;
+    free(moved);
+    graph_index(g);
+    return 1;
+}
+
+int pass_simplify(struct graph *g, struct err *e)
+{
+    struct replace r;
+    int changes = 0, rc = 0;
+    graph_index(g);
+    for (int i = 0; i < g->n_nodes && rc >= 0; i++)
+        if (g->node[i].op == OP_ACT && (rc = push_act(g, i, e)) > 0)
+            changes++;
+    if (rc < 0 || (rc = replace_init(&r, g, e)) != 0)
+        return rc;
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct node *n = &g->node[i];
+        for (int k = 0; k < n->n_in; k++)
+            n->in[k] = replace_find(&r, n->in[k]);
+        if (n->n_in < 1 || g->value[n->in[0]].constant != NULL)
+            continue;
+        if (n->op == OP_CONV)
+            changes += pad_into_conv(g, n);
+        if (n->op == OP_RESHAPE || n->op == OP_TRANSPOSE)
+            changes += merge_with_same(g, n);
+        if (n->op == OP_ACT) {
+            struct node *p = pass_producer(g, n->in[0], OP_ACT);
+            if (p != NULL && absorbs(&n->act, &p->act)) {
+                n->in[0] = p->in[0];
+                changes++;
+            }
+        }
+        if (n->n_out == 1 && !pass_is_output(g, n->out[0]) && changes_nothing(g, n)) {
+            r.by[n->out[0]] = n->in[0];
+            changes++;
+        }
+    }
+    replace_apply(&r, g);
+    rc = pass_sweep(g, e);
+    return rc < 0 ? rc : changes;
+}

@@ -1,0 +1,271 @@
+/*
+ * opcheck.c - runs an ONNX file on an engine, for the tests of the engines
+ *
+ *     opcheck MODEL --engine NAME [--against NAME] [--in FILE.npy ...] [--shape AxBxC ...]
+ *             [--out FILE.npy ...] [--threads N] [--isa ISA] [--throughput] [--low-memory]
+ *             [--repeat N] [--explain]
+ *
+ * Inputs come from NumPy files, or are made from shapes (uniform in [-1, 1), the same every time).
+ * Prints one JSON object: engine, milliseconds, costs, and with --against the largest absolute
+ * difference and the relative L2 difference of all outputs together. Exit 1: an error, its text on
+ * stderr.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "node/base/err.h"
+
+#include "model/engine.h"
+#include "model/npy.h"
+#include "model/onnx.h"
+#include "model/passes.h"
+
+#define DATA_MAX ((int64_t)8 << 30)
+
+struct options {
+    const char *model, *engine, *against;
+    const char *in[GRAPH_INPUTS_MAX], *out[GRAPH_INPUTS_MAX];
+    struct shape shape[GRAPH_INPUTS_MAX];
+    int n_in, n_out, n_shape, repeat;
+    bool explain;
+    struct engine_options engine_options;
+};
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static int parse_shape(const char *text, struct shape *s)
+{
+    s->rank = 0;
+    for (char *end; s->rank < GRAPH_RANK_MAX; text = end + 1) {
+        s->dim[s->rank++] = strtoll(text, &end, 10);
+        if (*end == '\0')
+            return 0;
+        if (*end != 'x')
+            return -1;
+    }
+    return -1;
+}
+
+static int parse_options(int argc, char **argv, struct options *o)
+{
+    const char *list = NULL;
+    o->repeat = 1;
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(a, "--in") == 0 || strcmp(a, "--out") == 0 || strcmp(a, "--shape") == 0) {
+            list = a;
+        } else if (strcmp(a, "--throughput") == 0) {
+            o->engine_options.mode = ENGINE_THROUGHPUT;
+        } else if (strcmp(a, "--low-memory") == 0) {
+            o->engine_options.low_memory = true;
+        } else if (strcmp(a, "--explain") == 0) {
+            o->explain = true;
+        } else if (strncmp(a, "--", 2) == 0 && next != NULL) {
+            i++;
+            list = NULL;
+            if (strcmp(a, "--engine") == 0)
+                o->engine = next;
+            else if (strcmp(a, "--against") == 0)
+                o->against = next;
+            else if (strcmp(a, "--threads") == 0)
+                o->engine_options.threads = atoi(next);
+            else if (strcmp(a, "--isa") == 0)
+                o->engine_options.isa = next;
+            else if (strcmp(a, "--device") == 0)
+                o->engine_options.device = next;
+            else if (strcmp(a, "--repeat") == 0)
+                o->repeat = atoi(next);
+            else
+                return -1;
+        } else if (list == NULL && o->model == NULL) {
+            o->model = a;
+        } else if (list != NULL && strcmp(list, "--in") == 0 && o->n_in < GRAPH_INPUTS_MAX) {
+            o->in[o->n_in++] = a;
+        } else if (list != NULL && strcmp(list, "--out") == 0 && o->n_out < GRAPH_INPUTS_MAX) {
+            o->out[o->n_out++] = a;
+        } else if (list != NULL && strcmp(list, "--shape") == 0 && o->n_shape < GRAPH_INPUTS_MAX) {
+            if (parse_shape(a, &o->shape[o->n_shape++]) != 0)
+                return -1;
+        } else {
+            return -1;
+        }
+    }
+    return o->model != NULL && (o->engine != NULL || o->explain) && o->repeat > 0 ? 0 : -1;
+}
+
+static int make_input(const struct options *o, int i, struct npy *a, struct err *e)
+{
+    if (o->n_in > 0)
+        return i < o->n_in ? npy_read(o->in[i], DATA_MAX, a, e)
+                           : err_set(e, ERR_USAGE, "input %d is missing", i + 1);
+    if (i >= o->n_shape)
+        return err_set(e, ERR_USAGE, "the shape of input %d is missing", i + 1);
+    a->shape = o->shape[i];
+    int64_t n = shape_count(&a->shape);
+    a->data = malloc((size_t)(n > 0 ? n : 1) * sizeof *a->data);
+    if (n < 1 || a->data == NULL)
+        return err_set(e, ERR_USAGE, "the shape of input %d is not one", i + 1);
+    uint64_t state = 0x9e3779b97f4a7c15u + (uint64_t)i;
+    for (int64_t k = 0; k < n; k++) { /* Knuth's MMIX generator */
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        a->data[k] = (float)((double)(state >> 11) * 0x1p-52 - 1);
+    }
+    return 0;
+}
+
+struct result {
+    struct npy out[GRAPH_INPUTS_MAX];
+    int n_out;
+    double compile_ms, first_ms, min_ms;
+    char text[200];
+};
+
+static void result_fini(struct result *r)
+{
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++)
+        npy_fini(&r->out[i]);
+}
+
+static int run_engine(const struct options *o, const char *name, const struct graph *g,
+                      const struct npy *in, int repeat, struct result *r, struct err *e)
+{
+    const struct engine *engine = engine_find(name);
+    struct shape shape[GRAPH_INPUTS_MAX] = {{0}};
+    const float *in_data[GRAPH_INPUTS_MAX];
+    float *out_data[GRAPH_INPUTS_MAX];
+    struct plan *plan = NULL;
+    struct workspace *work = NULL;
+    if (engine == NULL)
+        return err_set(e, ERR_USAGE, "this build has no engine '%s'", name);
+    for (int i = 0; i < g->n_inputs; i++) {
+        shape[i] = in[i].shape;
+        in_data[i] = in[i].data;
+    }
+    double start = now_ms();
+    int rc = engine_compile(engine, g, shape, &o->engine_options, &plan, e);
+    if (rc != 0 || (rc = engine_workspace_new(plan, &work, e)) != 0)
+        goto out;
+    r->compile_ms = now_ms() - start;
+    r->n_out = engine_plan_outputs(plan);
+    snprintf(r->text, sizeof r->text, "%s", engine_plan_text(plan));
+    for (int i = 0; i < r->n_out; i++) {
+        r->out[i].shape = *engine_plan_output_shape(plan, i);
+        r->out[i].data = out_data[i] =
+            malloc((size_t)shape_count(&r->out[i].shape) * sizeof(float));
+        if (out_data[i] == NULL) {
+            rc = err_set(e, ERR_NOMEM, "no memory for output %d", i + 1);
+            goto out;
+        }
+    }
+    for (int k = 0; k < repeat && rc == 0; k++) {
+        start = now_ms();
+        rc = engine_run(plan, work, in_data, out_data, e);
+        double ms = now_ms() - start;
+        r->first_ms = k == 0 ? ms : r->first_ms;
+        r->min_ms = k == 0 || ms < r->min_ms ? ms : r->min_ms;
+    }
+out:
+    engine_workspace_free(work);
+    engine_plan_free(plan);
+    return rc;
+}
+
+static void print_difference(const struct result *a, const struct result *b)
+{
+    double largest = 0, difference = 0, norm = 0, reach = 0;
+    for (int i = 0; i < a->n_out; i++) {
+        int64_t n = shape_count(&a->out[i].shape);
+        for (int64_t k = 0; k < n; k++) {
+            double x = (double)a->out[i].data[k], y = (double)b->out[i].data[k];
+            largest = fabs(x - y) > largest ? fabs(x - y) : largest;
+            reach = fabs(y) > reach ? fabs(y) : reach;
+            difference += (x - y) * (x - y);
+            norm += y * y;
+        }
+    }
+    printf(", \"max_abs\": %.9g, \"max_value\": %.9g, \"rel_l2\": %.9g", largest, reach,
+           norm > 0 ? sqrt(difference / norm) : sqrt(difference));
+}
+
+static int explain(const struct graph *g, const struct npy *in, struct err *e)
+{
+    struct shape shape[GRAPH_INPUTS_MAX] = {{0}};
+    struct pass_report report = {0};
+    struct graph *lowered;
+    for (int i = 0; i < g->n_inputs; i++)
+        shape[i] = in[i].shape;
+    int rc = graph_lower(g, shape, (int64_t)16 << 30, &lowered, &report, e);
+    if (rc != 0)
+        return rc;
+    for (int i = 0; i < report.n; i++)
+        printf("%-24s changes %4d  nodes %4d  MACs %13lld  activations %12lld\n",
+               report.pass[i].name, report.pass[i].changes, report.pass[i].after.nodes,
+               (long long)report.pass[i].after.macs,
+               (long long)report.pass[i].after.activation_bytes);
+    for (int i = 0; i < lowered->n_nodes; i++) {
+        const struct node *n = &lowered->node[i];
+        char text[128];
+        printf("  %-22s %-16s act %d  %s\n", op_name(n->op),
+               shape_text(&lowered->value[n->out[0]].shape, text, sizeof text), (int)n->act.kind,
+               n->name);
+    }
+    graph_free(lowered);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
+    struct err e = {0};
+    struct graph *g = NULL;
+    struct npy in[GRAPH_INPUTS_MAX] = {0};
+    struct result a = {0}, b = {0};
+    if (parse_options(argc, argv, &o) != 0) {
+        fprintf(stderr, "opcheck: wrong arguments; see the top of opcheck.c\n");
+        return 2;
+    }
+    double start = now_ms(), open_ms;
+    int rc = onnx_open(o.model, NULL, &g, &e);
+    open_ms = now_ms() - start;
+    for (int i = 0; rc == 0 && i < g->n_inputs; i++)
+        rc = make_input(&o, i, &in[i], &e);
+    if (rc == 0 && o.explain)
+        rc = explain(g, in, &e);
+    if (rc == 0 && o.engine != NULL)
+        rc = run_engine(&o, o.engine, g, in, o.repeat, &a, &e);
+    if (rc == 0 && o.against != NULL)
+        rc = run_engine(&o, o.against, g, in, 1, &b, &e);
+    for (int i = 0; i < o.n_out && i < a.n_out && rc == 0; i++) {
+        struct shape s = a.out[i].shape;
+        if (s.rank == 0) /* NumPy files of ours have a dimension */
+            s = (struct shape){.rank = 1, .dim = {1}};
+        rc = npy_write(o.out[i], &s, a.out[i].data, &e);
+    }
+    if (rc == 0 && o.engine != NULL) {
+        struct rusage use;
+        getrusage(RUSAGE_SELF, &use);
+        printf("{\"engine\": \"%s\", \"open_ms\": %.3f, \"compile_ms\": %.3f, \"first_ms\": %.3f, "
+               "\"min_ms\": %.3f, \"peak_mb\": %.1f",
+               a.text, open_ms, a.compile_ms, a.first_ms, a.min_ms, (double)use.ru_maxrss / 1024);
+        if (o.against != NULL)
+            print_difference(&a, &b);
+        printf("}\n");
+    }
+    if (rc != 0)
+        fprintf(stderr, "opcheck: %s: %s\n", err_word(rc), e.text);
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++)
+        npy_fini(&in[i]);
+    result_fini(&a);
+    result_fini(&b);
+    graph_free(g);
+    return rc == 0 ? 0 : 1;
+}
