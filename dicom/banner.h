@@ -2,7 +2,8 @@
  * banner.h - the visible mark in synthetic images
  *
  * A dark strip along the top edge with bright text in a 5×7 font of our own, scaled in whole steps
- * with the image. It takes at most a tenth of the rows, so the centre stays untouched.
+ * with the image. It takes at most a tenth of the rows (a sixth below 110), so the centre stays
+ * untouched.
  */
 #ifndef SPINENODE_DICOM_BANNER_H
 #define SPINENODE_DICOM_BANNER_H
@@ -11,7 +12,7 @@
 
 /* Fewest rows and columns that the mark can be put on. */
 #define BANNER_MIN_ROWS    64
-#define BANNER_MIN_COLUMNS 32
+#define BANNER_MIN_COLUMNS 48
 
 struct err;
 

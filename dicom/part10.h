@@ -12,6 +12,10 @@
 
 #include "dicom/sop.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct err;
 
 /* Longest head that is written or read, preamble included. Files of others may hold private
@@ -37,4 +41,7 @@ int part10_read(int fd, struct part10 *out, struct err *e);
 /* The same from memory: bytes holds the first n bytes of the file. */
 int part10_decode(const uint8_t *bytes, size_t n, struct part10 *out, struct err *e);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -19,6 +19,10 @@
 
 #include "dicom/sop.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct err;
 
 struct peek_limits {
@@ -55,4 +59,7 @@ int peek_memory(const void *bytes, size_t n, const char *transfer_syntax,
 int peek_part10(const char *path, const struct peek_limits *limits, struct peek *out,
                 struct err *e);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

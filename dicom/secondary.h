@@ -50,7 +50,10 @@ struct secondary_spec {
     const char *created;       /* "YYYYMMDDhhmmss": the job's time, not the clock's, so that a
                                   repeat gives the same bytes */
     unsigned rows, columns;    /* of the result; equal to the source's, or a whole multiple */
-    double window_centre, window_width; /* of the whole output series: secondary_window() */
+    unsigned input_slices;     /* source images that one result is made from: odd, 1 (or 0) or more,
+                                  around its position */
+    double window_centre, window_width; /* of the whole output series in stored
+ values: secondary_window() */
     double slope, intercept; /* stored → meant units; 1 and 0, written only when different */
 };
 

@@ -7,6 +7,10 @@
 
 #include "dicom/uid.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define SOP_VERIFICATION        "1.2.840.10008.1.1"
 #define SOP_COMMITMENT_PUSH     "1.2.840.10008.1.20.1"
 #define SOP_COMMITMENT_INSTANCE "1.2.840.10008.1.20.1.1" /* the well-known instance */
@@ -50,4 +54,7 @@ bool sop_encoding(const char *transfer_syntax, struct sop_encoding *out);
  * zeros, which PS3.5 clause 9.1 forbids, are let through: devices send them. */
 bool uid_is_safe(const char *uid);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

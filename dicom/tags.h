@@ -136,14 +136,4 @@
 #define TAG_VIEW_CODE_SEQUENCE              0x00540220u
 #define TAG_PIXEL_DATA                      0x7FE00010u
 
-/* Storage SOP classes (PS3.4 Annex B.5) */
-#define SOP_CR_IMAGE                  "1.2.840.10008.5.1.4.1.1.1"
-#define SOP_DX_IMAGE_PRESENTATION     "1.2.840.10008.5.1.4.1.1.1.1"
-#define SOP_DX_IMAGE_PROCESSING       "1.2.840.10008.5.1.4.1.1.1.1.1"
-#define SOP_MR_IMAGE                  "1.2.840.10008.5.1.4.1.1.4"
-#define SOP_ENHANCED_MR_IMAGE         "1.2.840.10008.5.1.4.1.1.4.1"
-#define SOP_ENHANCED_MR_COLOR_IMAGE   "1.2.840.10008.5.1.4.1.1.4.3"
-#define SOP_LEGACY_CONVERTED_MR_IMAGE "1.2.840.10008.5.1.4.1.1.4.4"
-#define SOP_SECONDARY_CAPTURE         "1.2.840.10008.5.1.4.1.1.7"
-
 #endif

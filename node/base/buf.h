@@ -9,6 +9,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct buf {
     char *data; /* always terminated by a NUL that len does not count; NULL while empty */
     size_t len;
@@ -31,4 +35,7 @@ void buf_json_string(struct buf *b, const char *text);
 const char *buf_text(const struct buf *b);
 int buf_error(const struct buf *b);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

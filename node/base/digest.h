@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct err;
 struct digest; /* a running digest */
 
@@ -21,4 +25,7 @@ void digest_to_hex(const uint8_t in[DIGEST_BYTES], char out[DIGEST_HEX]);
 /* Of a whole file, read in pieces. */
 int digest_file(const char *path, char out[DIGEST_HEX], struct err *e);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct buf;
 struct err;
 
@@ -33,4 +37,7 @@ int file_make_folders(const char *path, mode_t mode, struct err *e);
 /* Joins folder, '/' and name into out[PATH_BYTES]; ERR_LIMIT if too long. */
 int file_join(char out[PATH_BYTES], const char *folder, const char *name, struct err *e);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

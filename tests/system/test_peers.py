@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from harness import rawsend
 from harness.net import wait_for
 from harness.send import echo, store
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 
@@ -76,3 +78,16 @@ def test_dcmqrscp__keeps_what_it_is_sent(dcmqrscp, image):
     assert echo(dcmqrscp.port, called=dcmqrscp.ae_title)
     assert store([image()], dcmqrscp.port, called=dcmqrscp.ae_title).ok
     assert len(dcmqrscp.files()) == 1
+
+
+def test_raw_sender__sends_what_pynetdicom_receives(pacs, image, tmp_path):
+    series = "2.25.4711"
+    paths = []
+    for k in range(3):
+        paths.append(tmp_path / f"{k}.dcm")
+        dcmwrite(paths[-1], image(series), enforce_file_format=True)
+    syntax, items = rawsend.load(paths)
+    rate = rawsend.send(pacs.port, pacs.ae_title, syntax, items, associations=2)
+    assert rate.instances == 3
+    assert {r.sop_instance.encode() for r in pacs.stored} == {i.instance for i in items}
+    assert all(r.dataset().pixel_array.tolist() == np.arange(16).reshape(4, 4).tolist() for r in pacs.stored)

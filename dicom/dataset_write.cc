@@ -1,0 +1,252 @@
+/* dataset_write.cc - see dataset.h; setting values, encoding, files */
+#include "dicom/dataset.h"
+
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "dicom/dataset_impl.h"
+
+#include "dcmtk/dcmdata/dcostrmb.h"
+
+#include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
+
+#include "dicom/part10.h"
+#include "dicom/sop.h"
+#include "dicom/tags.h"
+
+/* Largest data set that is encoded, and the piece in which it is. */
+#define ENCODED_MAX   ((size_t)1 << 30)
+#define ENCODED_CHUNK ((size_t)1 << 18)
+
+/* Longest DS value (PS3.5 table 6.2-1). */
+#define DS_MAX 16
+
+static int set_result(OFCondition done, uint32_t tag, struct err *e)
+{
+    char name[64];
+    if (done.good())
+        return 0;
+    return err_set(e, ERR_INVALID, "cannot set %s: %s", tag_to_text(tag, name, sizeof name),
+                   done.text());
+}
+
+int item_set_text(struct item *it, uint32_t tag, const char *value, struct err *e)
+{
+    return protect(e, "setting an attribute", [&] {
+        return set_result(unwrap(it)->putAndInsertString(DcmTag(key_of(tag)), value), tag, e);
+    });
+}
+
+/* Shortest decimal of at most DS_MAX characters that reads back as value, or as near as fits. */
+static void print_decimal(double value, char out[DS_MAX + 1])
+{
+    char text[40], best[DS_MAX + 1] = "0";
+    for (int precision = 1; precision <= 17; precision++) {
+        int n = snprintf(text, sizeof text, "%.*g", precision, value);
+        if (n > DS_MAX)
+            break;
+        memcpy(best, text, (size_t)n + 1);
+        if (strtod(best, NULL) == value)
+            break;
+    }
+    snprintf(out, DS_MAX + 1, "%s", strcmp(best, "-0") == 0 ? "0" : best);
+}
+
+int item_set_decimals(struct item *it, uint32_t tag, const double *values, unsigned n,
+                      struct err *e)
+{
+    return protect(e, "setting an attribute", [&]() -> int {
+        OFString joined;
+        for (unsigned i = 0; i < n; i++) {
+            char text[DS_MAX + 1], name[64];
+            if (!std::isfinite(values[i]))
+                return err_set(e, ERR_NUMERIC, "cannot set %s: value %u is no finite number",
+                               tag_to_text(tag, name, sizeof name), i + 1);
+            print_decimal(values[i], text);
+            if (i > 0)
+                joined += '\\';
+            joined += text;
+        }
+        return item_set_text(it, tag, joined.c_str(), e);
+    });
+}
+
+int item_set_integer(struct item *it, uint32_t tag, int64_t value, struct err *e)
+{
+    return protect(e, "setting an attribute", [&]() -> int {
+        DcmTag full(key_of(tag));
+        char text[24], name[64];
+        switch (full.getEVR()) {
+        case EVR_US:
+        case EVR_xs:
+            if (value < 0 || value > UINT16_MAX)
+                break;
+            return set_result(unwrap(it)->putAndInsertUint16(full, (Uint16)value), tag, e);
+        case EVR_UL:
+            if (value < 0 || value > UINT32_MAX)
+                break;
+            return set_result(unwrap(it)->putAndInsertUint32(full, (Uint32)value), tag, e);
+        default: /* IS: 32 bits signed */
+            if (value < INT32_MIN || value > INT32_MAX)
+                break;
+            snprintf(text, sizeof text, "%lld", (long long)value);
+            return item_set_text(it, tag, text, e);
+        }
+        return err_set(e, ERR_INVALID, "cannot set %s: %lld is out of its range",
+                       tag_to_text(tag, name, sizeof name), (long long)value);
+    });
+}
+
+int item_set_words(struct item *it, uint32_t tag, const uint16_t *words, size_t n, struct err *e)
+{
+    return protect(e, "setting pixel data", [&]() -> int {
+        if (n > ENCODED_MAX / 2)
+            return err_set(e, ERR_LIMIT, "%zu words of pixel data are too many", n);
+        return set_result(
+            unwrap(it)->putAndInsertUint16Array(DcmTag(key_of(tag)), words, (unsigned long)n), tag,
+            e);
+    });
+}
+
+int item_add(struct item *it, uint32_t tag, struct item **out, struct err *e)
+{
+    return protect(e, "adding an item", [&]() -> int {
+        DcmItem *added = NULL;
+        /* -2: append */
+        OFCondition done = unwrap(it)->findOrCreateSequenceItem(DcmTag(key_of(tag)), added, -2);
+        if (done.good())
+            *out = wrap(added);
+        return set_result(done, tag, e);
+    });
+}
+
+int item_add_code(struct item *it, uint32_t tag, const char *value, const char *scheme,
+                  const char *meaning, struct err *e)
+{
+    struct item *code = NULL;
+    int rc = item_add(it, tag, &code, e);
+    if (rc == 0)
+        rc = item_set_text(code, TAG_CODE_VALUE, value, e);
+    if (rc == 0)
+        rc = item_set_text(code, TAG_CODING_SCHEME_DESIGNATOR, scheme, e);
+    if (rc == 0)
+        rc = item_set_text(code, TAG_CODE_MEANING, meaning, e);
+    return rc;
+}
+
+/* Removes private attributes from it and all below; the depth was checked on reading. */
+static void drop_private(DcmItem *it)
+{
+    for (unsigned long i = it->card(); i-- > 0;) {
+        DcmElement *element = it->getElement(i);
+        if (element->getTag().isPrivate()) {
+            delete it->remove(i);
+        } else if (element->ident() == EVR_SQ) {
+            DcmSequenceOfItems *sequence = static_cast<DcmSequenceOfItems *>(element);
+            for (unsigned long k = 0; k < sequence->card(); k++)
+                drop_private(sequence->getItem(k));
+        }
+    }
+}
+
+int item_copy(struct item *to, const struct item *from, uint32_t tag, struct err *e)
+{
+    return protect(e, "copying an attribute", [&]() -> int {
+        DcmElement *element = NULL;
+        if (unwrap(from)->findAndGetElement(key_of(tag), element, OFFalse, OFTrue).bad())
+            return 0;
+        if (element->ident() == EVR_SQ) {
+            DcmSequenceOfItems *sequence = static_cast<DcmSequenceOfItems *>(element);
+            for (unsigned long i = 0; i < sequence->card(); i++)
+                drop_private(sequence->getItem(i));
+        }
+        OFCondition done = unwrap(to)->insert(element, OFTrue /* replace */);
+        if (done.bad())
+            delete element;
+        return set_result(done, tag, e);
+    });
+}
+
+/* The data set behind the head, in pieces. */
+static int encode_items(DcmDataset *set, struct buf *out, struct err *e)
+{
+    char *chunk = (char *)malloc(ENCODED_CHUNK);
+    if (!chunk)
+        return err_set(e, ERR_NOMEM, "no memory to encode a data set");
+    int rc = protect(e, "encoding a data set", [&]() -> int {
+        DcmOutputBufferStream stream(chunk, ENCODED_CHUNK);
+        OFCondition state = EC_StreamNotifyClient;
+        set->transferInit();
+        while (state == EC_StreamNotifyClient) {
+            state = set->write(stream, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL,
+                               EGL_withoutGL, EPD_withoutPadding);
+            void *bytes = NULL;
+            offile_off_t n = 0;
+            if (state.good())
+                stream.flush();
+            stream.flushBuffer(bytes, n);
+            buf_add(out, bytes, (size_t)n);
+            if (buf_error(out))
+                return err_set(e, buf_error(out), "encoding a data set: too large, or no memory");
+        }
+        set->transferEnd();
+        return state.good() ? 0
+                            : err_set(e, ERR_INVALID, "cannot encode data set: %s", state.text());
+    });
+    free(chunk);
+    return rc;
+}
+
+int dataset_encode(struct dataset *d, struct buf *out, struct err *e)
+{
+    struct part10 head = {};
+    snprintf(head.transfer_syntax, sizeof head.transfer_syntax, "%s", SYNTAX_EXPLICIT_LE);
+    const struct item *root = dataset_root(d);
+    if (!item_text(root, TAG_SOP_CLASS_UID, 0, head.sop_class, sizeof head.sop_class) ||
+        !item_text(root, TAG_SOP_INSTANCE_UID, 0, head.sop_instance, sizeof head.sop_instance))
+        return err_set(e, ERR_INVALID,
+                       "cannot encode a data set without SOP Class and Instance UID");
+    uint8_t *bytes = (uint8_t *)malloc(PART10_HEAD_MAX);
+    if (!bytes)
+        return err_set(e, ERR_NOMEM, "no memory to encode a data set");
+    size_t used = 0;
+    int rc = part10_encode(&head, bytes, &used, e);
+    if (rc == 0)
+        buf_add(out, bytes, used);
+    free(bytes);
+    return rc == 0 ? encode_items(d->file.getDataset(), out, e) : rc;
+}
+
+int dataset_write(struct dataset *d, const char *path, struct err *e)
+{
+    struct buf bytes;
+    buf_init(&bytes, ENCODED_MAX);
+    int fd = -1;
+    int rc = dataset_encode(d, &bytes, e);
+    if (rc != 0)
+        goto out;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        rc = err_errno(e, errno, "cannot create %s", path);
+        goto out;
+    }
+    rc = file_write_all(fd, bytes.data, bytes.len, e);
+    if (rc != 0)
+        err_context(e, "%s", path);
+    else if (fsync(fd) != 0)
+        rc = err_errno(e, errno, "cannot fsync %s", path);
+    if (close(fd) != 0 && rc == 0)
+        rc = err_errno(e, errno, "cannot close %s", path);
+    if (rc != 0)
+        unlink(path);
+out:
+    buf_fini(&bytes);
+    return rc;
+}

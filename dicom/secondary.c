@@ -1,0 +1,210 @@
+/* secondary.c - see secondary.h; the spec, UIDs, pixels, window and file. The attributes are set in
+ * secondary_modules.c */
+#include "dicom/secondary.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/err.h"
+
+#include "dicom/banner.h"
+#include "dicom/dataset.h"
+#include "dicom/secondary_modules.h"
+#include "dicom/series.h"
+#include "dicom/series_check.h"
+#include "dicom/sop.h"
+#include "dicom/tags.h"
+
+/* Share of the values outside of the window, at each end. */
+#define WINDOW_TAIL 0.005
+
+/* Largest side of a result. */
+#define RESULT_MAX_SIDE 16384
+
+static const struct secondary_task tasks[] = {
+    {"super-resolution", "SYNTH_SR", NULL, "SR", true, false},
+    {"t1-to-t2", "SYNTH_T1_TO_T2", "T2-weighted image synthesized from T1-weighted image", "T1>T2",
+     false, false},
+    {"t2-to-t1", "SYNTH_T2_TO_T1", "T1-weighted image synthesized from T2-weighted image", "T2>T1",
+     false, false},
+    {"t2-to-stir", "SYNTH_T2_TO_STIR", "STIR image synthesized from T2-weighted image", "T2>STIR",
+     false, false},
+    {"t2-to-tirm", "SYNTH_T2_TO_TIRM", "TIRM image synthesized from T2-weighted image", "T2>TIRM",
+     false, false},
+    {"xray-to-t2", "SYNTH_XRAY_TO_T2", "T2-weighted MR image synthesized from x-ray image",
+     "XRAY>T2", false, true},
+};
+
+const struct secondary_task *secondary_task(const char *name)
+{
+    for (size_t i = 0; i < sizeof tasks / sizeof *tasks; i++)
+        if (strcmp(tasks[i].name, name) == 0)
+            return &tasks[i];
+    return NULL;
+}
+
+static bool is_digits(const char *text, size_t n)
+{
+    return strlen(text) == n && strspn(text, "0123456789") == n;
+}
+
+static int check_spec(const struct series *s, unsigned index, const struct secondary_spec *spec,
+                      struct err *e)
+{
+    const char *const texts[] = {spec->task,       spec->input_contrast, spec->output_contrast,
+                                 spec->model_name, spec->model_version,  spec->model_digest,
+                                 spec->parameters, spec->engine,         spec->salt,
+                                 spec->key,        spec->created};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (!texts[i])
+            return err_set(e, ERR_INVALID, "result's spec lacks text %zu", i);
+    const struct secondary_task *task = secondary_task(spec->task);
+    if (!task)
+        return err_set(e, ERR_INVALID, "\"%.40s\" is no task that makes images", spec->task);
+    if (s->problem.code != 0)
+        return err_set(e, ERR_REFUSED, "%s", s->problem.text);
+    if (index >= s->slices)
+        return err_set(e, ERR_BUG, "slice %u of %u asked for", index, s->slices);
+    bool xray = series_is_xray(s);
+    if (xray != task->from_xray)
+        return err_set(e, ERR_REFUSED, "task %s does not take %s images", spec->task,
+                       xray ? "x-ray" : "MR");
+    if (spec->type == SECONDARY_MR && xray)
+        return err_set(e, ERR_REFUSED,
+                       "an x-ray's result cannot be an MR Image: use "
+                       "secondary-capture");
+    if (!is_digits(spec->created, 14))
+        return err_set(e, ERR_INVALID, "result's time is no YYYYMMDDhhmmss");
+    if (spec->series_number < 1 || spec->series_number > 99)
+        return err_set(e, ERR_INVALID, "result's series number %u is not in 1…99",
+                       spec->series_number);
+    if (spec->rows == 0 || spec->columns == 0 || spec->rows > RESULT_MAX_SIDE ||
+        spec->columns > RESULT_MAX_SIDE || spec->rows % s->rows || spec->columns % s->columns ||
+        (!task->same_contrast && (spec->rows != s->rows || spec->columns != s->columns)))
+        return err_set(e, ERR_INVALID, "result of %u × %u pixels does not fit a source of %u × %u",
+                       spec->rows, spec->columns, s->rows, s->columns);
+    if (!isfinite(spec->window_centre) || !(spec->window_width >= 1) ||
+        !isfinite(spec->window_width) || !isfinite(spec->slope) || spec->slope <= 0 ||
+        !isfinite(spec->intercept))
+        return err_set(e, ERR_INVALID, "result's window or rescale is not usable");
+    return 0;
+}
+
+int secondary_series_uid(const struct series *s, const struct secondary_spec *spec,
+                         char out[UID_BYTES], struct err *e)
+{
+    const char *const parts[] = {"series", s->series_uid, spec->task, spec->model_digest,
+                                 spec->key};
+    return uid_derive(out, spec->salt, parts, sizeof parts / sizeof *parts, e);
+}
+
+static int make_uids(const struct series *s, unsigned index, const struct secondary_spec *spec,
+                     struct secondary_result *out, struct err *e)
+{
+    const char *const parts[] = {
+        "instance",         s->series_uid, s->slice[index].sop_instance_uid,        spec->task,
+        spec->model_digest, spec->key,     spec->type == SECONDARY_MR ? "mr" : "sc"};
+    snprintf(out->sop_class_uid, sizeof out->sop_class_uid, "%s",
+             spec->type == SECONDARY_MR ? SOP_MR : SOP_SECONDARY_CAPTURE);
+    int rc = secondary_series_uid(s, spec, out->series_uid, e);
+    return rc == 0 ? uid_derive(out->sop_instance_uid, spec->salt, parts,
+                                sizeof parts / sizeof *parts, e)
+                   : rc;
+}
+
+void secondary_window(const uint16_t *values, size_t n, double *centre, double *width)
+{
+    size_t counts[SECONDARY_MAX_VALUE + 1] = {0}, total = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (values[i] == 0 || values[i] > SECONDARY_MAX_VALUE)
+            continue;
+        counts[values[i]]++;
+        total++;
+    }
+    size_t tail = (size_t)((double)total * WINDOW_TAIL), below = 0, above = 0;
+    unsigned low = 0, high = SECONDARY_MAX_VALUE;
+    if (total > 0) {
+        for (low = 1; below + counts[low] <= tail; low++)
+            below += counts[low];
+        for (; above + counts[high] <= tail; high--)
+            above += counts[high];
+    }
+    *width = high > low ? high - low : 1;
+    *centre = low + *width / 2;
+}
+
+/* A copy of the pixels with the mark. The caller frees it. */
+static int mark_pixels(const struct secondary_spec *spec, const struct secondary_task *task,
+                       const uint16_t *pixels, uint16_t **out, struct err *e)
+{
+    size_t n = (size_t)spec->rows * spec->columns;
+    for (size_t i = 0; i < n; i++)
+        if (pixels[i] > SECONDARY_MAX_VALUE)
+            return err_set(e, ERR_INVALID, "result holds the value %u, more than %d", pixels[i],
+                           SECONDARY_MAX_VALUE);
+    uint16_t *marked = malloc(n * sizeof *marked);
+    if (!marked)
+        return err_set(e, ERR_NOMEM, "no memory for an image of %zu pixels", n);
+    memcpy(marked, pixels, n * sizeof *marked);
+    double top = ceil(spec->window_centre + spec->window_width / 2);
+    double bright = fmin(fmax(top, 1), SECONDARY_MAX_VALUE);
+    int rc =
+        banner_draw(marked, spec->rows, spec->columns, task->mark, 0, (uint16_t)bright, NULL, e);
+    if (rc != 0) {
+        free(marked);
+        return rc;
+    }
+    *out = marked;
+    return 0;
+}
+
+int secondary_write(const struct series *s, unsigned index, const struct secondary_spec *spec,
+                    const uint16_t *pixels, const char *path, struct secondary_result *out,
+                    struct err *e)
+{
+    struct dataset *source = NULL, *result = NULL;
+    struct secondary_result uids;
+    uint16_t *marked = NULL;
+    int rc = check_spec(s, index, spec, e);
+    if (rc != 0)
+        return rc;
+    const struct secondary_task *task = secondary_task(spec->task);
+    rc = make_uids(s, index, spec, &uids, e);
+    if (rc == 0)
+        rc = mark_pixels(spec, task, pixels, &marked, e);
+    if (rc == 0)
+        rc = dataset_open(s->slice[index].path, NULL, &source, e);
+    if (rc != 0)
+        goto out;
+    result = dataset_new();
+    if (!result) {
+        rc = err_set(e, ERR_NOMEM, "no memory for a result");
+        goto out;
+    }
+    const struct secondary_parts parts = {
+        .series = s,
+        .index = index,
+        .spec = spec,
+        .task = task,
+        .uids = &uids,
+        .source_syntax = dataset_transfer_syntax(source),
+        .from = dataset_root(source),
+        .to = dataset_root(result),
+    };
+    rc = secondary_set_modules(&parts, e);
+    if (rc == 0)
+        rc =
+            item_set_words(parts.to, TAG_PIXEL_DATA, marked, (size_t)spec->rows * spec->columns, e);
+    if (rc == 0)
+        rc = dataset_write(result, path, e);
+    if (rc == 0 && out)
+        *out = uids;
+out:
+    dataset_free(source);
+    dataset_free(result);
+    free(marked);
+    return rc;
+}

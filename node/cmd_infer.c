@@ -1,0 +1,426 @@
+/*
+ * cmd_infer.c - `spinenode infer`: a model on a folder of DICOM, or on a tensor, without a PACS
+ *
+ * --series goes the way that a job of the node goes (synthesise.h). --tensor goes straight to the
+ * engine, with any ONNX file whose first input takes the tensor.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
+
+#include "dicom/dataset.h"
+#include "dicom/recognise.h"
+#include "dicom/series.h"
+#include "model/engine.h"
+#include "model/npy.h"
+#include "model/onnx.h"
+#include "model/package.h"
+#include "node/cmd.h"
+#include "node/config.h"
+#include "node/scan.h"
+#include "node/synthesise.h"
+
+static const char help[] =
+    "usage: spinenode infer MODEL --series DIR --output DIR [-c FILE] [OPTION]...\n"
+    "       spinenode infer MODEL --tensor IN.npy --output OUT.npy [--repeat N] [OPTION]...\n"
+    "\n"
+    "The first form takes the one DICOM series in a folder and writes the synthetic series into\n"
+    "another, as the node would; a series that the model is not made for is refused. The second\n"
+    "runs the network alone on a float32 NCHW tensor in NumPy's format.\n"
+    "\n"
+    "      --series DIR     folder of DICOM files, one series\n"
+    "      --tensor FILE    input tensor\n"
+    "      --output PATH    folder (made if missing) or file to write\n"
+    "  -c, --config FILE    site's salt, thresholds, qualification and engine from here\n"
+    "      --contrast WORD  the series is T1, T2, STIR, TIRM or XR, whatever its attributes say\n"
+    "      --created TIME   YYYYMMDDhhmmss to write into the results; else the time of the newest\n"
+    "                       input file, so that a repeat gives the same bytes\n"
+    "      --engine NAME    ref, cpu or cuda; else the fastest\n"
+    "      --threads N      0 = all processors\n"
+    "      --repeat N       run the network N times (--tensor)\n"
+    "      --json           one JSON object with the figures\n"
+    "  -h, --help           this text\n";
+
+/* Largest tensor, and most repeats. */
+#define TENSOR_BYTES_MAX (INT64_C(4) << 30)
+#define REPEAT_MAX       100000
+
+struct infer {
+    const char *verb, *model, *series, *tensor, *output, *config, *contrast, *created;
+    const char *engine;
+    int64_t threads, repeat;
+    bool json;
+};
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static double peak_mb(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss * 1024 / 1e6;
+}
+
+static int processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* ---- a tensor ---- */
+
+struct tensor_run {
+    struct graph *graph;
+    struct plan *plan;
+    struct workspace *work;
+    struct npy in;
+    float *out[GRAPH_INPUTS_MAX];
+    double *ms; /* of each repeat */
+    double load_ms, min_ms, median_ms;
+};
+
+static const struct engine *find_engine(const struct infer *o)
+{
+    if (o->engine != NULL)
+        return engine_find(o->engine);
+    static const char *const by_speed[] = {"cuda", "cpu", "ref"};
+    for (size_t i = 0; i < sizeof by_speed / sizeof *by_speed; i++) {
+        if (engine_find(by_speed[i]) != NULL)
+            return engine_find(by_speed[i]);
+    }
+    return NULL;
+}
+
+static int compare_ms(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int load_network(const struct infer *o, const struct engine *engine, struct tensor_run *r,
+                        struct err *e)
+{
+    double start = now_ms();
+    int rc = onnx_open(o->model, NULL, &r->graph, e);
+    if (rc != 0)
+        return rc;
+    if (r->graph->n_inputs != 1)
+        return err_set(e, ERR_UNSUPPORTED, "%s has %d inputs; expected one", o->model,
+                       r->graph->n_inputs);
+    struct engine_options options = {.threads = (int)o->threads};
+    rc = engine_compile(engine, r->graph, &r->in.shape, &options, &r->plan, e);
+    if (rc == 0)
+        rc = engine_workspace_new(r->plan, &r->work, e);
+    r->load_ms = now_ms() - start;
+    return rc != 0 ? err_context(e, "%s", o->model) : 0;
+}
+
+static int run_network(const struct infer *o, struct tensor_run *r, struct err *e)
+{
+    for (int i = 0; i < engine_plan_outputs(r->plan) && i < GRAPH_INPUTS_MAX; i++) {
+        int64_t n = shape_count(engine_plan_output_shape(r->plan, i));
+        r->out[i] = malloc((size_t)n * sizeof *r->out[i]);
+        if (r->out[i] == NULL)
+            return err_set(e, ERR_NOMEM, "running %s: no memory", o->model);
+    }
+    r->ms = malloc((size_t)o->repeat * sizeof *r->ms);
+    if (r->ms == NULL)
+        return err_set(e, ERR_NOMEM, "running %s: no memory", o->model);
+    const float *in[] = {r->in.data};
+    for (int64_t i = 0; i < o->repeat; i++) {
+        double start = now_ms();
+        int rc = engine_run(r->plan, r->work, in, r->out, e);
+        if (rc != 0)
+            return rc;
+        r->ms[i] = now_ms() - start;
+    }
+    qsort(r->ms, (size_t)o->repeat, sizeof *r->ms, compare_ms);
+    r->min_ms = r->ms[0];
+    r->median_ms = (r->ms[(o->repeat - 1) / 2] + r->ms[o->repeat / 2]) / 2;
+    return 0;
+}
+
+static int print_tensor(const struct infer *o, const struct engine *engine,
+                        const struct tensor_run *r)
+{
+    char shape[96];
+    int threads = o->threads > 0 ? (int)o->threads : processors();
+    if (o->json) {
+        struct buf out;
+        buf_init(&out, 8192);
+        buf_printf(&out,
+                   "{\"engine\": \"%s\", \"threads\": %d, \"batch\": %lld, \"load_ms\": %.3f, "
+                   "\"min_ms\": %.3f, \"median_ms\": %.3f, \"peak_mb\": %.1f, \"repeat\": %lld, "
+                   "\"plan\": ",
+                   engine->name, threads, (long long)r->in.shape.dim[0], r->load_ms, r->min_ms,
+                   r->median_ms, peak_mb(), (long long)o->repeat);
+        buf_json_string(&out, engine_plan_text(r->plan));
+        buf_puts(&out, "}\n");
+        fputs(buf_text(&out), stdout);
+        buf_fini(&out);
+    } else {
+        printf("%s: %s in %.2f ms (loaded in %.2f ms, %s)\n", o->output,
+               shape_text(engine_plan_output_shape(r->plan, 0), shape, sizeof shape), r->median_ms,
+               r->load_ms, engine_plan_text(r->plan));
+    }
+    return cmd_finish_output(o->verb);
+}
+
+static int infer_tensor(const struct infer *o)
+{
+    struct err e;
+    struct tensor_run r = {0};
+    int status;
+    const struct engine *engine = find_engine(o);
+    if (engine == NULL)
+        return cmd_failed(o->verb, "engine %s is not in this build (spinenode version)", o->engine);
+    int rc = npy_read(o->tensor, TENSOR_BYTES_MAX, &r.in, &e);
+    if (rc == 0)
+        rc = load_network(o, engine, &r, &e);
+    if (rc == 0)
+        rc = run_network(o, &r, &e);
+    if (rc == 0)
+        rc = npy_write(o->output, engine_plan_output_shape(r.plan, 0), r.out[0], &e);
+    status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_tensor(o, engine, &r);
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++)
+        free(r.out[i]);
+    free(r.ms);
+    npy_fini(&r.in);
+    engine_workspace_free(r.work);
+    engine_plan_free(r.plan);
+    graph_free(r.graph);
+    return status;
+}
+
+/* ---- a series ---- */
+
+/* "YYYYMMDDhhmmss" of the newest file, UTC. */
+static void newest_time(const struct scan *files, char out[15])
+{
+    time_t newest = 0;
+    for (size_t i = 0; i < files->count; i++) {
+        struct stat st;
+        if (stat(files->paths[i], &st) == 0 && st.st_mtime > newest)
+            newest = st.st_mtime;
+    }
+    struct tm tm;
+    gmtime_r(&newest, &tm);
+    if (strftime(out, 15, "%Y%m%d%H%M%S", &tm) != 14)
+        strcpy(out, "19700101000000");
+}
+
+static int read_series(const struct infer *o, const struct scan *files, struct series **out,
+                       struct err *e)
+{
+    int *group = NULL;
+    int count = series_group((const char *const *)files->paths, files->count, &group, e);
+    if (count < 0)
+        return count;
+    if (count != 1) {
+        free(group);
+        return err_set(e, ERR_INVALID, "%s holds %d DICOM series in %zu files; expected one",
+                       o->series, count, files->count);
+    }
+    size_t n = 0;
+    int rc;
+    const char **paths = malloc(files->count * sizeof *paths);
+    if (paths == NULL) {
+        rc = err_set(e, ERR_NOMEM, "reading %s: no memory", o->series);
+    } else {
+        for (size_t i = 0; i < files->count; i++) {
+            if (group[i] == 0)
+                paths[n++] = files->paths[i];
+        }
+        rc = series_read(paths, n, NULL, out, e);
+    }
+    free(paths);
+    free(group);
+    return rc;
+}
+
+static int recognise_series(const struct infer *o, const struct config *c, const struct series *s,
+                            struct recognition *r, struct err *e)
+{
+    struct recognise_options options = recognise_defaults;
+    if (c != NULL)
+        config_recognise_options(c, &options);
+    options.assume_contrast = o->contrast;
+    recognise(s, &options, r);
+    return r->refusal.code != 0 ? err_set(e, r->refusal.code, "%s", r->refusal.text) : 0;
+}
+
+/* The job's key, as the node's own plan makes it: the same work has the same UIDs. */
+static int make_key(const struct infer *o, const struct series *s, char digest[DIGEST_HEX],
+                    char key[DIGEST_HEX], struct err *e)
+{
+    struct package *p = NULL;
+    int rc = package_open(o->model, NULL, &p, e);
+    if (rc != 0)
+        return rc;
+    rc = digest_file(o->model, digest, e);
+    if (rc == 0)
+        rc = synthesise_key(s, model_task_name(p->task), digest, "", key, e);
+    package_free(p);
+    return rc;
+}
+
+static int print_series(const struct infer *o, const struct series *s,
+                        const struct synthesis_result *r)
+{
+    if (o->json) {
+        struct buf out;
+        buf_init(&out, 16384);
+        buf_puts(&out, "{\"engine\": ");
+        buf_json_string(&out, r->engine);
+        buf_printf(&out,
+                   ", \"images\": %u, \"series\": \"%s\", \"source_series\": \"%s\", "
+                   "\"sha256\": \"%s\", \"load_ms\": %.3f, \"compile_ms\": %.3f, "
+                   "\"read_ms\": %.3f, \"run_ms\": %.3f, \"write_ms\": %.3f, \"peak_mb\": %.1f}\n",
+                   r->count, r->series_uid, s->series_uid, r->model_digest, r->load_ms,
+                   r->compile_ms, r->read_ms, r->run_ms, r->write_ms, peak_mb());
+        fputs(buf_text(&out), stdout);
+        buf_fini(&out);
+    } else {
+        printf("%s: %u images, series %s\n"
+               "%s: model loaded in %.0f ms, compiled in %.0f ms; pixels read in %.0f ms, "
+               "computed in %.0f ms, written in %.0f ms; at most %.0f MB\n",
+               o->output, r->count, r->series_uid, r->engine, r->load_ms, r->compile_ms, r->read_ms,
+               r->run_ms, r->write_ms, peak_mb());
+    }
+    return cmd_finish_output(o->verb);
+}
+
+static int infer_series(const struct infer *o)
+{
+    struct err e;
+    struct scan files = {0};
+    struct config *c = NULL;
+    struct series *s = NULL;
+    struct synthesiser *synthesiser = NULL;
+    struct synthesis_result result = {0};
+    struct recognition r;
+    char digest[DIGEST_HEX], key[DIGEST_HEX], created[15];
+    struct config_engine engine = {.name = (char[]){"auto"}};
+
+    int rc = dicom_init(&e);
+    if (rc == 0 && o->config != NULL)
+        rc = config_load(o->config, &c, &e);
+    if (rc == 0)
+        rc = scan_add(&files, o->series, NULL, &e);
+    if (rc == 0)
+        rc = read_series(o, &files, &s, &e);
+    if (rc == 0)
+        rc = recognise_series(o, c, s, &r, &e);
+    if (rc == 0)
+        rc = make_key(o, s, digest, key, &e);
+    if (rc != 0)
+        goto out;
+    if (c != NULL)
+        engine = c->engine;
+    char name[16];
+    if (o->engine != NULL) {
+        snprintf(name, sizeof name, "%s", o->engine);
+        engine.name = name;
+    }
+    if (o->threads > 0)
+        engine.threads = (int32_t)o->threads;
+    newest_time(&files, created);
+    const struct synthesis what = {
+        .series = s,
+        .contrast = r.contrast,
+        .model_path = o->model,
+        .model_digest = digest,
+        .key = key,
+        .type = SECONDARY_CAPTURE,
+        .qualification = c != NULL ? c->node.content_qualification : NULL,
+        .salt = c != NULL ? c->node.site_salt : "",
+        .created = o->created != NULL ? o->created : created,
+        .folder = o->output,
+    };
+    rc = synthesiser_new(&engine, &synthesiser, &e);
+    if (rc == 0)
+        rc = file_make_folders(o->output, 0777, &e);
+    if (rc == 0)
+        rc = synthesise(synthesiser, &what, &result, &e);
+out:;
+    int status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_series(o, s, &result);
+    synthesis_result_fini(&result);
+    synthesiser_free(synthesiser);
+    series_free(s);
+    scan_fini(&files);
+    config_free(c);
+    return status;
+}
+
+/* ---- arguments ---- */
+
+static int check(const struct infer *o, int operands, char **argv)
+{
+    if (operands == 0)
+        return cmd_usage_error(o->verb, "expected the path of a model");
+    if (operands > 1)
+        return cmd_usage_error(o->verb, "unexpected argument '%s'", argv[2]);
+    if ((o->series == NULL) == (o->tensor == NULL))
+        return cmd_usage_error(o->verb, "expected either --series or --tensor");
+    if (o->output == NULL)
+        return cmd_usage_error(o->verb, "--output is missing");
+    if (o->tensor != NULL && (o->config != NULL || o->contrast != NULL || o->created != NULL))
+        return cmd_usage_error(o->verb, "--config, --contrast and --created go with --series");
+    if (o->series != NULL && o->repeat != 1)
+        return cmd_usage_error(o->verb, "--repeat goes with --tensor");
+    if (o->engine != NULL && strcmp(o->engine, "ref") != 0 && strcmp(o->engine, "cpu") != 0 &&
+        strcmp(o->engine, "cuda") != 0)
+        return cmd_usage_error(o->verb, "--engine: expected ref, cpu or cuda, not '%s'", o->engine);
+    if (o->created != NULL && (strlen(o->created) != 14 || strspn(o->created, "0123456789") != 14))
+        return cmd_usage_error(o->verb, "--created: expected YYYYMMDDhhmmss, not '%s'", o->created);
+    static const char *const contrasts[] = {"T1", "T2", "STIR", "TIRM", "XR"};
+    bool known = o->contrast == NULL;
+    for (size_t i = 0; !known && i < sizeof contrasts / sizeof *contrasts; i++)
+        known = strcmp(o->contrast, contrasts[i]) == 0;
+    if (!known)
+        return cmd_usage_error(o->verb, "--contrast: expected T1, T2, STIR, TIRM or XR, not '%s'",
+                               o->contrast);
+    return CMD_GO;
+}
+
+int cmd_infer(int argc, char **argv)
+{
+    struct infer o = {.verb = argv[0], .repeat = 1};
+    const char *threads = NULL, *repeat = NULL;
+    const struct cmd_option options[] = {{"series", 0, NULL, &o.series},
+                                         {"tensor", 0, NULL, &o.tensor},
+                                         {"output", 0, NULL, &o.output},
+                                         {"config", 'c', NULL, &o.config},
+                                         {"contrast", 0, NULL, &o.contrast},
+                                         {"created", 0, NULL, &o.created},
+                                         {"engine", 0, NULL, &o.engine},
+                                         {"threads", 0, NULL, &threads},
+                                         {"repeat", 0, NULL, &repeat},
+                                         {"json", 0, &o.json, NULL},
+                                         {NULL, 0, NULL, NULL}};
+    int operands, status = cmd_parse(argc, argv, options, help, &operands);
+    if (status == CMD_GO && threads != NULL)
+        status = cmd_number(o.verb, "threads", threads, 0, 1024, &o.threads);
+    if (status == CMD_GO && repeat != NULL)
+        status = cmd_number(o.verb, "repeat", repeat, 1, REPEAT_MAX, &o.repeat);
+    if (status == CMD_GO)
+        status = check(&o, operands, argv);
+    if (status != CMD_GO)
+        return status;
+    o.model = argv[1];
+    return o.tensor != NULL ? infer_tensor(&o) : infer_series(&o);
+}

@@ -1,0 +1,226 @@
+/* cmd_models.c - `spinenode models`: what model files say of themselves, and what they cost */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "node/base/buf.h"
+#include "node/base/digest.h"
+#include "node/base/err.h"
+
+#include "model/engine.h"
+#include "model/package.h"
+#include "node/cmd.h"
+#include "node/scan.h"
+
+static const char help[] =
+    "usage: spinenode models PATH... [--json] [--explain] [--engine NAME]\n"
+    "\n"
+    "For each model file (*.onnx) at or under PATH: task, version, what it takes and gives,\n"
+    "SHA-256, parameters, multiply-accumulates and memory for one slice of the largest square\n"
+    "source that it accepts (512 x 512 at most). A file that is no model is reported with the\n"
+    "reason, and the exit status is 1.\n"
+    "\n"
+    "      --json         one JSON array\n"
+    "      --explain      also training data, intended use, limits, licence and figures\n"
+    "      --engine NAME  memory for this engine: ref, cpu or cuda (the fastest on this machine)\n"
+    "  -h, --help         this text\n";
+
+/* Side of the source for which costs are reckoned, where the model takes it. */
+#define TYPICAL_SIDE 512
+
+struct report {
+    const char *path;
+    char digest[DIGEST_HEX];
+    int64_t bytes;
+    struct package *package;
+    int rows, columns; /* of the source for which the cost is */
+    struct shape input;
+    bool has_cost;
+    struct engine_cost cost;
+    struct err problem, no_cost;
+};
+
+static int clamp(int value, int low, int high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static void look_at(struct report *r, const struct engine *engine)
+{
+    struct stat st;
+    if (package_open(r->path, NULL, &r->package, &r->problem) != 0)
+        return;
+    if (digest_file(r->path, r->digest, &r->problem) != 0)
+        return;
+    r->bytes = stat(r->path, &st) == 0 ? st.st_size : 0;
+    const struct package *p = r->package;
+    r->rows = clamp(TYPICAL_SIDE, p->rows_min, p->rows_max);
+    r->columns = clamp(TYPICAL_SIDE, p->columns_min, p->columns_max);
+    r->has_cost = package_input_shape(p, r->rows, r->columns, 1, &r->input, &r->no_cost) == 0 &&
+                  engine_estimate(engine, p->graph, &r->input, NULL, &r->cost, &r->no_cost) == 0;
+}
+
+static void json_text(struct buf *out, const char *key, const char *text)
+{
+    buf_printf(out, ", \"%s\": ", key);
+    buf_json_string(out, text);
+}
+
+static void grid_text(const struct package *p, char *out, size_t size)
+{
+    if (p->multiple > 0)
+        snprintf(out, size, "any:%d", p->multiple);
+    else
+        snprintf(out, size, "%dx%d", p->grid_rows, p->grid_columns);
+}
+
+static void print_json(struct buf *out, const struct report *r, const struct engine *engine,
+                       bool explain)
+{
+    const struct package *p = r->package;
+    char grid[32];
+    buf_puts(out, "{\"path\": ");
+    buf_json_string(out, r->path);
+    if (r->problem.code != 0) {
+        json_text(out, "problem", r->problem.text);
+        buf_puts(out, "}");
+        return;
+    }
+    grid_text(p, grid, sizeof grid);
+    buf_printf(out, ", \"sha256\": \"%s\", \"bytes\": %lld", r->digest, (long long)r->bytes);
+    json_text(out, "task", model_task_name(p->task));
+    json_text(out, "name", p->name);
+    json_text(out, "version", p->version);
+    json_text(out, "input_contrast", model_contrast_name(p->input_contrast));
+    json_text(out, "output_contrast", model_contrast_name(p->output_contrast));
+    buf_printf(out,
+               ", \"input_slices\": %d, \"scale\": %d, \"grid\": \"%s\", \"rows\": [%d, %d], "
+               "\"columns\": [%d, %d], \"spacing_mm\": [%g, %g], \"percentiles\": [%g, %g], "
+               "\"output\": \"%s\", \"parameters\": %lld",
+               p->input_slices, p->scale, grid, p->rows_min, p->rows_max, p->columns_min,
+               p->columns_max, p->spacing_mm_min, p->spacing_mm_max, p->percentile_low,
+               p->percentile_high, p->output == MODEL_OUTPUT_UNIT ? "unit" : "source",
+               (long long)p->parameters);
+    if (r->has_cost)
+        buf_printf(
+            out,
+            ", \"cost\": {\"engine\": \"%s\", \"rows\": %d, \"columns\": %d, \"macs\": %lld, "
+            "\"plan_bytes\": %lld, \"workspace_bytes\": %lld, \"compile_bytes\": %lld}",
+            engine->name, r->rows, r->columns, (long long)r->cost.macs,
+            (long long)r->cost.plan_bytes, (long long)r->cost.workspace_bytes,
+            (long long)r->cost.compile_bytes);
+    else
+        json_text(out, "no_cost", r->no_cost.text);
+    if (explain) {
+        json_text(out, "training_data", p->training_data);
+        json_text(out, "intended_use", p->intended_use);
+        json_text(out, "limits", p->limits);
+        json_text(out, "licence", p->licence);
+        json_text(out, "figures", p->figures);
+    }
+    buf_puts(out, "}");
+}
+
+static void print_text(struct buf *out, const struct report *r, const struct engine *engine,
+                       bool explain)
+{
+    const struct package *p = r->package;
+    char grid[32];
+    if (r->problem.code != 0) {
+        buf_printf(out, "%s\n  cannot be used: %s\n", r->path, r->problem.text);
+        return;
+    }
+    grid_text(p, grid, sizeof grid);
+    buf_printf(out,
+               "%s\n"
+               "  task         %s: %s to %s%s\n"
+               "  model        %s, version %s\n"
+               "  SHA-256      %s\n"
+               "  takes        %d slice%s, %d to %d rows, %d to %d columns, pixels of %g to %g mm\n"
+               "  network      grid %s, scale %d, percentiles %g and %g, output %s\n"
+               "  parameters   %.3f million, %.1f MB on disk\n",
+               r->path, model_task_name(p->task), model_contrast_name(p->input_contrast),
+               model_contrast_name(p->output_contrast), p->scale > 1 ? ", more pixels" : "",
+               p->name, p->version, r->digest, p->input_slices, p->input_slices == 1 ? "" : "s",
+               p->rows_min, p->rows_max, p->columns_min, p->columns_max, p->spacing_mm_min,
+               p->spacing_mm_max, grid, p->scale, p->percentile_low, p->percentile_high,
+               p->output == MODEL_OUTPUT_UNIT ? "unit" : "source", (double)p->parameters / 1e6,
+               (double)r->bytes / 1e6);
+    if (r->has_cost)
+        buf_printf(out,
+                   "  one slice    %d x %d: %.2f G multiply-accumulates, %.1f MB with engine %s\n",
+                   r->rows, r->columns, (double)r->cost.macs / 1e9,
+                   (double)(r->cost.plan_bytes + r->cost.workspace_bytes) / 1e6, engine->name);
+    else
+        buf_printf(out, "  one slice    cannot be run: %s\n", r->no_cost.text);
+    if (explain)
+        buf_printf(out,
+                   "  trained on   %s\n"
+                   "  meant for    %s\n"
+                   "  limits       %s\n"
+                   "  licence      %s\n"
+                   "  figures      %s\n",
+                   p->training_data, p->intended_use, p->limits, p->licence,
+                   *p->figures != '\0' ? p->figures : "none given");
+}
+
+static const struct engine *choose_engine(const char *name)
+{
+    if (name != NULL)
+        return engine_find(name);
+    const struct engine *best = engine_find("cuda");
+    if (best == NULL)
+        best = engine_find("cpu");
+    return best != NULL ? best : engine_find("ref");
+}
+
+int cmd_models(int argc, char **argv)
+{
+    bool json = false, explain = false;
+    const char *engine_name = NULL;
+    const struct cmd_option options[] = {{"json", 0, &json, NULL},
+                                         {"explain", 0, &explain, NULL},
+                                         {"engine", 0, NULL, &engine_name},
+                                         {NULL, 0, NULL, NULL}};
+    int operands, status = cmd_parse(argc, argv, options, help, &operands);
+    if (status != CMD_GO)
+        return status;
+    if (operands == 0)
+        return cmd_usage_error(argv[0], "expected the path of a model or of a folder");
+    const struct engine *engine = choose_engine(engine_name);
+    if (engine == NULL)
+        return cmd_usage_error(argv[0], "engine %s is not in this build (spinenode version)",
+                               engine_name);
+    struct err e;
+    struct scan files = {0};
+    struct buf out;
+    buf_init(&out, 64 * 1024 * 1024);
+    status = 0;
+    for (int i = 1; i <= operands; i++) {
+        size_t before = files.count;
+        if (scan_add(&files, argv[i], ".onnx", &e) != 0)
+            status = cmd_failed(argv[0], "%s", e.text);
+        else if (files.count == before)
+            status = cmd_failed(argv[0], "no *.onnx under %s", argv[i]);
+    }
+    buf_puts(&out, json ? "[" : "");
+    for (size_t i = 0; i < files.count; i++) {
+        struct report r = {.path = files.paths[i]};
+        look_at(&r, engine);
+        if (r.problem.code != 0)
+            status = EXIT_FAILED;
+        if (json) {
+            buf_puts(&out, i > 0 ? ",\n " : "");
+            print_json(&out, &r, engine, explain);
+        } else {
+            print_text(&out, &r, engine, explain);
+        }
+        package_free(r.package);
+    }
+    buf_puts(&out, json ? "]\n" : "");
+    fputs(buf_text(&out), stdout);
+    buf_fini(&out);
+    scan_fini(&files);
+    int written = cmd_finish_output(argv[0]);
+    return status != 0 ? status : written;
+}
