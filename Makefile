@@ -43,7 +43,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all engine unit unit-programs test lint fuzz bench demo setup setup-train clean help
+.PHONY: all engine unit unit-programs test lint format fuzz bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC),not found)"
@@ -119,6 +119,8 @@ bench: setup
 	@.venv/bin/python scripts/bench --spinenode $(B)/spinenode $(BENCH)
 lint:
 	@python3 scripts/lint
+format:
+	@python3 scripts/lint --format
 
 help:
 	@echo "make            build what this machine can build (installs nothing)"
@@ -126,7 +128,7 @@ help:
 	@echo "make test       set up, build, lint, every test; PYTEST='tests/system -k demo' for some of them"
 	@echo "make unit       the C unit tests alone"
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
-	@echo "make lint       the house rules"
+	@echo "make lint       the house rules; make format: clang-format"
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
 	@echo "make clean      remove build/"

@@ -86,6 +86,9 @@ class Orthanc:
         return self.start()
 
     def __exit__(self, *_) -> None:
+        # Its folder goes with the test: no reason to wait the seconds that it takes to close everything.
+        if self.process is not None:
+            self.process.kill()
         self.stop()
 
     # --- REST ---
