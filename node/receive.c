@@ -15,7 +15,7 @@
  * Failure modes: killed at any moment, what was acknowledged is there, what was not is swept; a
  * failing listening socket or database ends the process, and the supervisor starts it again.
  */
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -56,8 +56,7 @@ struct touched {
 
 static void comment_set(char comment[SCP_COMMENT_BYTES], const char *text)
 {
-    strncpy(comment, text, SCP_COMMENT_BYTES - 1);
-    comment[SCP_COMMENT_BYTES - 1] = '\0';
+    snprintf(comment, SCP_COMMENT_BYTES, "%s", text);
 }
 
 static int authorise(void *ctx, struct scp_peer *peer, enum scp_reject *why)
@@ -196,7 +195,7 @@ static void touch(struct receive *r, struct touched *t, const char *series)
                                 NULL);
         t->n = 0;
     }
-    strncpy(t->series[t->n++], series, STORE_UID - 1);
+    snprintf(t->series[t->n++], STORE_UID, "%s", series);
 }
 
 /* The sizes on both sides follow from the same standard; a mismatch shows as ERR_LIMIT. */
@@ -289,7 +288,7 @@ static uint16_t commitment(void *ctx, struct scp_peer *peer, const struct commit
     int rc = list != NULL ? 0 : err_set(&e, ERR_NOMEM, "no memory for a report");
     for (size_t i = 0; i < report->count && rc == 0; i++) {
         const struct commitment_item *item = &report->items[i];
-        strncpy(list[i].sop_uid, item->sop_instance, STORE_UID - 1);
+        snprintf(list[i].sop_uid, STORE_UID, "%s", item->sop_instance);
         list[i].failure = item->failed ? (item->reason ? item->reason : 0x0110) : 0;
         failed += item->failed;
     }

@@ -140,22 +140,25 @@ static int folder_remove(const char *path, struct err *e)
     return rc;
 }
 
-/* <spool>/<kind>/<key>; the key is hexadecimal. */
-static int job_folder(const struct spool *sp, const char *kind, const char *key,
+/* <spool>/<kind>/<key>, with -<number> behind it unless that is negative. */
+static int job_folder(const struct spool *sp, const char *kind, const char *key, int number,
                       char out[PATH_BYTES], struct err *e)
 {
     size_t n = strlen(key);
     if (n == 0 || n >= STORE_HEX || strspn(key, "0123456789abcdef") != n)
         return err_set(e, ERR_BUG, "not a job's key: %s", key);
     char relative[STORE_PATH];
-    snprintf(relative, sizeof relative, "%s/%s", kind, key);
+    if (number < 0)
+        snprintf(relative, sizeof relative, "%s/%s", kind, key);
+    else
+        snprintf(relative, sizeof relative, "%s/%s-%d", kind, key, number);
     return spool_path(sp, relative, out, e);
 }
 
-int spool_work_begin(const struct spool *sp, const char *job_key, char out[PATH_BYTES],
+int spool_work_begin(const struct spool *sp, const char *job_key, int number, char out[PATH_BYTES],
                      struct err *e)
 {
-    int rc = job_folder(sp, "work", job_key, out, e);
+    int rc = job_folder(sp, "work", job_key, number, out, e);
     if (rc == 0)
         rc = folder_remove(out, e);
     if (rc == 0 && mkdir(out, 0750) != 0)
@@ -184,12 +187,12 @@ static int folder_sync_files(const char *path, struct err *e)
     return rc;
 }
 
-int spool_work_publish(const struct spool *sp, const char *job_key, struct err *e)
+int spool_work_publish(const struct spool *sp, const char *job_key, int number, struct err *e)
 {
     char from[PATH_BYTES], to[PATH_BYTES], out[PATH_BYTES];
-    int rc = job_folder(sp, "work", job_key, from, e);
+    int rc = job_folder(sp, "work", job_key, number, from, e);
     if (rc == 0)
-        rc = job_folder(sp, "out", job_key, to, e);
+        rc = job_folder(sp, "out", job_key, -1, to, e);
     if (rc == 0)
         rc = file_join(out, sp->root, "out", e);
     if (rc == 0)
@@ -203,12 +206,19 @@ int spool_work_publish(const struct spool *sp, const char *job_key, struct err *
     return rc;
 }
 
-void spool_work_drop(const struct spool *sp, const char *job_key)
+/* What stays because it cannot be removed now is swept at the next start. */
+void spool_work_drop(const struct spool *sp, const char *job_key, int number)
 {
     char path[PATH_BYTES];
-    struct err ignored;
-    if (job_folder(sp, "work", job_key, path, &ignored) == 0)
-        folder_remove(path, &ignored); /* the sweep at the next start gets what stays */
+    if (job_folder(sp, "work", job_key, number, path, NULL) == 0)
+        folder_remove(path, NULL);
+}
+
+void spool_output_drop(const struct spool *sp, const char *job_key)
+{
+    char path[PATH_BYTES];
+    if (job_folder(sp, "out", job_key, -1, path, NULL) == 0)
+        folder_remove(path, NULL);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------ */

@@ -3,7 +3,7 @@
  *
  *     <spool>/lock            one node per spool
  *     <spool>/in/<name>.dcm   received instances, created under their final name
- *     <spool>/work/<job>/     outputs of a job that is not done
+ *     <spool>/work/<job>-<n>/ outputs of a job that worker n is at
  *     <spool>/out/<job>/      outputs of a job that is done, complete or not there at all
  *
  * Names are made of digests and random numbers, never of anything that a peer sent. A received
@@ -45,16 +45,18 @@ int spool_incoming(const struct spool *sp, const char *sop_uid, char relative[ST
 /* ERR_FULL, with figures, if less than that is free (in bytes, or in percent of the disk). */
 int spool_room(const struct spool *sp, int64_t free_bytes, int32_t free_percent, struct err *e);
 
-/* An empty folder for the outputs of a job; what an earlier attempt left there is removed. */
-int spool_work_begin(const struct spool *sp, const char *job_key, char out[PATH_BYTES],
+/* An empty folder for the outputs of a job that worker `number` makes; what an earlier attempt left
+ * there is removed. */
+int spool_work_begin(const struct spool *sp, const char *job_key, int number, char out[PATH_BYTES],
                      struct err *e);
 
-/* Makes the files in the job's work folder durable and moves the folder to out/<job_key>, over
- * what an attempt left there that died before its job was done. */
-int spool_work_publish(const struct spool *sp, const char *job_key, struct err *e);
+/* Makes the files in that folder durable and moves it to out/<job_key>, over what an attempt left
+ * there that died before its job was done. */
+int spool_work_publish(const struct spool *sp, const char *job_key, int number, struct err *e);
 
-/* Removes the job's work folder, if it is there. */
-void spool_work_drop(const struct spool *sp, const char *job_key);
+/* Removes that folder, if it is there; and published outputs of a job that did not get done. */
+void spool_work_drop(const struct spool *sp, const char *job_key, int number);
+void spool_output_drop(const struct spool *sp, const char *job_key);
 
 struct spool_swept {
     int64_t files;   /* received files without a row */

@@ -18,19 +18,19 @@ const char *stage_word(enum stage_kind kind)
 
 void stage_node_name(char out[STORE_NAME])
 {
-    char host[STORE_NAME - 16] = "";
+    char host[40] = "";
     if (gethostname(host, sizeof host - 1) != 0 || host[0] == '\0')
         strcpy(host, "node");
     host[sizeof host - 1] = '\0';
-    snprintf(out, STORE_NAME, "%s/", host);
+    snprintf(out, STORE_NAME, "%.38s/", host);
 }
 
 void stage_owner_name(char out[STORE_NAME], const char *node, enum stage_kind kind, int number)
 {
     if (number > 0)
-        snprintf(out, STORE_NAME, "%.48s%s-%d", node, stage_word(kind), number);
+        snprintf(out, STORE_NAME, "%.40s%.8s-%d", node, stage_word(kind), number);
     else
-        snprintf(out, STORE_NAME, "%.48s%s", node, stage_word(kind));
+        snprintf(out, STORE_NAME, "%.40s%.8s", node, stage_word(kind));
 }
 
 void stage_wake(const struct stage *st, enum stage_kind kind)

@@ -177,6 +177,11 @@ struct store_series {
 /* Up to `max` series in a state, the longest unchanged first. */
 int store_series_list(struct store *s, enum series_state state, struct store_series *out,
                       size_t max, size_t *n, struct err *e);
+
+/* Up to `max` series of a state (SERIES_STATES: of any), newest first. *out is to be freed with
+ * free(). */
+int store_series_recent(struct store *s, enum series_state state, size_t max,
+                        struct store_series **out, size_t *n, struct err *e);
 int store_series_get(struct store *s, int64_t id, struct store_series *out, struct err *e);
 
 /* receiving → complete, if it still is at this revision and this number of instances. */
@@ -360,9 +365,10 @@ int store_delivery_ended(struct store *s, int64_t id, const char *owner, enum de
                          const char *reason, int64_t due_at, bool counts, int64_t now,
                          struct err *e);
 
-/* Storage commitment of a sent delivery that we hold is about to be asked for under this
- * transaction UID: to be called before the request leaves, so that an answer always finds it. Gives
- * up the lease; without an answer it is due again at `until`. */
+/* sending (all items are sent) or sent → sent: storage commitment of what we hold is about to be
+ * asked for under this transaction UID: to be called before the request leaves, so that an answer
+ * always finds it. The lease runs until `until`; once the request is out, store_delivery_ended()
+ * gives it up. */
 int store_commitment_asked(struct store *s, int64_t id, const char *owner,
                            const char *transaction_uid, int64_t until, int64_t now, struct err *e);
 

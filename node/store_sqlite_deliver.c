@@ -191,8 +191,8 @@ int store_commitment_asked(struct store *s, int64_t id, const char *owner,
     if (rc != 0)
         return rc;
     rc = sql_run(s, e, &changed,
-                 "UPDATE deliveries SET transaction_uid=?3, commit_asked=commit_asked+1, owner='',"
-                 " due_at=?4, changed_at=?5 WHERE id=?1 AND owner=?2 AND state=2",
+                 "UPDATE deliveries SET state=2, transaction_uid=?3, commit_asked=commit_asked+1,"
+                 " due_at=?4, changed_at=?5 WHERE id=?1 AND owner=?2 AND state IN (1,2)",
                  "ittii", id, owner, transaction_uid, until, now);
     if (rc == 0 && changed == 1)
         rc = sql_run(s, e, NULL,

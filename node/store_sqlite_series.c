@@ -34,10 +34,11 @@ static void instance_read(sqlite3_stmt *row, struct store_instance *out)
 static int instance_known(struct store *s, struct store_instance *in, struct err *e)
 {
     sqlite3_stmt *row;
-    int rc = sql_row(s, &row, e,
-                     "SELECT i.sha256, i.transfer_syntax, i.sop_class, i.study_uid, s.series_uid,"
-                     " i.path, i.bytes FROM instances i JOIN series s ON s.id=i.series_id WHERE i.sop_uid=?1",
-                     "t", in->sop_uid);
+    int rc = sql_row(
+        s, &row, e,
+        "SELECT i.sha256, i.transfer_syntax, i.sop_class, i.study_uid, s.series_uid,"
+        " i.path, i.bytes FROM instances i JOIN series s ON s.id=i.series_id WHERE i.sop_uid=?1",
+        "t", in->sop_uid);
     if (rc <= 0)
         return rc;
     char sha256[STORE_HEX], syntax[STORE_UID], class[STORE_UID], study[STORE_UID],
@@ -246,6 +247,34 @@ int store_series_list(struct store *s, enum series_state state, struct store_ser
     }
     *n = found;
     return sql_end(s, rc, e);
+}
+
+int store_series_recent(struct store *s, enum series_state state, size_t max,
+                        struct store_series **out, size_t *n, struct err *e)
+{
+    struct sql_rows rows = {.size = sizeof **out};
+    sqlite3_stmt *row;
+    int rc = sql_begin_read(s, e);
+    if (rc != 0)
+        return rc;
+    rc = sql_bind(s, &row, e,
+                  "SELECT " SERIES_COLUMNS " FROM series WHERE ?1=5 OR state=?1"
+                  " ORDER BY id DESC LIMIT ?2",
+                  "ni", (int)state, (int64_t)max);
+    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
+        struct store_series *series = sql_rows_add(&rows, e);
+        if (series != NULL)
+            series_read(row, series);
+        rc = series != NULL ? 0 : ERR_NOMEM;
+    }
+    rc = sql_end(s, rc, e);
+    if (rc != 0) {
+        free(rows.data);
+        return rc;
+    }
+    *out = (void *)rows.data;
+    *n = rows.n;
+    return 0;
 }
 
 int store_series_get(struct store *s, int64_t id, struct store_series *out, struct err *e)

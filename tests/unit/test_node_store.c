@@ -526,6 +526,9 @@ static int64_t ask_commitment(struct place *p, const char *transaction, int64_t 
     assert_int_equal(delivery.state, DELIVERY_SENT);
     assert_int_equal(
         store_commitment_asked(p->s, delivery.id, "d", transaction, now + 5000, now, &p->e), 0);
+    assert_int_equal(store_delivery_ended(p->s, delivery.id, "d", DELIVERY_SENT, "", now + 5000,
+                                          false, now, &p->e),
+                     0);
     return delivery.id;
 }
 

@@ -1,0 +1,55 @@
+/* parameters.c - see parameters.h */
+#include "node/parameters.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "node/base/err.h"
+
+#include "node/config.h"
+
+static const char result_word[] = "secondary_capture";
+
+int parameters_encode(const struct config *config, const struct config_rule *rule,
+                      const char *contrast, char out[STORE_LONG], struct err *e)
+{
+    struct parameters check;
+    if (strpbrk(rule->description, "\r\n") != NULL)
+        return err_set(e, ERR_INVALID, "rule %s: its description has a line end", rule->name);
+    int n = snprintf(out, STORE_LONG, "contrast=%s\nresult=%s\nqualification=%s\ndescription=%s\n",
+                     contrast, result_word, config->node.content_qualification, rule->description);
+    if (n < 0 || n >= STORE_LONG)
+        return err_set(e, ERR_LIMIT, "rule %s: its description is too long", rule->name);
+    int rc = parameters_decode(out, &check, e);
+    return rc == 0 ? 0 : err_context(e, "rule %s", rule->name);
+}
+
+int parameters_decode(const char *text, struct parameters *out, struct err *e)
+{
+    const struct {
+        const char *name;
+        char *value;
+        size_t size;
+    } lines[] = {
+        {"contrast=", out->contrast, sizeof out->contrast},
+        {"result=", out->result, sizeof out->result},
+        {"qualification=", out->qualification, sizeof out->qualification},
+        {"description=", out->description, sizeof out->description},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        size_t name = strlen(lines[i].name);
+        if (strncmp(text, lines[i].name, name) != 0)
+            return err_set(e, ERR_INVALID, "a job's parameters lack %s", lines[i].name);
+        text += name;
+        size_t n = strcspn(text, "\n");
+        if (n >= lines[i].size)
+            return err_set(e, ERR_LIMIT, "%.*s is longer than %zu characters", (int)name - 1,
+                           lines[i].name, lines[i].size - 1);
+        memcpy(lines[i].value, text, n);
+        lines[i].value[n] = '\0';
+        text += n + (text[n] == '\n');
+    }
+    if (strcmp(out->result, result_word) != 0)
+        return err_set(e, ERR_UNSUPPORTED, "a job asks for result type '%s'", out->result);
+    return 0;
+}
