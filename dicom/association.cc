@@ -37,9 +37,10 @@ struct association {
     const struct tls *tls;
     const char *host; /* of a peer that we connect to, during association_open() */
     enum association_end end;
-    bool linger; /* the peer is to close first */
-    bool ahead;  /* next is a PDV that DCMTK handed out already */
-    DUL_PDV next;
+    bool linger;         /* the peer is to close first */
+    uint64_t taken;      /* bytes that DCMTK has read */
+    const uint8_t *pdvs; /* what of the last PDU is not handed out yet */
+    size_t pdvs_left;
     char calling_ae[AE_BYTES];
     char called_ae[AE_BYTES];
     char implementation[AE_BYTES];
@@ -81,7 +82,10 @@ class Connection : public DcmTransportConnection
     }
     ssize_t read(void *buf, size_t n) override
     {
-        return wire_read(&a->wire, buf, n);
+        ssize_t got = wire_read(&a->wire, buf, n);
+        if (got > 0)
+            a->taken += static_cast<uint64_t>(got);
+        return got;
     }
     ssize_t write(void *buf, size_t n) override
     {
@@ -557,31 +561,49 @@ struct wire *association_wire(struct association *a)
 
 bool association_buffered(struct association *a)
 {
-    return a->ahead || a->wire.at < a->wire.have;
+    return a->pdvs_left > 0 || a->wire.at < a->wire.have;
+}
+
+/* Reads the next P-DATA-TF PDU. Of DUL_NextPDV only the first PDV is taken, for where the PDU
+ * begins: from the third on, DCMTK 3.6.7 moves its pointer by the length of the wrong PDV and reads
+ * wherever that leads. */
+static int read_pdu(struct association *a, struct err *e)
+{
+    const size_t pdu_head = 6, pdv_head = 6;
+    DUL_PDV first;
+
+    a->taken = 0;
+    OFCondition cond = DUL_ReadPDVs(&a->asc->DULassociation, nullptr, DUL_BLOCK, 0);
+    if (cond != DUL_PDATAPDUARRIVED)
+        return ended(a, cond, e);
+    cond = DUL_NextPDV(&a->asc->DULassociation, &first);
+    if (cond.bad() || a->taken < pdu_head + pdv_head)
+        return ended(a, DUL_ILLEGALPDU, e);
+    a->pdvs = static_cast<const uint8_t *>(first.data) - pdv_head;
+    a->pdvs_left = a->taken - pdu_head;
+    return 0;
 }
 
 int association_read(struct association *a, struct association_pdv *out, struct err *e)
 {
     return guarded(e, [&] {
-        DUL_PDV pdv;
-        if (a->ahead) {
-            pdv = a->next;
-        } else {
-            OFCondition cond = DUL_ReadPDVs(&a->asc->DULassociation, nullptr, DUL_BLOCK, 0);
-            if (cond != DUL_PDATAPDUARRIVED)
-                return ended(a, cond, e);
-            cond = DUL_NextPDV(&a->asc->DULassociation, &pdv);
-            if (cond.bad())
-                return ended(a, cond, e);
-        }
-        /* DCMTK cannot be asked whether the PDU holds more PDVs, only for the next one. Its bytes
-         * stay where they are until the next PDU is read. */
-        a->ahead = DUL_NextPDV(&a->asc->DULassociation, &a->next).good();
-        out->context = pdv.presentationContextID;
-        out->command = pdv.pdvType == DUL_COMMANDPDV;
-        out->last = pdv.lastPDV;
-        out->bytes = static_cast<const uint8_t *>(pdv.data);
-        out->n = pdv.fragmentLength;
+        int rc = a->pdvs_left == 0 ? read_pdu(a, e) : 0;
+        if (rc != 0)
+            return rc;
+        /* PS3.8 table 9-23: length of all that follows, context, control header, fragment. */
+        const uint8_t *p = a->pdvs;
+        size_t length = 0;
+        if (a->pdvs_left >= 6)
+            length = size_t(p[0]) << 24 | size_t(p[1]) << 16 | size_t(p[2]) << 8 | p[3];
+        if (length < 2 || length > a->pdvs_left - 4)
+            return ended(a, DUL_ILLEGALPDU, e);
+        out->context = p[4];
+        out->command = (p[5] & 1) != 0;
+        out->last = (p[5] & 2) != 0;
+        out->bytes = p + 6;
+        out->n = length - 2;
+        a->pdvs += 4 + length;
+        a->pdvs_left -= 4 + length;
         return 0;
     });
 }
