@@ -431,7 +431,7 @@ static const struct config_setting settings[] = {
     {"recognition.stir_max_ti_ms", "260", 1, TEN_SECONDS_MS, NULL, NULL},
     {"recognition.stir_min_tr_ms", "1500", 1, TEN_SECONDS_MS, NULL, NULL},
     {"recognition.t1_flair_min_ti_ms", "600", 1, TEN_SECONDS_MS, NULL, NULL},
-    {"recognition.t1_flair_max_ti_ms", "1200", 1, TEN_SECONDS_MS, NULL, NULL},
+    {"recognition.t1_flair_max_ti_ms", "1500", 1, TEN_SECONDS_MS, NULL, NULL},
     {"recognition.plane_min_cosine", "0.8", 0.5, 1, NULL, NULL},
     {"recognition.allow_3d", "no", 0, 0, NULL, NULL},
     {"recognition.allow_body_part_by_name", "no", 0, 0, NULL, NULL},

@@ -1,0 +1,91 @@
+/*
+ * main.c - `spinenode VERB …`: finds the verb and hands over
+ *
+ * The table below is all there is to a verb here: a name, a line for the help, a function.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "node/cmd.h"
+
+struct verb {
+    const char *name;
+    const char *line;
+    int (*run)(int argc, char **argv);
+};
+
+static const struct verb verbs[] = {
+    {"check-config", "check a configuration file and print what it comes to", cmd_check_config},
+    {"route", "say what the rules make of DICOM files, and why", cmd_route},
+    {"infer", "run a model on a DICOM series or a tensor", cmd_infer},
+    {"models", "say what model files are and what they cost", cmd_models},
+    {"version", "say what this program is and what was built into it", cmd_version},
+};
+
+static void print_help(FILE *to)
+{
+    fputs("usage: spinenode VERB [ARGUMENT]...\n"
+          "\n"
+          "A PACS processing node: spine MR and x-ray series in, synthetic series out.\n"
+          "\n"
+          "verbs:\n",
+          to);
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        fprintf(to, "  %-13s %s\n", verbs[i].name, verbs[i].line);
+    fputs("  help [VERB]   say how a verb is used (so does spinenode VERB --help)\n"
+          "\n"
+          "Exit status: 0 done, 1 failed, 2 wrong usage. The manual is spinenode(1).\n",
+          to);
+}
+
+static const struct verb *find(const char *name)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strcmp(verbs[i].name, name) == 0)
+            return &verbs[i];
+    }
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    fprintf(stderr, "spinenode: unknown verb '%s' (spinenode help lists them)\n", name);
+    return EXIT_USAGE;
+}
+
+static int help(int argc, char **argv)
+{
+    if (argc > 2) {
+        fputs("spinenode help: expected one verb at most\n", stderr);
+        return EXIT_USAGE;
+    }
+    if (argc < 2) {
+        print_help(stdout);
+        return cmd_finish_output("help");
+    }
+    const struct verb *v = find(argv[1]);
+    if (v == NULL)
+        return unknown(argv[1]);
+    char name[32], ask[] = "--help";
+    snprintf(name, sizeof name, "%s", v->name);
+    char *args[] = {name, ask, NULL};
+    return v->run(2, args);
+}
+
+int main(int argc, char **argv)
+{
+    /* A reader that went away is an error of write(2), not the end of the process. */
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
+        strcmp(argv[1], "-h") == 0)
+        return help(argc - 1, argv + 1);
+    if (strcmp(argv[1], "--version") == 0)
+        argv[1] += 2;
+    const struct verb *v = find(argv[1]);
+    return v == NULL ? unknown(argv[1]) : v->run(argc - 1, argv + 1);
+}
