@@ -88,6 +88,11 @@ $(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)
 	@mkdir -p $(@D)
 	$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
 
+# What tests/dicom shows files and series to.
+$(B)/tests/dicom_driver: $(B)/tests/dicom/driver.c.o $(LIBDICOM) $(LIBBASE)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
+
 .PRECIOUS: $(B)/%.c.o
 
 # The engines alone, with the program that runs any of them on any ONNX file: no DICOM, SQL or OpenSSL.
@@ -97,7 +102,7 @@ $(OPCHECK): $(B)/tests/engine/opcheck.c.o $(LIBMODEL) $(LIBFLOOR)
 engine: $(OPCHECK)
 	@echo "engine: $(OPCHECK)"
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(OPCHECK)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

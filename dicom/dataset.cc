@@ -4,6 +4,7 @@
 #include <climits>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -11,10 +12,10 @@
 
 #include "dicom/dataset_impl.h"
 
-#include "dcmtk/dcmdata/dcrledrg.h"
-#include "dcmtk/dcmjpeg/djdecode.h"
-#include "dcmtk/dcmjpls/djdecode.h"
-#include "dcmtk/oflog/oflog.h"
+#include <dcmtk/dcmdata/dcrledrg.h>
+#include <dcmtk/dcmjpeg/djdecode.h>
+#include <dcmtk/dcmjpls/djdecode.h>
+#include <dcmtk/oflog/oflog.h>
 
 #include "node/base/err.h"
 
@@ -199,15 +200,15 @@ bool item_all_text(const struct item *it, uint32_t tag, char *out, size_t size)
     });
 }
 
-/* A number in text: all of it, without blanks at both ends. */
+/* A number in text: all of it, without blanks at both ends. No locale is ever set. */
 static bool parse_number(const OFString &text, double *out)
 {
-    char digits[64];
-    if (!trim_into(text, digits, sizeof digits))
+    char digits[64], *end = NULL;
+    if (!trim_into(text, digits, sizeof digits) ||
+        digits[strspn(digits, "+-0123456789.eE")] != '\0')
         return false;
-    OFBool good = OFFalse;
-    double value = OFStandard::atof(digits, &good);
-    if (!good || !std::isfinite(value) || strspn(digits, "+-0123456789.eE") != strlen(digits))
+    double value = strtod(digits, &end);
+    if (end == digits || *end != '\0' || !std::isfinite(value))
         return false;
     *out = value;
     return true;

@@ -5,8 +5,8 @@
 #include <exception>
 #include <new>
 
-#include "dcmtk/config/osconfig.h"
-#include "dcmtk/dcmdata/dctk.h"
+#include <dcmtk/config/osconfig.h>
+#include <dcmtk/dcmdata/dctk.h>
 
 #include "node/base/err.h"
 

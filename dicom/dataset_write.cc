@@ -11,7 +11,7 @@
 
 #include "dicom/dataset_impl.h"
 
-#include "dcmtk/dcmdata/dcostrmb.h"
+#include <dcmtk/dcmdata/dcostrmb.h>
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
@@ -44,17 +44,26 @@ int item_set_text(struct item *it, uint32_t tag, const char *value, struct err *
     });
 }
 
-/* Shortest decimal of at most DS_MAX characters that reads back as value, or as near as fits. */
+/* Shortest decimal of at most DS_MAX characters that reads back as value, or as near as fits;
+ * without an exponent where it can be, as some readers stumble over it. */
 static void print_decimal(double value, char out[DS_MAX + 1])
 {
     char text[40], best[DS_MAX + 1] = "0";
+    int digits = 1;
     for (int precision = 1; precision <= 17; precision++) {
         int n = snprintf(text, sizeof text, "%.*g", precision, value);
         if (n > DS_MAX)
             break;
+        digits = precision;
         memcpy(best, text, (size_t)n + 1);
         if (strtod(best, NULL) == value)
             break;
+    }
+    if (strchr(best, 'e') && std::fabs(value) < 1e15) {
+        int decimals = digits - 1 - (int)std::floor(std::log10(std::fabs(value)));
+        int n = snprintf(text, sizeof text, "%.*f", decimals > 0 ? decimals : 0, value);
+        if (n > 0 && n <= DS_MAX)
+            memcpy(best, text, (size_t)n + 1);
     }
     snprintf(out, DS_MAX + 1, "%s", strcmp(best, "-0") == 0 ? "0" : best);
 }

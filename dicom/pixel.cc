@@ -9,7 +9,7 @@
 
 #include "dicom/dataset_impl.h"
 
-#include "dcmtk/dcmdata/dccodec.h"
+#include <dcmtk/dcmdata/dccodec.h>
 
 #include "node/base/err.h"
 

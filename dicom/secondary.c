@@ -166,7 +166,7 @@ int secondary_write(const struct series *s, unsigned index, const struct seconda
                     struct err *e)
 {
     struct dataset *source = NULL, *result = NULL;
-    struct secondary_result uids;
+    struct secondary_result uids = {0};
     uint16_t *marked = NULL;
     int rc = check_spec(s, index, spec, e);
     if (rc != 0)

@@ -78,6 +78,8 @@ static const char *protocol_difference(const struct series_facts *a, const struc
         return "InversionTime";
     if (strcmp(a->synthetic_data, b->synthetic_data) != 0)
         return "SyntheticData";
+    if (a->has_synthesizer != b->has_synthesizer)
+        return "ContributingEquipmentSequence";
     if (strcmp(a->contrast_agent, b->contrast_agent) != 0)
         return "ContrastBolusAgent";
     if (!same_image_type(a->image_type, b->image_type))
