@@ -423,7 +423,7 @@ int cmd_jobs(int argc, char **argv)
         return status;
     if (path == NULL)
         return cmd_usage_error(argv[0], "-c FILE is missing");
-    if (cmd_number(argv[0], "--limit", limit_text, 1, 1000000, &limit) != 0)
+    if (cmd_number(argv[0], "--limit", limit_text, 1, 1000000, &limit) != CMD_GO)
         return EXIT_USAGE;
     const char *verb = operands > 0 ? argv[1] : "list";
     bool listing = strcmp(verb, "list") == 0, showing = strcmp(verb, "show") == 0;

@@ -8,7 +8,10 @@
 
 #include "node/config.h"
 
-static const char result_word[] = "secondary_capture";
+static const char *const results[] = {
+    [CONFIG_RESULT_SECONDARY_CAPTURE] = "secondary-capture",
+    [CONFIG_RESULT_MR_IMAGE] = "mr-image",
+};
 
 int parameters_encode(const struct config *config, const struct config_rule *rule,
                       const char *contrast, char out[STORE_LONG], struct err *e)
@@ -17,7 +20,8 @@ int parameters_encode(const struct config *config, const struct config_rule *rul
     if (strpbrk(rule->description, "\r\n") != NULL)
         return err_set(e, ERR_INVALID, "rule %s: its description has a line end", rule->name);
     int n = snprintf(out, STORE_LONG, "contrast=%s\nresult=%s\nqualification=%s\ndescription=%s\n",
-                     contrast, result_word, config->node.content_qualification, rule->description);
+                     rule->assume_contrast[0] ? rule->assume_contrast : contrast,
+                     results[rule->result], config->node.content_qualification, rule->description);
     if (n < 0 || n >= STORE_LONG)
         return err_set(e, ERR_LIMIT, "rule %s: its description is too long", rule->name);
     int rc = parameters_decode(out, &check, e);
@@ -49,7 +53,8 @@ int parameters_decode(const char *text, struct parameters *out, struct err *e)
         lines[i].value[n] = '\0';
         text += n + (text[n] == '\n');
     }
-    if (strcmp(out->result, result_word) != 0)
+    out->mr_image = strcmp(out->result, results[CONFIG_RESULT_MR_IMAGE]) == 0;
+    if (!out->mr_image && strcmp(out->result, results[CONFIG_RESULT_SECONDARY_CAPTURE]) != 0)
         return err_set(e, ERR_UNSUPPORTED, "a job asks for result type '%s'", out->result);
     return 0;
 }

@@ -196,7 +196,7 @@ static int synthesise_job(struct work *w, const struct store_job *job, const str
         .model_path = model,
         .model_digest = job->model_digest,
         .key = job->key,
-        .type = SECONDARY_CAPTURE,
+        .type = parameters.mr_image ? SECONDARY_MR : SECONDARY_CAPTURE,
         .description = parameters.description,
         .qualification = parameters.qualification,
         .salt = c->node.site_salt,
