@@ -42,7 +42,8 @@ struct cpu_tile_out {
     ptrdiff_t residual_row, residual_pixel;
 };
 
-enum cpu_binary { CPU_ADD, CPU_SUB, CPU_MUL, CPU_DIV, CPU_MAX, CPU_MIN };
+/* CPU_SLOPE: a < 0 ? b·a : a (PRelu). */
+enum cpu_binary { CPU_ADD, CPU_SUB, CPU_MUL, CPU_DIV, CPU_MAX, CPU_MIN, CPU_SLOPE, CPU_POW };
 enum cpu_unary { CPU_ABS, CPU_SQRT, CPU_NEG, CPU_EXP };
 
 struct cpu_kernels {
@@ -82,9 +83,9 @@ struct cpu_kernels {
     /* y = act of n floats from each of the `count` places, one after the other; NULL: zeros (which
      * are padding: they do not pass through the activation). */
     void (*gather)(const float *const *from, int count, int n, const struct cpu_act *act, float *y);
-    /* y = act(x·scale + shift (+ residual after the activation, if not NULL)), n channels. */
-    void (*affine)(const float *x, const float *scale, const float *shift, const float *residual,
-                   int n, const struct cpu_act *act, float *y);
+    /* y = act((x − mean)·scale + shift) (+ residual, if not NULL), n channels; mean may be NULL. */
+    void (*affine)(const float *x, const float *mean, const float *scale, const float *shift,
+                   const float *residual, int n, const struct cpu_act *act, float *y);
     /* sum[c] += x[c]; sum[c] += (x[c] − mean[c])², n channels. */
     void (*add_to)(const float *x, int n, float *sum);
     void (*add_square_to)(const float *x, const float *mean, int n, float *sum);

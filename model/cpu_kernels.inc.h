@@ -311,19 +311,25 @@ static void gather(const float *const *from, int count, int n, const struct cpu_
 #undef BODY
 }
 
-INLINE void affine_of(const float *x, const float *scale, const float *shift, const float *residual,
-                      int n, enum cpu_act_kind kind, const struct cpu_act *act, float *y)
+INLINE void affine_of(const float *x, const float *mean, const float *scale, const float *shift,
+                      const float *residual, int n, enum cpu_act_kind kind,
+                      const struct cpu_act *act, float *y)
 {
     vf a = all(act->a), b = all(act->b);
 #define FULL(i)                                                                                    \
     do {                                                                                           \
-        vf t = activate(kind, load(x + i) * load(scale + i) + load(shift + i), a, b);              \
+        vf t = load(x + i);                                                                        \
+        if (mean)                                                                                  \
+            t -= load(mean + i);                                                                   \
+        t = activate(kind, t * load(scale + i) + load(shift + i), a, b);                           \
         store(y + i, residual ? t + load(residual + i) : t);                                       \
     } while (0)
 #define PART(i, r)                                                                                 \
     do {                                                                                           \
-        vf t = load_part(x + i, r) * load_part(scale + i, r) + load_part(shift + i, r);            \
-        t = activate(kind, t, a, b);                                                               \
+        vf t = load_part(x + i, r);                                                                \
+        if (mean)                                                                                  \
+            t -= load_part(mean + i, r);                                                           \
+        t = activate(kind, t * load_part(scale + i, r) + load_part(shift + i, r), a, b);           \
         store_part(y + i, residual ? t + load_part(residual + i, r) : t, r);                       \
     } while (0)
     FOR_VECTORS(n, FULL, PART);
@@ -331,10 +337,10 @@ INLINE void affine_of(const float *x, const float *scale, const float *shift, co
 #undef PART
 }
 
-static void affine(const float *x, const float *scale, const float *shift, const float *residual,
-                   int n, const struct cpu_act *act, float *y)
+static void affine(const float *x, const float *mean, const float *scale, const float *shift,
+                   const float *residual, int n, const struct cpu_act *act, float *y)
 {
-#define BODY(kind) affine_of(x, scale, shift, residual, n, kind, act, y)
+#define BODY(kind) affine_of(x, mean, scale, shift, residual, n, kind, act, y)
     FOR_EACH_ACT(act->kind, BODY)
 #undef BODY
 }
@@ -384,6 +390,10 @@ INLINE vf combine(enum cpu_binary op, vf a, vf b)
         return maximum(a, b);
     case CPU_MIN:
         return minimum(a, b);
+    case CPU_SLOPE:
+        return below_zero(a, b * a);
+    case CPU_POW:
+        break;
     }
     return a;
 }
@@ -423,6 +433,13 @@ static void binary(enum cpu_binary op, const float *a, int a_step, const float *
         break;
     case CPU_MIN:
         binary_of(CPU_MIN, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_SLOPE:
+        binary_of(CPU_SLOPE, a, a_step, b, b_step, n, y);
+        break;
+    case CPU_POW:
+        for (size_t i = 0; i < n; i++)
+            y[i] = powf(a[i * (size_t)a_step], b[i * (size_t)b_step]);
         break;
     }
     if (act && act->kind != CPU_NONE)
