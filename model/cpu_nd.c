@@ -62,8 +62,7 @@ static void arrange(struct nest *t, const struct cpu_nd *const *tensor, int oper
     for (int i = t->rank - 1; i > 0; i--) {
         bool together = true;
         for (int o = 0; o < operands; o++)
-            together =
-                together && t->step[o][i - 1] == t->step[o][i] * (ptrdiff_t)t->dim[i];
+            together = together && t->step[o][i - 1] == t->step[o][i] * (ptrdiff_t)t->dim[i];
         if (!together)
             continue;
         t->dim[i - 1] *= t->dim[i];
@@ -135,8 +134,7 @@ static void run_nest(const struct cpu_run *r, struct nest *t)
     /* a long tensor of many rows: keep the number of tasks an int */
     while (t->pieces == 1 && t->outer / t->share > 1 << 24)
         t->share *= 2;
-    int64_t tasks =
-        t->pieces > 1 ? t->outer * t->pieces : (t->outer + t->share - 1) / t->share;
+    int64_t tasks = t->pieces > 1 ? t->outer * t->pieces : (t->outer + t->share - 1) / t->share;
     pool_run(r->pool, (int)tasks, nest_task, t);
 }
 
@@ -302,8 +300,13 @@ static void taps_task(void *arg, int task, int thread)
 void cpu_nd_taps(const struct cpu_run *r, const struct cpu_nd *in, const struct cpu_nd *out,
                  int axis, int taps, const int *index, const float *weight)
 {
-    struct taps t = {.nest = {.k = r->k}, .in = in,       .out = out,       .axis = axis,
-                     .taps = taps,        .index = index, .weight = weight};
+    struct taps t = {.nest = {.k = r->k},
+                     .in = in,
+                     .out = out,
+                     .axis = axis,
+                     .taps = taps,
+                     .index = index,
+                     .weight = weight};
     pool_run(r->pool, (int)out->dim[axis], taps_task, &t);
 }
 

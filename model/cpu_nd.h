@@ -47,7 +47,8 @@ void cpu_nd_unary(const struct cpu_run *r, enum cpu_unary op, const struct cpu_n
 void cpu_nd_binary(const struct cpu_run *r, enum cpu_binary op, const struct cpu_nd *a,
                    const struct cpu_nd *b, const struct cpu_nd *out, const struct cpu_act *act);
 
-/* out[.., i, ..] = in[.., index[i], ..] on `axis`, out.dim[axis] indices; a negative one: `value`. */
+/* out[.., i, ..] = in[.., index[i], ..] on `axis`, out.dim[axis] indices; a negative one: `value`.
+ */
 void cpu_nd_index(const struct cpu_run *r, const struct cpu_nd *in, const struct cpu_nd *out,
                   int axis, const int *index, float value);
 /* out[.., i, ..] = sum over t < taps of weight[i·taps + t] · in[.., index[i·taps + t], ..]. */

@@ -114,5 +114,6 @@ int engine_run(const struct plan *p, struct workspace *w, const float *const *in
 
 /* The built-in engines, for tests. */
 extern const struct engine engine_ref;
+extern const struct engine engine_cpu;
 
 #endif

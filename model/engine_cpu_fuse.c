@@ -13,9 +13,9 @@
 #include "node/base/err.h"
 
 struct use {
-    int count;      /* reads by nodes, and 1 for each graph output */
-    bool convs;     /* only convolutions and transposed ones read it, as their data */
-    bool forward;   /* only convolutions */
+    int count;    /* reads by nodes, and 1 for each graph output */
+    bool convs;   /* only convolutions and transposed ones read it, as their data */
+    bool forward; /* only convolutions */
 };
 
 struct cpu_act cpu_act_of(const struct act *a)

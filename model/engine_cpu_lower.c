@@ -42,8 +42,8 @@ int lower_root(struct lower *l, enum root_kind kind, int index, size_t floats)
     int rc = grow((void **)&p->root, &p->cap_roots, p->roots, sizeof *p->root, l->e);
     if (rc < 0)
         return rc;
-    p->root[p->roots] = (struct root){.kind = kind, .index = index, .floats = floats,
-                                      .first = INT_MAX, .last = -1};
+    p->root[p->roots] =
+        (struct root){.kind = kind, .index = index, .floats = floats, .first = INT_MAX, .last = -1};
     return p->roots++;
 }
 
@@ -166,6 +166,8 @@ int lower_read(struct lower *l, int value, struct place *t)
 int lower_read_nhwc(struct lower *l, int value, const struct node *n, struct place *t)
 {
     int rc = lower_read(l, value, t);
+    if (rc >= 0 && t->dim[1] == 1) /* one channel: NCHW is NHWC */
+        t->stride[1] = 1;
     if (rc < 0 || t->stride[1] == 1)
         return rc;
     if (l->nhwc[value].root >= 0) {
@@ -177,7 +179,6 @@ int lower_read_nhwc(struct lower *l, int value, const struct node *n, struct pla
         return rc;
     if ((rc = lower_copy(l, n, t, &copy, NULL)) < 0)
         return rc;
-    /* one channel: NHWC and NCHW are the same, but for the strides' names */
     l->nhwc[value] = *t = copy;
     return 0;
 }
@@ -282,7 +283,7 @@ static int lower_conv(struct lower *l, int node)
                               .in_act = source->act,
                               .out_act = cpu_act_of(&n->act),
                               .low_memory = l->low_memory};
-    const int64_t sizes[] = {in.dim[0],  in.dim[2],  in.dim[3], in.dim[1],
+    const int64_t sizes[] = {in.dim[0],  in.dim[2],  in.dim[3],  in.dim[1],
                              out.dim[2], out.dim[3], out.dim[1], n->conv.group};
     int *const to[] = {&d.n, &d.h, &d.w, &d.c, &d.oh, &d.ow, &d.oc, &d.group};
     for (int i = 0; i < 8; i++)
@@ -295,7 +296,8 @@ static int lower_conv(struct lower *l, int node)
             (rc = int_of(n->conv.pad_begin[i] + source->pad[i], l, n, &d.pad[i])) < 0)
             return rc;
     struct cpu_conv *conv;
-    if ((rc = cpu_conv_new(&conv, &d, l->p->k, l->p->by_image ? 1 : l->p->threads, NULL, l->e)) < 0) {
+    if ((rc = cpu_conv_new(&conv, &d, l->p->k, l->p->by_image ? 1 : l->p->threads, NULL, l->e)) <
+        0) {
         err_context(l->e, "node %s (%s)", n->name, op_name(n->op));
         return rc;
     }

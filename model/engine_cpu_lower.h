@@ -16,7 +16,8 @@ struct lower {
     struct err *e;
 };
 
-/* All return 0 or more, or a negative ERR_* with l->e set. A step pointer is good until the next. */
+/* All return 0 or more, or a negative ERR_* with l->e set. A step pointer is good until the next.
+ */
 int lower_root(struct lower *l, enum root_kind kind, int index, size_t floats);
 struct step *lower_step(struct lower *l, enum step_kind kind, const struct node *n);
 size_t lower_count(const struct place *t);

@@ -17,10 +17,10 @@ struct err;
 enum root_kind { ROOT_ARENA, ROOT_INPUT, ROOT_OUTPUT, ROOT_CONSTANT };
 struct root {
     enum root_kind kind;
-    int index;          /* of the graph's input or output */
+    int index; /* of the graph's input or output */
     size_t floats;
-    size_t at;          /* arena: where it begins, in floats */
-    int first, last;    /* steps that use it */
+    size_t at;       /* arena: where it begins, in floats */
+    int first, last; /* steps that use it */
 };
 
 /* A tensor before it is known where its root lies. */
@@ -33,8 +33,8 @@ struct place {
 };
 
 enum step_kind {
-    STEP_CONV,   /* in[0], in[1] residual or none */
-    STEP_COPY,   /* and activation */
+    STEP_CONV, /* in[0], in[1] residual or none */
+    STEP_COPY, /* and activation */
     STEP_FILL,
     STEP_UNARY,
     STEP_BINARY,
@@ -54,13 +54,13 @@ struct step {
     struct cpu_act act;
     int what; /* enum cpu_unary, cpu_binary, cpu_reduce */
     struct cpu_conv *conv;
-    size_t packed;        /* first float of its packed weights */
-    int weights, bias;    /* values of the graph, while compiling; −1: none */
+    size_t packed;     /* first float of its packed weights */
+    int weights, bias; /* values of the graph, while compiling; −1: none */
     int axis, taps;
-    int *index;           /* owned */
-    float *weight;        /* owned */
+    int *index;    /* owned */
+    float *weight; /* owned */
     float value;
-    size_t scale, shift;  /* places in the constants */
+    size_t scale, shift; /* places in the constants */
     double epsilon;
     struct pool_attr pool;
 };
@@ -69,8 +69,8 @@ struct cpu_plan {
     const struct cpu_kernels *k;
     int threads;
     bool pin;
-    bool by_image;  /* each image of the batch by one thread, with an arena of its own */
-    int images;     /* of the batch, if by_image */
+    bool by_image; /* each image of the batch by one thread, with an arena of its own */
+    int images;    /* of the batch, if by_image */
     int64_t macs;
     struct step *step;
     int steps, cap_steps;
@@ -84,7 +84,7 @@ struct cpu_plan {
     size_t compile_bytes;
     int n_inputs, n_outputs;
     size_t *input_floats, *output_floats; /* of one image, if by_image */
-    char *names; /* owns the steps' names */
+    char *names;                          /* owns the steps' names */
 };
 
 /* Lowers a graph to steps; weights are not packed yet. */
@@ -112,9 +112,9 @@ struct conv_source {
 };
 struct fusion {
     struct conv_source *source; /* [nodes] of convolutions */
-    int *add;                   /* [nodes] convolution or norm → Add node that it ends in, or −1 */
-    int *host;                  /* [nodes] Add → the node that it is fused into, or −1 */
-    bool *live;                 /* [nodes] is a step */
+    int *add;   /* [nodes] convolution or norm → Add node that it ends in, or −1 */
+    int *host;  /* [nodes] Add → the node that it is fused into, or −1 */
+    bool *live; /* [nodes] is a step */
 };
 int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e);
 void cpu_fusion_free(struct fusion *f);

@@ -76,7 +76,7 @@ struct norm {
     struct cpu_view in, out, residual;
     bool has_residual;
     int bands;
-    float *partial; /* [image][band][channel] */
+    float *partial;      /* [image][band][channel] */
     float *mean, *scale; /* [image][channel] */
     const float *gain, *shift;
     bool squares;
@@ -162,8 +162,9 @@ static void run_norm(const struct step *s, const struct cpu_plan *p, const struc
                 size_t image = i / (size_t)t.in.c, c = i % (size_t)t.in.c;
                 double sum = 0;
                 for (int b = 0; b < t.bands; b++)
-                    sum += (double)t.partial[(image * (size_t)t.bands + (size_t)b) *
-                                                 (size_t)t.in.c + c];
+                    sum +=
+                        (double)
+                            t.partial[(image * (size_t)t.bands + (size_t)b) * (size_t)t.in.c + c];
                 sum /= (double)t.in.h * (double)t.in.w;
                 if (pass == 0)
                     t.mean[i] = (float)sum;

@@ -1,0 +1,411 @@
+/*
+ * engine_cpu.c - the CPU engine behind engine.h: compile, workspaces, run
+ *
+ * A plan holds steps, packed weights and the place of every tensor in an arena; it is never written
+ * after compiling. A workspace holds the arena, scratch memory and the threads. In throughput mode
+ * the batch is cut into images where that leaves its meaning alone, and each thread carries one
+ * image through all steps in an arena of its own.
+ */
+#include "model/engine_cpu_plan.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "model/cpu_conv_plan.h"
+#include "model/pool.h"
+#include "node/base/err.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+/* Memory that the system gives as zeros when it is first written; large pages where it can. */
+static float *map_floats(size_t floats, size_t *bytes)
+{
+    *bytes = (floats * sizeof(float) + 4096 + 4095) / 4096 * 4096;
+    void *p = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (*bytes >= 2 * HUGE_PAGE)
+        madvise(p, *bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+static void plan_free(void *impl)
+{
+    struct cpu_plan *p = impl;
+    if (!p)
+        return;
+    for (int i = 0; i < p->steps; i++) {
+        cpu_conv_free(p->step[i].conv);
+        free(p->step[i].index);
+        free(p->step[i].weight);
+    }
+    free(p->step);
+    free(p->root);
+    free(p->constants);
+    free(p->input_floats);
+    free(p->output_floats);
+    free(p->names);
+    if (p->packed)
+        munmap(p->packed, p->packed_bytes);
+    free(p);
+}
+
+static int default_threads(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
+}
+
+/* Can each image of the batch be computed alone? Every value must have the batch as its first axis,
+ * and no node may mix or move along it. */
+static bool images_apart(const struct graph *g, int64_t *images)
+{
+    if (g->n_inputs < 1 || g->value[g->input[0]].shape.rank < 1)
+        return false;
+    *images = g->value[g->input[0]].shape.dim[0];
+    for (int i = 0; i < g->n_inputs; i++)
+        if (g->value[g->input[i]].shape.rank < 1 || g->value[g->input[i]].shape.dim[0] != *images)
+            return false;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct node *n = &g->node[i];
+        for (int j = 0; j < n->n_out; j++) {
+            const struct shape *s = &g->value[n->out[j]].shape;
+            if (s->rank < 1 || s->dim[0] != *images)
+                return false;
+        }
+        bool weights = n->op == OP_CONV || n->op == OP_CONV_TRANSPOSE || n->op == OP_AFFINE ||
+                       n->op == OP_INSTANCE_NORM;
+        const struct shape *out = &g->value[n->out[0]].shape;
+        for (int j = 0; j < n->n_in && !weights; j++) {
+            const struct value *v = n->in[j] < 0 ? NULL : &g->value[n->in[j]];
+            /* an operand of the batch's own size holds other numbers for each image */
+            if (v && (v->constant || v->shape.rank != out->rank) && v->shape.rank >= out->rank &&
+                v->shape.rank > 0 && v->shape.dim[0] != 1)
+                return false;
+            if (v && !v->constant && v->shape.rank != out->rank && n->op != OP_RESHAPE)
+                return false;
+        }
+        bool fine = true;
+        switch (n->op) {
+        case OP_CONCAT:
+        case OP_SPLIT:
+            fine = n->axis != 0;
+            break;
+        case OP_SLICE:
+            fine = n->slice.start[0] == 0 && n->slice.step[0] == 1;
+            break;
+        case OP_PAD:
+            fine = n->pad.begin[0] == 0 && n->pad.end[0] == 0;
+            break;
+        case OP_RESIZE:
+            fine = n->resize.scale[0] == 1.0;
+            break;
+        case OP_TRANSPOSE:
+            fine = n->transpose.perm[0] == 0;
+            break;
+        case OP_GATHER:
+            fine = n->gather.axis != 0;
+            break;
+        case OP_REDUCE_MEAN:
+        case OP_REDUCE_SUM:
+        case OP_REDUCE_SUM_SQUARE:
+        case OP_REDUCE_PROD:
+            fine = n->reduce.axis[0] != 0;
+            break;
+        default:
+            break;
+        }
+        if (!fine)
+            return false;
+    }
+    for (int i = 0; i < g->n_outputs; i++)
+        if (g->value[g->output[i]].constant)
+            return false;
+    return *images > 1 && *images <= 1 << 20;
+}
+
+static int make_plan(const struct graph *g, const struct engine_options *o, struct cpu_plan **out,
+                     struct err *e)
+{
+    static const struct engine_options defaults;
+    o = o ? o : &defaults;
+    if (o->precision != ENGINE_F32)
+        return err_set(e, ERR_UNSUPPORTED, "the cpu engine computes in float32 only");
+    struct cpu_plan *p = calloc(1, sizeof *p);
+    if (!p)
+        return err_set(e, ERR_NOMEM, "no memory for a plan");
+    int rc = cpu_kernels_pick(o->isa, &p->k, e);
+    if (rc < 0)
+        goto out;
+    p->threads = o->threads > 0 ? o->threads : default_threads();
+    if (p->threads > POOL_THREADS_MAX) {
+        rc = err_set(e, ERR_LIMIT, "%d threads: give 1 to %d", p->threads, POOL_THREADS_MAX);
+        goto out;
+    }
+    p->pin = o->pin_threads;
+    int64_t images = 1;
+    p->by_image = o->mode == ENGINE_THROUGHPUT && images_apart(g, &images);
+    p->images = p->by_image ? (int)images : 1;
+    if ((rc = cpu_plan_lower(g, p, o->low_memory, e)) < 0)
+        goto out;
+    rc = cpu_plan_memory(p, e);
+out:
+    if (rc < 0) {
+        plan_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+/* Arenas and scratch: one for each thread if images are computed apart. */
+static int lanes_of(const struct cpu_plan *p)
+{
+    return !p->by_image ? 1 : p->threads < p->images ? p->threads : p->images;
+}
+
+static size_t lane_floats(const struct cpu_plan *p)
+{
+    size_t threads = p->by_image ? 1 : (size_t)p->threads;
+    /* apart from one another by an odd number of cache lines */
+    return p->arena_floats + p->shared_floats + p->thread_floats * threads + 16;
+}
+
+static int estimate(const struct graph *g, const struct engine_options *o, struct engine_cost *cost,
+                    struct err *e)
+{
+    struct cpu_plan *p;
+    int rc = make_plan(g, o, &p, e);
+    if (rc < 0)
+        return rc;
+    cost->macs = p->macs;
+    cost->plan_bytes = (int64_t)((p->packed_floats + p->constant_floats) * sizeof(float));
+    cost->workspace_bytes = (int64_t)(lane_floats(p) * (size_t)lanes_of(p) * sizeof(float));
+    cost->compile_bytes = (int64_t)p->compile_bytes;
+    plan_free(p);
+    return 0;
+}
+
+static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e)
+{
+    struct pool *pool = NULL;
+    float *bias = NULL, *weights = NULL;
+    size_t bytes = 0, most = 0;
+    for (int i = 0; i < p->steps; i++)
+        if (p->step[i].bias >= 0) {
+            size_t n = (size_t)shape_count(&g->value[p->step[i].bias].shape);
+            most = n > most ? n : most;
+        }
+    int rc = pool_new(&pool, p->threads, p->pin, e);
+    if (rc < 0)
+        return rc;
+    weights = map_floats(p->compile_bytes / sizeof(float), &bytes);
+    bias = malloc((most + 1) * sizeof *bias);
+    p->packed = map_floats(p->packed_floats, &p->packed_bytes);
+    if (!weights || !bias || !p->packed) {
+        rc = err_set(e, ERR_NOMEM, "no memory for %zu MiB of packed weights",
+                     (p->packed_floats * sizeof(float)) >> 20);
+        goto out;
+    }
+    for (int i = 0; i < p->steps; i++) {
+        struct step *s = &p->step[i];
+        if (s->kind != STEP_CONV)
+            continue;
+        const struct value *w = &g->value[s->weights];
+        if ((rc = constant_load_f32(w, 0, shape_count(&w->shape), weights, e)) < 0)
+            goto out;
+        constant_forget(w);
+        if (s->bias >= 0) {
+            const struct value *b = &g->value[s->bias];
+            if ((rc = constant_load_f32(b, 0, shape_count(&b->shape), bias, e)) < 0)
+                goto out;
+        }
+        cpu_conv_pack(s->conv, weights, s->bias >= 0 ? bias : NULL, p->packed + s->packed, pool);
+    }
+out:
+    if (weights)
+        munmap(weights, bytes);
+    free(bias);
+    pool_free(pool);
+    return rc;
+}
+
+static int compile(const struct graph *g, const struct engine_options *o, void **impl,
+                   struct err *e)
+{
+    struct cpu_plan *p;
+    int rc = make_plan(g, o, &p, e);
+    if (rc < 0)
+        return rc;
+    if ((rc = pack_weights(g, p, e)) < 0) {
+        plan_free(p);
+        return rc;
+    }
+    *impl = p;
+    return 0;
+}
+
+static void describe(const void *impl, char *out, size_t size)
+{
+    const struct cpu_plan *p = impl;
+    snprintf(out, size, "cpu %s, %d thread%s%s", p->k->name, p->threads, p->threads == 1 ? "" : "s",
+             p->by_image ? ", an image each" : "");
+}
+
+struct cpu_workspace {
+    const struct cpu_plan *p;
+    struct pool *pool;
+    float *memory;
+    size_t bytes;
+    float **base; /* [lanes][roots] */
+    /* of the run in progress */
+    const float *const *in;
+    float *const *out;
+    bool check;
+    atomic_int bad; /* first step whose result was not finite, or the number of steps */
+};
+
+static void workspace_free(void *work)
+{
+    struct cpu_workspace *w = work;
+    if (!w)
+        return;
+    pool_free(w->pool);
+    if (w->memory)
+        munmap(w->memory, w->bytes);
+    free(w->base);
+    free(w);
+}
+
+static int workspace_new(const void *impl, void **out, struct err *e)
+{
+    const struct cpu_plan *p = impl;
+    int lanes = lanes_of(p);
+    struct cpu_workspace *w = calloc(1, sizeof *w);
+    if (!w)
+        return err_set(e, ERR_NOMEM, "no memory for a workspace");
+    w->p = p;
+    int rc = pool_new(&w->pool, p->threads, p->pin, e);
+    if (rc < 0)
+        goto out;
+    w->memory = map_floats(lane_floats(p) * (size_t)lanes, &w->bytes);
+    w->base = calloc((size_t)lanes * ((size_t)p->roots + 1), sizeof *w->base);
+    if (!w->memory || !w->base) {
+        rc = err_set(e, ERR_NOMEM, "no memory for a workspace of %zu MiB",
+                     (lane_floats(p) * (size_t)lanes * sizeof(float)) >> 20);
+        goto out;
+    }
+    for (int i = 0; i < lanes; i++)
+        for (int r = 0; r < p->roots; r++)
+            w->base[(size_t)i * (size_t)p->roots + (size_t)r] =
+                p->root[r].kind == ROOT_CONSTANT
+                    ? p->constants
+                    : w->memory + (size_t)i * lane_floats(p) + p->root[r].at;
+out:
+    if (rc < 0) {
+        workspace_free(w);
+        return rc;
+    }
+    *out = w;
+    return 0;
+}
+
+/* Is all that a step wrote finite? */
+static bool step_finite(const struct cpu_plan *p, const struct step *s, float *const *base)
+{
+    struct cpu_nd t = cpu_place_nd(&s->out, base);
+    int64_t rows = 1, n = t.rank > 0 ? t.dim[t.rank - 1] : 1;
+    for (int i = 0; i + 1 < t.rank; i++)
+        rows *= t.dim[i];
+    for (int64_t row = 0; row < rows; row++) {
+        const float *x = t.data;
+        int64_t rest = row;
+        for (int i = t.rank - 2; i >= 0; i--) {
+            x += rest % t.dim[i] * t.stride[i];
+            rest /= t.dim[i];
+        }
+        for (int64_t i = 0; i < n; i++)
+            if (!p->k->finite(x + i * (t.rank > 0 ? t.stride[t.rank - 1] : 0), 1))
+                return false;
+    }
+    return true;
+}
+
+static void run_image(void *arg, int image, int thread)
+{
+    struct cpu_workspace *w = arg;
+    const struct cpu_plan *p = w->p;
+    int lane = p->by_image ? thread : 0;
+    float **base = w->base + (size_t)lane * (size_t)p->roots;
+    for (int i = 0; i < p->roots; i++) {
+        const struct root *r = &p->root[i];
+        if (r->kind == ROOT_INPUT) /* inputs are never written */
+            base[i] =
+                (float *)(uintptr_t)w->in[r->index] + (size_t)image * p->input_floats[r->index];
+        else if (r->kind == ROOT_OUTPUT)
+            base[i] = w->out[r->index] + (size_t)image * p->output_floats[r->index];
+    }
+    float *shared = w->memory + (size_t)lane * lane_floats(p) + p->arena_floats;
+    float *scratch = shared + p->shared_floats;
+    for (int i = 0; i < p->steps; i++) {
+        cpu_step_run(p, &p->step[i], base, p->by_image ? NULL : w->pool, scratch, shared);
+        if (w->check && !step_finite(p, &p->step[i], base)) {
+            int seen = atomic_load(&w->bad);
+            while (i < seen && !atomic_compare_exchange_weak(&w->bad, &seen, i))
+                ;
+            return;
+        }
+    }
+}
+
+static void run_all(struct cpu_workspace *w, const float *const *in, float *const *out, bool check)
+{
+    w->in = in;
+    w->out = out;
+    w->check = check;
+    atomic_store(&w->bad, w->p->steps);
+    if (w->p->by_image)
+        pool_run(w->pool, w->p->images, run_image, w);
+    else
+        run_image(w, 0, 0);
+}
+
+static int run(const void *impl, void *work, const float *const *in, float *const *out,
+               struct err *e)
+{
+    (void)impl;
+    (void)e;
+    run_all(work, in, out, false);
+    return 0;
+}
+
+static int diagnose(const void *impl, void *work, const float *const *in, float *const *out,
+                    struct err *e)
+{
+    const struct cpu_plan *p = impl;
+    struct cpu_workspace *w = work;
+    run_all(w, in, out, true);
+    int bad = atomic_load(&w->bad);
+    if (bad >= p->steps)
+        return err_set(e, ERR_NUMERIC, "the network's result is not finite");
+    const struct step *s = &p->step[bad];
+    return err_set(e, ERR_NUMERIC, "node %s (%s) is the first whose result is NaN or infinite",
+                   s->name, op_name(s->op));
+}
+
+const struct engine engine_cpu = {
+    .name = "cpu",
+    .estimate = estimate,
+    .compile = compile,
+    .describe = describe,
+    .plan_free = plan_free,
+    .workspace_new = workspace_new,
+    .workspace_free = workspace_free,
+    .run = run,
+    .diagnose = diagnose,
+};
