@@ -102,6 +102,18 @@ $(OPCHECK): $(B)/tests/engine/opcheck.c.o $(LIBMODEL) $(LIBFLOOR)
 engine: $(OPCHECK)
 	@echo "engine: $(OPCHECK)"
 
+# Fuzzing, by clang: FUZZ_S seconds of each tests/fuzz/fuzz_*.c. What is found stays in build/fuzz.
+FUZZ_S ?= 600
+FUZZ_ENGINE_SRC := $(filter-out model/cpu_% model/engine_cpu% model/pool.c model/prepare.c,$(MODEL_SRC)) $(filter-out node/base/digest.c,$(BASE_SRC))
+build/fuzz/fuzz_onnx: tests/fuzz/fuzz_onnx.c $(FUZZ_ENGINE_SRC) $(wildcard model/*.h)
+	@mkdir -p $(@D)
+	clang -std=gnu17 -O1 -g -I. -D_GNU_SOURCE -DENGINE_NO_CPU -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		$(filter %.c,$^) $(ENGINE_LIBS) -o $@
+fuzz: build/fuzz/fuzz_onnx
+	.venv/bin/python tests/fuzz/seeds_onnx.py build/fuzz/seeds-onnx
+	@mkdir -p build/fuzz/corpus-onnx
+	cd build/fuzz && ./fuzz_onnx corpus-onnx seeds-onnx -max_len=8192 -timeout=10 -rss_limit_mb=2048 -max_total_time=$(FUZZ_S)
+
 unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
@@ -133,6 +145,7 @@ help:
 	@echo "make test       set up, build, lint, every test; PYTEST='tests/system -k demo' for some of them"
 	@echo "make unit       the C unit tests alone"
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
+	@echo "make fuzz       FUZZ_S=600 seconds of hostile model files (needs clang and .venv)"
 	@echo "make lint       the house rules; make format: clang-format"
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"

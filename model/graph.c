@@ -60,7 +60,8 @@ char *graph_strdup(struct graph *g, const char *text, size_t n)
 {
     char *copy = graph_alloc(g, n + 1);
     if (copy != NULL) {
-        memcpy(copy, text, n);
+        if (n > 0) /* text may then be NULL */
+            memcpy(copy, text, n);
         copy[n] = '\0';
     }
     return copy;

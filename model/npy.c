@@ -157,6 +157,26 @@ void npy_fini(struct npy *a)
     a->data = NULL;
 }
 
+/* Under another name first. Not made durable: a tensor can be computed again. */
+static int replace_file(const char *path, const void *bytes, size_t n, struct err *e)
+{
+    char temporary[PATH_BYTES];
+    int length = snprintf(temporary, sizeof temporary, "%s.tmp%d", path, (int)getpid());
+    if (length < 0 || (size_t)length >= sizeof temporary)
+        return err_set(e, ERR_LIMIT, "path too long: %s", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return err_errno(e, errno, "cannot create %s", temporary);
+    int rc = file_write_all(fd, bytes, n, e);
+    if (close(fd) != 0 && rc == 0)
+        rc = err_errno(e, errno, "cannot write %s", temporary);
+    if (rc == 0 && rename(temporary, path) != 0)
+        rc = err_errno(e, errno, "cannot rename %s to %s", temporary, path);
+    if (rc != 0)
+        unlink(temporary);
+    return rc;
+}
+
 int npy_write(const char *path, const struct shape *shape, const float *data, struct err *e)
 {
     char header[512];
@@ -183,7 +203,7 @@ int npy_write(const char *path, const struct shape *shape, const float *data, st
     memcpy(file + 10, header, (size_t)n);
     file[total - 1] = '\n';
     memcpy(file + total, data, (size_t)count * sizeof(float));
-    int rc = file_write_durable(path, file, bytes, e);
+    int rc = replace_file(path, file, bytes, e);
     free(file);
     return rc;
 }

@@ -50,16 +50,11 @@ static uint32_t hash(const struct reader *r, struct span s)
     return h ^ h >> 15;
 }
 
-static bool same(const char *text, struct span s)
-{
-    return strlen(text) == (size_t)s.n && memcmp(text, s.p, (size_t)s.n) == 0;
-}
-
 static uint32_t name_slot(const struct reader *r, struct span s)
 {
     const struct name_table *t = r->names;
     uint32_t i = hash(r, s) & (t->size - 1);
-    while (t->slot[i] != 0 && !same(r->g->value[t->slot[i] - 1].name, s))
+    while (t->slot[i] != 0 && !span_is(s, r->g->value[t->slot[i] - 1].name))
         i = (i + 1) & (t->size - 1);
     return i;
 }
@@ -342,8 +337,7 @@ static int missing_input(struct reader *r, struct span graph, struct span name, 
             continue;
         inner = wire_of(f.bytes, r->start);
         while (wire_next(&inner, &x, e) > 0)
-            if (x.number == 2 && x.type == WIRE_BYTES && x.bytes.n == name.n &&
-                memcmp(x.bytes.p, name.p, (size_t)name.n) == 0)
+            if (x.number == 2 && x.type == WIRE_BYTES && span_equal(x.bytes, name))
                 return err_set(e, ERR_INVALID,
                                "%s: its input '%s' is made only later: the graph is cyclic or out "
                                "of order",
@@ -396,7 +390,7 @@ static int read_node(struct reader *r, struct span graph, struct span message, s
     onnx_printable(n.name.n > 0 ? n.name : n.first_output, shown, sizeof shown);
     onnx_printable(n.op_type, type, sizeof type);
     snprintf(nr.what, sizeof nr.what, "node '%s' (%s)", shown, type);
-    if (n.domain.n > 0 && !same("ai.onnx", n.domain)) {
+    if (n.domain.n > 0 && !span_is(n.domain, "ai.onnx")) {
         char domain[64];
         return err_set(e, ERR_UNSUPPORTED, "%s: its domain '%s' is not supported", nr.what,
                        onnx_printable(n.domain, domain, sizeof domain));
@@ -517,7 +511,7 @@ static int read_opset(struct reader *r, struct span message, struct err *e)
         if (rc < 0)
             return rc;
     }
-    if (rc < 0 || (domain.n > 0 && !same("ai.onnx", domain)))
+    if (rc < 0 || (domain.n > 0 && !span_is(domain, "ai.onnx")))
         return rc; /* other domains may be named; nodes of theirs are refused */
     if (r->g->opset != 0)
         return err_set(e, ERR_INVALID, "the model names two opsets of the default domain");

@@ -121,8 +121,7 @@ int onnx_read_attributes(struct node_reader *nr, struct span node_message)
         if ((rc = read_attribute(nr, f.bytes, a)) != 0)
             return rc;
         for (int i = 0; i < nr->n_attr; i++)
-            if (nr->attr[i].name.n == a->name.n &&
-                memcmp(nr->attr[i].name.p, a->name.p, (size_t)a->name.n) == 0) {
+            if (span_equal(nr->attr[i].name, a->name)) {
                 char shown[64];
                 return attr_refuse(nr, ERR_INVALID, "attribute '%s' is there twice",
                                    onnx_printable(a->name, shown, sizeof shown));
@@ -136,7 +135,7 @@ struct attr *attr_find(struct node_reader *nr, const char *name, enum attr_type 
 {
     for (int i = 0; i < nr->n_attr; i++) {
         struct attr *a = &nr->attr[i];
-        if ((size_t)a->name.n != strlen(name) || memcmp(a->name.p, name, (size_t)a->name.n) != 0)
+        if (!span_is(a->name, name))
             continue;
         a->used = true;
         if (a->type != type) {
@@ -181,7 +180,7 @@ int attr_word(struct node_reader *nr, const char *name, const char *const *words
     if (a == NULL)
         return 0;
     for (int i = 0; words[i] != NULL; i++)
-        if ((size_t)a->s.n == strlen(words[i]) && memcmp(a->s.p, words[i], (size_t)a->s.n) == 0)
+        if (span_is(a->s, words[i]))
             return i;
     char shown[64];
     attr_refuse(nr, ERR_UNSUPPORTED, "attribute '%s' is '%s', which is not supported", name,

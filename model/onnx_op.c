@@ -552,8 +552,7 @@ int onnx_op_find(struct span op_type, int opset)
 {
     int other = ONNX_OP_UNKNOWN;
     for (int i = 0; i < ROWS; i++) {
-        if ((size_t)op_type.n != strlen(rows[i].name) ||
-            memcmp(op_type.p, rows[i].name, (size_t)op_type.n) != 0)
+        if (!span_is(op_type, rows[i].name))
             continue;
         if (opset >= rows[i].since && opset <= rows[i].until)
             return i;

@@ -106,11 +106,6 @@ static int parse_number(struct span s, int64_t *out)
     return 0;
 }
 
-static bool is(struct span s, const char *text)
-{
-    return (size_t)s.n == strlen(text) && memcmp(s.p, text, (size_t)s.n) == 0;
-}
-
 /* One StringStringEntryProto of external_data. */
 static int read_external_entry(struct reader *r, struct span message, struct external *x,
                                const char *what, struct err *e)
@@ -128,17 +123,17 @@ static int read_external_entry(struct reader *r, struct span message, struct ext
     }
     if (rc < 0)
         return rc;
-    if (is(key, "location")) {
+    if (span_is(key, "location")) {
         if (text.n < 1 || text.n >= (int64_t)sizeof x->location ||
             memchr(text.p, 0, (size_t)text.n))
             return err_set(e, ERR_INVALID, "%s: external data's file name is empty or too long",
                            what);
         memcpy(x->location, text.p, (size_t)text.n);
         x->location[text.n] = '\0';
-    } else if (is(key, "offset")) {
+    } else if (span_is(key, "offset")) {
         if (parse_number(text, &x->offset) != 0)
             return err_set(e, ERR_INVALID, "%s: external data's offset is not a number", what);
-    } else if (is(key, "length")) {
+    } else if (span_is(key, "length")) {
         if (parse_number(text, &x->length) != 0)
             return err_set(e, ERR_INVALID, "%s: external data's length is not a number", what);
     }

@@ -5,6 +5,16 @@
 
 #include "node/base/err.h"
 
+bool span_equal(struct span a, struct span b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, (size_t)a.n) == 0);
+}
+
+bool span_is(struct span s, const char *text)
+{
+    return span_equal(s, (struct span){(const uint8_t *)text, (int64_t)strlen(text)});
+}
+
 struct wire wire_of(struct span s, const uint8_t *start)
 {
     return (struct wire){.p = s.p, .end = s.p + s.n, .start = start};

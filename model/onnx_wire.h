@@ -20,6 +20,10 @@ struct span {
     int64_t n;
 };
 
+/* Comparisons; an absent span equals "". */
+bool span_is(struct span s, const char *text);
+bool span_equal(struct span a, struct span b);
+
 struct wire {
     const uint8_t *p, *end;
     const uint8_t *start; /* of the file, for offsets in messages */

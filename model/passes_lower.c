@@ -33,6 +33,19 @@ static int no_broadcast(struct lower *l, const struct shape *a, const struct sha
                         shape_text(a, p, sizeof p), shape_text(b, q, sizeof q));
 }
 
+/* A constant of integers as floats: a new value or an error. */
+static int as_float(struct lower *l, int value)
+{
+    struct shape s = lower_value(l, value)->shape;
+    struct node *n = lower_emit(l, OP_CAST, 1, &value, 1, DTYPE_F32);
+    if (n == NULL)
+        return l->e->code;
+    n->to = DTYPE_F32;
+    *lower_out_shape(l, n, 0) = s;
+    int made = n->out[0], rc = lower_finish(l, n);
+    return rc ? rc : made;
+}
+
 /* Add, Mul ...; Sum, Max and Min of many inputs become a chain. */
 static int lower_binary(struct lower *l)
 {
@@ -45,6 +58,10 @@ static int lower_binary(struct lower *l)
         if (b < 0)
             return lower_refuse(l, ERR_INVALID, "input %d is missing", i + 1);
         enum dtype t = result_type(l, a, b);
+        /* Only Pow may have an exponent of another type. */
+        if (op == OP_POW && lower_is_constant(l, b) &&
+            lower_value(l, a)->dtype != lower_value(l, b)->dtype && (b = as_float(l, b)) < 0)
+            return b;
         if (op == OP_EQUAL || op == OP_GREATER || op == OP_LESS)
             t = DTYPE_BOOL;
         if (op == OP_POW)

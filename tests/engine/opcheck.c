@@ -4,6 +4,7 @@
  *     opcheck MODEL --engine NAME [--against NAME] [--in FILE.npy ...] [--shape AxBxC ...]
  *             [--out FILE.npy ...] [--threads N] [--isa ISA] [--throughput] [--low-memory]
  *             [--repeat N] [--explain]
+ *     opcheck --list                 the engines of this build
  *
  * Inputs come from NumPy files, or are made from shapes (uniform in [-1, 1), the same every time).
  * Prints one JSON object: engine, milliseconds, costs, and with --against the largest absolute
@@ -229,6 +230,13 @@ int main(int argc, char **argv)
     struct graph *g = NULL;
     struct npy in[GRAPH_INPUTS_MAX] = {0};
     struct result a = {0}, b = {0};
+    if (argc == 2 && strcmp(argv[1], "--list") == 0) {
+        static const char *const names[] = {"ref", "cpu", "cuda"};
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+            if (engine_find(names[i]) != NULL)
+                puts(names[i]);
+        return 0;
+    }
     if (parse_options(argc, argv, &o) != 0) {
         fprintf(stderr, "opcheck: wrong arguments; see the top of opcheck.c\n");
         return 2;

@@ -1,0 +1,16 @@
+"""`engine`: once for each engine of the build. `opcheck`: the program, or a failure that says how to get it."""
+
+import enginekit
+import pytest
+
+
+def pytest_generate_tests(metafunc):
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", enginekit.engines())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def opcheck():
+    if not enginekit.OPCHECK.exists():
+        pytest.fail(f"{enginekit.OPCHECK} is not built: make engine")
+    return enginekit.OPCHECK

@@ -1,0 +1,89 @@
+/*
+ * fuzz_onnx.c - bytes → reader → passes → reference engine (libFuzzer)
+ *
+ * What is read must lower or be refused, and what lowers and is small must run, without a crash, a
+ * leak or undefined behaviour. Limits are small so that memory and time stay bounded.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/err.h"
+
+#include "model/engine.h"
+#include "model/onnx.h"
+#include "model/package.h"
+#include "model/passes.h"
+
+#define ACTIVATIONS_MAX ((int64_t)1 << 20)
+#define MACS_MAX        ((int64_t)1 << 20)
+
+static const struct onnx_limits limits = {
+    .file_bytes = 1 << 20,
+    .nodes = 200,
+    .tensor_elements = 1 << 16,
+    .activation_bytes = ACTIVATIONS_MAX,
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void run(const struct graph *g, const struct shape *shape)
+{
+    struct engine_options options = {.max_activation_bytes = ACTIVATIONS_MAX, .threads = 1};
+    struct plan *plan;
+    struct workspace *work = NULL;
+    struct err e = {0};
+    float *in[GRAPH_INPUTS_MAX] = {0}, *out[GRAPH_INPUTS_MAX] = {0};
+    if (engine_compile(engine_find("ref"), g, shape, &options, &plan, &e) != 0) {
+        if (e.code == 0 || e.text[0] == '\0')
+            abort(); /* an error without a reason */
+        return;
+    }
+    if (engine_workspace_new(plan, &work, &e) == 0) {
+        for (int i = 0; i < engine_plan_inputs(plan); i++)
+            in[i] = calloc((size_t)shape_count(engine_plan_input_shape(plan, i)), sizeof(float));
+        for (int i = 0; i < engine_plan_outputs(plan); i++)
+            out[i] = calloc((size_t)shape_count(engine_plan_output_shape(plan, i)), sizeof(float));
+        engine_run(plan, work, (const float *const *)in, out, &e);
+    }
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
+        free(in[i]);
+        free(out[i]);
+    }
+    engine_workspace_free(work);
+    engine_plan_free(plan);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct graph *g, *lowered;
+    struct err e = {0};
+    struct shape shape[GRAPH_INPUTS_MAX];
+    int64_t elements = 0;
+    if (onnx_parse(data, (int64_t)size, &limits, &g, &e) != 0) {
+        if (e.code == 0 || e.text[0] == '\0')
+            abort();
+        return 0;
+    }
+    for (int i = 0; i < g->n_inputs; i++) {
+        shape[i] = g->value[g->input[i]].shape;
+        if (shape[i].rank < 0)
+            shape[i] = (struct shape){.rank = 4, .dim = {1, 1, 4, 4}};
+        for (int d = 0; d < shape[i].rank; d++)
+            if (shape[i].dim[d] < 0)
+                shape[i].dim[d] = 4;
+        int64_t n = shape_count(&shape[i]);
+        elements = n < 0 || n > 1 << 16 ? 1 << 20 : elements + n;
+    }
+    if (elements < 1 << 18 && graph_lower(g, shape, ACTIVATIONS_MAX, &lowered, NULL, &e) == 0) {
+        int64_t macs = graph_macs(lowered), outputs = 0;
+        for (int i = 0; i < lowered->n_nodes; i++)
+            if (lowered->node[i].op == OP_AVERAGE_POOL || lowered->node[i].op == OP_MAX_POOL)
+                outputs += lowered->node[i].pool.kernel[0] * lowered->node[i].pool.kernel[1];
+        graph_free(lowered);
+        if (macs >= 0 && macs < MACS_MAX && outputs < 1024)
+            run(g, shape);
+    }
+    graph_free(g);
+    return 0;
+}
