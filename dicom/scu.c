@@ -46,14 +46,6 @@ const struct scu_offer scu_offer_echo = {SOP_VERIFICATION, implicit_only, 1};
 const struct scu_offer scu_offer_find = {SOP_FIND_STUDY_ROOT, implicit_only, 1};
 const struct scu_offer scu_offer_commitment = {SOP_COMMITMENT_PUSH, implicit_only, 1};
 
-/* What a peer sends wrong may be right next time: a failure of the network, not of the job. */
-static int bad_peer(struct err *e)
-{
-    if (e != NULL)
-        e->code = ERR_NETWORK;
-    return ERR_NETWORK;
-}
-
 int scu_open(const struct scu_target *target, const struct scu_offer *offers, size_t count,
              struct scu **out, struct err *e)
 {
@@ -89,8 +81,6 @@ int scu_open(const struct scu_target *target, const struct scu_offer *offers, si
         .idle_ms = s->response_ms,
     };
     rc = association_open(&rq, &s->association, e);
-    if (rc == ERR_INVALID)
-        rc = bad_peer(e);
     if (rc != 0)
         goto fail;
     size_t contexts = association_context_count(s->association);
@@ -159,8 +149,12 @@ static const struct association_context *need_context(const struct scu *s, const
 static int broke(struct scu *s, int rc, struct err *e)
 {
     s->broken = true;
-    if (rc == ERR_INVALID || rc == ERR_LIMIT)
-        rc = bad_peer(e);
+    /* What the peer sends wrong may be right next time. */
+    if (rc == ERR_INVALID || rc == ERR_LIMIT) {
+        rc = ERR_NETWORK;
+        if (e != NULL)
+            e->code = rc;
+    }
     err_context(e, "%s", s->peer);
     return rc;
 }

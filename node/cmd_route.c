@@ -223,7 +223,7 @@ static int print_all(struct route *w)
     if (w->json)
         buf_printf(&w->out, "], \"ignored_files\": %zu}\n", w->ignored);
     else if (w->ignored > 0)
-        buf_printf(&w->out, "\n%zu other files are no DICOM images\n", w->ignored);
+        buf_printf(&w->out, "\nfiles that are no DICOM images: %zu\n", w->ignored);
     fwrite(buf_text(&w->out), 1, w->out.len, stdout);
     int written = cmd_finish_output(w->verb);
     return status != 0 ? status : written;

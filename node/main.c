@@ -20,7 +20,7 @@ static const struct verb verbs[] = {
     {"check-config", "check a configuration file and print what it comes to", cmd_check_config},
     {"route", "say what the rules make of DICOM files, and why", cmd_route},
     {"infer", "run a model on a DICOM series or a tensor", cmd_infer},
-    {"jobs", "show what is done, what waits and what went wrong; retry, cancel", cmd_jobs},
+    {"jobs", "show what the node does, repeat or cancel a job", cmd_jobs},
     {"models", "say what model files are and what they cost", cmd_models},
     {"version", "say what this program is and what was built into it", cmd_version},
 };
