@@ -21,8 +21,11 @@ CXXFLAGS += -std=gnu++17 -Wall -Wextra $(OPT) $(SAN) $(HARDEN)
 LDFLAGS  += $(SAN) -pie -Wl,-z,relro,-z,now
 
 # What the machine has.
-NVCC := $(if $(filter no,$(CUDA)),,$(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc)))
-CUDA_HOME := $(if $(NVCC),$(abspath $(dir $(NVCC))..))
+# CUDNN_HOME: where cuDNN's include/ and lib/ are, if not with CUDA or the compiler.
+FOUND_NVCC := $(if $(filter no,$(CUDA)),,$(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc)))
+CUDA_HOME  := $(if $(FOUND_NVCC),$(abspath $(dir $(FOUND_NVCC))..))
+CUDNN      := $(firstword $(wildcard $(addsuffix /cudnn.h,$(CUDNN_HOME)/include $(CUDA_HOME)/include /usr/local/include /usr/include /usr/include/x86_64-linux-gnu)))
+NVCC       := $(if $(CUDNN),$(FOUND_NVCC))
 
 # The rooms. cpu_<isa>.c are built for their instruction set only, see below.
 BASE_SRC  := $(wildcard node/base/*.c)
@@ -30,6 +33,15 @@ MODEL_SRC := $(wildcard model/*.c)
 DICOM_SRC := $(wildcard dicom/*.c)
 DICOM_CXX := $(wildcard dicom/*.cc)
 NODE_SRC  := $(filter-out node/main.c,$(wildcard node/*.c))
+# Of cuda/, all that needs no toolkit is built always: its index computations are tested everywhere.
+CUDA_ONLY := cuda/convolution.c cuda/device_cuda.c cuda/engine_cuda.c
+CUDA_SRC  := $(filter-out $(if $(NVCC),,$(CUDA_ONLY)),$(wildcard cuda/*.c))
+CUDA_CU   := $(if $(NVCC),$(wildcard cuda/*.cu))
+CUDA_LIBS := $(if $(NVCC),$(addprefix -L,$(wildcard $(CUDNN_HOME)/lib $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib)) -lcudnn -lcudart -lstdc++)
+CPPFLAGS  += $(if $(NVCC),-DSPINENODE_CUDA)
+$(addprefix $(B)/,$(addsuffix .o,$(CUDA_ONLY))): CPPFLAGS += -I$(dir $(CUDNN)) -I$(CUDA_HOME)/include
+# Hopper's own code; for every other GPU that cuDNN 9 knows the driver compiles the rest.
+CUDA_ARCH ?= -gencode arch=compute_75,code=compute_75 -gencode arch=compute_90,code=sm_90
 obj = $(patsubst %,$(B)/%.o,$(1))
 
 LIBBASE  := $(B)/libbase.a
@@ -38,6 +50,7 @@ LIBFLOOR := $(B)/libfloor.a
 LIBMODEL := $(B)/libmodel.a
 LIBDICOM := $(B)/libdicom.a
 LIBNODE  := $(B)/libnode.a
+LIBCUDA  := $(B)/libcuda.a
 
 DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog -lofstd
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
@@ -46,13 +59,14 @@ ENGINE_LIBS := -lpthread -lm -ldl
 .PHONY: all engine unit unit-programs test lint format fuzz bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
-	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC),not found)"
+	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
 
 $(LIBBASE):  $(call obj,$(BASE_SRC))
 $(LIBFLOOR): $(call obj,$(filter-out node/base/digest.c,$(BASE_SRC)))
 $(LIBMODEL): $(call obj,$(MODEL_SRC))
 $(LIBDICOM): $(call obj,$(DICOM_SRC) $(DICOM_CXX))
 $(LIBNODE):  $(call obj,$(NODE_SRC))
+$(LIBCUDA):  $(call obj,$(CUDA_SRC) $(CUDA_CU))
 $(B)/%.a:
 	@mkdir -p $(@D); rm -f $@
 	ar rcs $@ $^
@@ -65,12 +79,15 @@ $(B)/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mf
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -c $< -o $@
+$(B)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) -I. -O3 $(CUDA_ARCH) -Xcompiler -fPIE -c $< -o $@
 $(B)/%.cc.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 
-$(B)/spinenode: $(B)/node/main.c.o $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE)
-	$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) -o $@
+$(B)/spinenode: $(B)/node/main.c.o $(LIBNODE) $(LIBDICOM) $(LIBCUDA) $(LIBMODEL) $(LIBBASE)
+	$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) $(CUDA_LIBS) -o $@
 
 # Unit tests: tests/unit/test_*.c, one program each. 
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
@@ -97,9 +114,13 @@ $(B)/tests/dicom_driver: $(B)/tests/dicom/driver.c.o $(LIBDICOM) $(LIBBASE)
 
 # The engines alone, with the program that runs any of them on any ONNX file: no DICOM, SQL or OpenSSL.
 OPCHECK := $(B)/opcheck
-$(OPCHECK): $(B)/tests/engine/opcheck.c.o $(LIBMODEL) $(LIBFLOOR)
-	$(CC) $(LDFLAGS) $^ $(ENGINE_LIBS) -o $@
-engine: $(OPCHECK)
+$(OPCHECK): $(B)/tests/engine/opcheck.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
+	$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+# What cuDNN would plan for a network, asked without a GPU.
+PLANCHECK := $(if $(NVCC),$(B)/plancheck)
+$(B)/plancheck: $(B)/tests/engine/plancheck.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
+	$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+engine: $(OPCHECK) $(PLANCHECK)
 	@echo "engine: $(OPCHECK)"
 
 # Fuzzing, by clang: FUZZ_S seconds of each tests/fuzz/fuzz_*.c. What is found stays in build/fuzz.
@@ -114,7 +135,7 @@ fuzz: build/fuzz/fuzz_onnx
 	@mkdir -p build/fuzz/corpus-onnx
 	cd build/fuzz && ./fuzz_onnx corpus-onnx seeds-onnx -max_len=8192 -timeout=10 -rss_limit_mb=2048 -max_total_time=$(FUZZ_S)
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

@@ -91,6 +91,7 @@ static int processors(void)
 /* ---- a tensor ---- */
 
 struct tensor_run {
+    const struct engine *engine; /* that runs it */
     struct graph *graph;
     struct plan *plan;
     struct workspace *work;
@@ -100,16 +101,24 @@ struct tensor_run {
     double load_ms, min_ms, median_ms;
 };
 
-static const struct engine *find_engine(const struct infer *o)
+/* Compiles with the engine that was named, or with the fastest that this machine can use. */
+static int compile(const struct infer *o, struct tensor_run *r, struct err *e)
 {
-    if (o->engine != NULL)
-        return engine_find(o->engine);
     static const char *const by_speed[] = {"cuda", "cpu", "ref"};
-    for (size_t i = 0; i < sizeof by_speed / sizeof *by_speed; i++) {
-        if (engine_find(by_speed[i]) != NULL)
-            return engine_find(by_speed[i]);
+    struct engine_options options = {.threads = (int)o->threads};
+    int rc = ERR_UNSUPPORTED;
+    for (size_t i = 0; i < sizeof by_speed / sizeof *by_speed && rc != 0; i++) {
+        const char *name = o->engine != NULL ? o->engine : by_speed[i];
+        const struct engine *engine = engine_find(name);
+        if (engine != NULL)
+            rc = engine_compile(r->engine = engine, r->graph, &r->in.shape, &options, &r->plan, e);
+        else if (o->engine != NULL)
+            rc = err_set(e, ERR_UNSUPPORTED, "engine %s is not in this build (spinenode version)",
+                         name);
+        if (o->engine != NULL || (rc != ERR_DEVICE && rc != ERR_UNSUPPORTED))
+            break;
     }
-    return NULL;
+    return rc;
 }
 
 static int compare_ms(const void *a, const void *b)
@@ -118,8 +127,7 @@ static int compare_ms(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int load_network(const struct infer *o, const struct engine *engine, struct tensor_run *r,
-                        struct err *e)
+static int load_network(const struct infer *o, struct tensor_run *r, struct err *e)
 {
     double start = now_ms();
     int rc = onnx_open(o->model, NULL, &r->graph, e);
@@ -128,8 +136,7 @@ static int load_network(const struct infer *o, const struct engine *engine, stru
     if (r->graph->n_inputs != 1)
         return err_set(e, ERR_UNSUPPORTED, "%s has %d inputs; expected one", o->model,
                        r->graph->n_inputs);
-    struct engine_options options = {.threads = (int)o->threads};
-    rc = engine_compile(engine, r->graph, &r->in.shape, &options, &r->plan, e);
+    rc = compile(o, r, e);
     if (rc == 0)
         rc = engine_workspace_new(r->plan, &r->work, e);
     r->load_ms = now_ms() - start;
@@ -161,8 +168,7 @@ static int run_network(const struct infer *o, struct tensor_run *r, struct err *
     return 0;
 }
 
-static int print_tensor(const struct infer *o, const struct engine *engine,
-                        const struct tensor_run *r)
+static int print_tensor(const struct infer *o, const struct tensor_run *r)
 {
     char shape[96];
     int threads = o->threads > 0 ? (int)o->threads : processors();
@@ -173,7 +179,7 @@ static int print_tensor(const struct infer *o, const struct engine *engine,
                    "{\"engine\": \"%s\", \"threads\": %d, \"batch\": %lld, \"load_ms\": %.3f, "
                    "\"min_ms\": %.3f, \"median_ms\": %.3f, \"peak_mb\": %.1f, \"repeat\": %lld, "
                    "\"plan\": ",
-                   engine->name, threads, (long long)r->in.shape.dim[0], r->load_ms, r->min_ms,
+                   r->engine->name, threads, (long long)r->in.shape.dim[0], r->load_ms, r->min_ms,
                    r->median_ms, peak_mb(), (long long)o->repeat);
         buf_json_string(&out, engine_plan_text(r->plan));
         buf_puts(&out, "}\n");
@@ -192,17 +198,14 @@ static int infer_tensor(const struct infer *o)
     struct err e;
     struct tensor_run r = {0};
     int status;
-    const struct engine *engine = find_engine(o);
-    if (engine == NULL)
-        return cmd_failed(o->verb, "engine %s is not in this build (spinenode version)", o->engine);
     int rc = npy_read(o->tensor, TENSOR_BYTES_MAX, &r.in, &e);
     if (rc == 0)
-        rc = load_network(o, engine, &r, &e);
+        rc = load_network(o, &r, &e);
     if (rc == 0)
         rc = run_network(o, &r, &e);
     if (rc == 0)
         rc = npy_write(o->output, engine_plan_output_shape(r.plan, 0), r.out[0], &e);
-    status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_tensor(o, engine, &r);
+    status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_tensor(o, &r);
     for (int i = 0; i < GRAPH_INPUTS_MAX; i++)
         free(r.out[i]);
     free(r.ms);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cuda/engine_cuda.h"
+#include "model/engine.h"
 #include "node/cmd.h"
 
 struct verb {
@@ -77,6 +79,9 @@ static int help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+#ifdef SPINENODE_CUDA
+    engine_register(&engine_cuda, NULL); /* asks for a GPU only when it is to compile */
+#endif
     /* A reader that went away is an error of write(2), not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {

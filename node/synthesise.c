@@ -237,14 +237,17 @@ static int compile(struct job *j, const struct package *p, struct kept *k)
     int rc = package_input_shape(p, k->rows, k->columns, 1, &shape, j->e);
     if (rc != 0)
         return rc;
-    rc = engine_compile(s->engine, p->graph, &shape, &options, &k->plan, j->e);
-    if (rc != 0 && s->fallback != NULL && (rc == ERR_DEVICE || rc == ERR_UNSUPPORTED))
-        rc = engine_compile(s->fallback, p->graph, &shape, &options, &k->plan, j->e);
+    const struct engine *engine = s->engine;
+    rc = engine_compile(engine, p->graph, &shape, &options, &k->plan, j->e);
+    if (rc != 0 && s->fallback != NULL && (rc == ERR_DEVICE || rc == ERR_UNSUPPORTED)) {
+        engine = s->fallback;
+        rc = engine_compile(engine, p->graph, &shape, &options, &k->plan, j->e);
+    }
     if (rc == 0)
         rc = engine_workspace_new(k->plan, &k->workspace, j->e);
     struct engine_cost cost = {0};
     if (rc == 0)
-        rc = engine_estimate(s->engine, p->graph, &shape, &options, &cost, j->e);
+        rc = engine_estimate(engine, p->graph, &shape, &options, &cost, j->e);
     k->bytes = cost.plan_bytes + cost.workspace_bytes;
     return rc != 0 ? err_context(j->e, "preparing %s", j->what->model_path) : 0;
 }

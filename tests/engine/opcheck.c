@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "cuda/engine_cuda.h"
 #include "node/base/err.h"
 
 #include "model/engine.h"
@@ -81,6 +82,10 @@ static int parse_options(int argc, char **argv, struct options *o)
                 o->engine_options.threads = atoi(next);
             else if (strcmp(a, "--isa") == 0)
                 o->engine_options.isa = next;
+            else if (strcmp(a, "--precision") == 0 && strcmp(next, "f16") == 0)
+                o->engine_options.precision = ENGINE_F16;
+            else if (strcmp(a, "--precision") == 0 && strcmp(next, "tf32") == 0)
+                o->engine_options.precision = ENGINE_TF32;
             else if (strcmp(a, "--device") == 0)
                 o->engine_options.device = next;
             else if (strcmp(a, "--repeat") == 0)
@@ -242,7 +247,13 @@ int main(int argc, char **argv)
         return 2;
     }
     double start = now_ms(), open_ms;
-    int rc = onnx_open(o.model, NULL, &g, &e);
+    int rc = engine_register(&engine_cuda_host, &e);
+#ifdef SPINENODE_CUDA
+    if (rc == 0)
+        rc = engine_register(&engine_cuda, &e);
+#endif
+    if (rc == 0)
+        rc = onnx_open(o.model, NULL, &g, &e);
     open_ms = now_ms() - start;
     for (int i = 0; rc == 0 && i < g->n_inputs; i++)
         rc = make_input(&o, i, &in[i], &e);
@@ -250,6 +261,7 @@ int main(int argc, char **argv)
         rc = explain(g, in, &e);
     if (rc == 0 && o.engine != NULL)
         rc = run_engine(&o, o.engine, g, in, o.repeat, &a, &e);
+    o.engine_options.precision = ENGINE_F32; /* what it is checked against */
     if (rc == 0 && o.against != NULL)
         rc = run_engine(&o, o.against, g, in, 1, &b, &e);
     for (int i = 0; i < o.n_out && i < a.n_out && rc == 0; i++) {

@@ -1,0 +1,80 @@
+/*
+ * convolution.h - 2-D convolution by cuDNN's backend descriptors: plan, run, save, free
+ *
+ * Everything that knows cuDNN is behind these functions (convolution.c). A plan is made for a
+ * device that is there (a handle) or for one that is only described (JSON of a
+ * CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR): so that on any machine a test can see which plans a network
+ * would get, their workspace, and that they can be kept and read back.
+ *
+ * x is N,H,W,C, w is K,kh,kw,C, y is N,OH,OW,K, all packed, C and K multiples of 8; bias K
+ * elements of their type (cuDNN has ready engines for no other). Elements are half, summed in
+ * float, or float, never by way of TF32 unless asked. Engines that are not deterministic are never
+ * taken.
+ */
+#ifndef SPINENODE_CUDA_CONVOLUTION_H
+#define SPINENODE_CUDA_CONVOLUTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct buf;
+
+struct convolution_spec {
+    int64_t n, c, h, w; /* of x */
+    int64_t k, oh, ow;  /* of y */
+    int64_t kernel[2], stride[2], dilation[2], pad_begin[2], pad_end[2];
+    bool half;
+    bool tf32; /* float only */
+    bool bias; /* add it */
+    bool relu; /* then this */
+};
+
+/* How much of the epilogue a plan does by itself; the caller's kernels do the rest. */
+enum convolution_fused {
+    CONVOLUTION_BARE, /* y = x * w */
+    CONVOLUTION_BIAS, /* + bias */
+    CONVOLUTION_ALL   /* + bias, then relu if asked */
+};
+
+/* Where plans are made for. */
+struct convolution_target {
+    void *handle;            /* cudnnHandle_t, or NULL: */
+    const char *device_json; /* the description of a device */
+    /* With a handle: times a candidate, in µs, negative to leave it out; NULL: the heuristics'
+     * first choice is taken. */
+    double (*time)(void *ctx, const void *candidate, int64_t workspace_bytes);
+    void *ctx;
+};
+
+struct convolution;
+
+/* ERR_UNSUPPORTED: no engine for it. ERR_DEVICE: cuDNN failed. *out to be freed. */
+int convolution_plan(const struct convolution_target *target, const struct convolution_spec *spec,
+                     struct convolution **out, struct err *e);
+void convolution_free(struct convolution *c); /* NULL is fine */
+
+enum convolution_fused convolution_fused(const struct convolution *c);
+int64_t convolution_workspace(const struct convolution *c); /* bytes */
+
+/* Queues it on the handle's stream. Device pointers, 16-byte aligned; bias may be NULL if the plan
+ * does not fuse it. */
+int convolution_run(const struct convolution *c, void *handle, const void *x, const void *w,
+                    const void *bias, void *y, void *workspace, struct err *e);
+
+/* For convolution_target.time: runs a candidate once, as it was handed to time(). */
+int convolution_try(const void *candidate, const struct convolution_spec *spec, void *handle,
+                    const void *x, const void *w, const void *bias, void *y, void *workspace);
+
+/* The plan as JSON (40 to 300 kB), and back. A kept plan is good for the same spec, device and
+ * cuDNN version only; the caller sees to that. */
+int convolution_save(const struct convolution *c, struct buf *out, struct err *e);
+int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
+                     enum convolution_fused fused, const char *json, struct convolution **out,
+                     struct err *e);
+
+/* "9.19.0", of the library that is linked. */
+const char *convolution_library(void);
+
+#endif

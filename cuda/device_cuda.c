@@ -1,0 +1,456 @@
+/*
+ * device_cuda.c - the device of device.h by the CUDA runtime and cuDNN
+ *
+ * Owns a cuDNN handle and the plans' cache. Plans are timed once for each (spec, device, cuDNN
+ * version) and kept in CACHE/KEY-….plans: a line with the spec, then the plan's JSON. A cache that
+ * cannot be read or does not fit is made anew; one that cannot be written costs time at the next
+ * start, nothing else.
+ *
+ * A sticky error of the GPU (an illegal access, a device that fell off the bus) leaves the process
+ * unable to use it: everything here then fails with ERR_DEVICE, and the process should end.
+ */
+#include "cuda/device.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cuda_runtime.h>
+#include <cudnn.h>
+
+#include "cuda/launch.h"
+#include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
+
+/* A cache file at most. */
+#define CACHE_MAX (64 << 20)
+
+#define TIMED_RUNS 5
+
+struct kept {
+    char spec[320];
+    enum convolution_fused fused;
+    char *json;
+    struct kept *next;
+};
+
+struct cuda {
+    struct device device;
+    int number;
+    cudnnHandle_t handle;
+    char cache[PATH_BYTES]; /* "" = none */
+    struct kept *kept;
+    bool changed;
+    /* While a plan is timed. */
+    const struct convolution_spec *timed;
+};
+
+static int failed(struct err *e, cudaError_t error, const char *what)
+{
+    return err_set(e, error == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
+                   "the GPU cannot %s: %s", what, cudaGetErrorString(error));
+}
+
+static struct cuda *self(struct device *d)
+{
+    cudaSetDevice(((struct cuda *)d)->number);
+    return (struct cuda *)d;
+}
+
+/* ---- the cache of plans ---------------------------------------------------------------------- */
+
+static void spec_text(const struct convolution_spec *s, char *out, size_t size)
+{
+    snprintf(out, size,
+             "n%" PRId64 " c%" PRId64 " h%" PRId64 " w%" PRId64 " k%" PRId64 " oh%" PRId64
+             " ow%" PRId64 " kernel%" PRId64 "x%" PRId64 " stride%" PRId64 "x%" PRId64
+             " dilation%" PRId64 "x%" PRId64 " pad%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
+             " %s%s%s%s",
+             s->n, s->c, s->h, s->w, s->k, s->oh, s->ow, s->kernel[0], s->kernel[1], s->stride[0],
+             s->stride[1], s->dilation[0], s->dilation[1], s->pad_begin[0], s->pad_begin[1],
+             s->pad_end[0], s->pad_end[1], s->half ? "half" : "float", s->tf32 ? "-tf32" : "",
+             s->bias ? "-bias" : "", s->relu ? "-relu" : "");
+}
+
+static void keep(struct cuda *c, const char *spec, enum convolution_fused fused, const char *json,
+                 size_t n)
+{
+    struct kept *k = calloc(1, sizeof *k);
+    char *text = malloc(n + 1);
+    if (!k || !text) {
+        free(k);
+        free(text);
+        return;
+    }
+    memcpy(text, json, n);
+    text[n] = '\0';
+    snprintf(k->spec, sizeof k->spec, "%s", spec);
+    k->fused = fused;
+    k->json = text;
+    k->next = c->kept;
+    c->kept = k;
+}
+
+/* Lines "SPEC|FUSED|BYTES\n" and so many bytes and a newline. */
+static void cache_read(struct cuda *c)
+{
+    struct buf b;
+    buf_init(&b, CACHE_MAX);
+    if (file_read(c->cache, &b, NULL) == 0) {
+        const char *p = buf_text(&b), *end = p + b.len;
+        while (p < end) {
+            const char *line = memchr(p, '\n', (size_t)(end - p));
+            char spec[320];
+            int fused;
+            size_t bytes;
+            if (!line || sscanf(p, "%319[^|]|%d|%zu", spec, &fused, &bytes) != 3 || fused < 0 ||
+                fused > CONVOLUTION_ALL || bytes > (size_t)(end - line) - 1)
+                break;
+            keep(c, spec, (enum convolution_fused)fused, line + 1, bytes);
+            p = line + 1 + bytes + 1;
+        }
+    }
+    buf_fini(&b);
+}
+
+static void cache_write(struct cuda *c)
+{
+    if (!c->changed || !c->cache[0])
+        return;
+    struct buf b;
+    buf_init(&b, CACHE_MAX);
+    for (const struct kept *k = c->kept; k; k = k->next)
+        buf_printf(&b, "%s|%d|%zu\n%s\n", k->spec, (int)k->fused, strlen(k->json), k->json);
+    if (buf_error(&b) == 0)
+        file_write_durable(c->cache, buf_text(&b), b.len, NULL);
+    buf_fini(&b);
+    c->changed = false;
+}
+
+/* ---- memory, streams, launches --------------------------------------------------------------- */
+
+static void cuda_close(struct device *d)
+{
+    struct cuda *c = self(d);
+    cache_write(c);
+    while (c->kept) {
+        struct kept *next = c->kept->next;
+        free(c->kept->json);
+        free(c->kept);
+        c->kept = next;
+    }
+    if (c->handle)
+        cudnnDestroy(c->handle);
+    free(c);
+}
+
+static int cuda_memory_new(struct device *d, int64_t bytes, void **out, struct err *e)
+{
+    self(d);
+    void *p = NULL;
+    cudaError_t error = cudaMalloc(&p, (size_t)(bytes > 0 ? bytes : 1));
+    if (error == cudaSuccess)
+        error = cudaMemset(p, 0, (size_t)bytes);
+    if (error != cudaSuccess) {
+        cudaFree(p);
+        return failed(e, error, "reserve memory");
+    }
+    *out = p;
+    return 0;
+}
+
+static void cuda_memory_free(struct device *d, void *p)
+{
+    self(d);
+    cudaFree(p);
+}
+
+static int cuda_pinned_new(struct device *d, int64_t bytes, void **out, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaMallocHost(out, (size_t)(bytes > 0 ? bytes : 1));
+    return error == cudaSuccess ? 0 : failed(e, error, "pin memory");
+}
+
+static void cuda_pinned_free(struct device *d, void *p)
+{
+    self(d);
+    cudaFreeHost(p);
+}
+
+static int cuda_stream_new(struct device *d, void **out, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaStreamCreateWithFlags((cudaStream_t *)out, cudaStreamNonBlocking);
+    return error == cudaSuccess ? 0 : failed(e, error, "make a stream");
+}
+
+static void cuda_stream_free(struct device *d, void *stream)
+{
+    self(d);
+    cudaStreamDestroy(stream);
+}
+
+static int cuda_upload(struct device *d, void *stream, void *to, const void *from, int64_t bytes,
+                       struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "take data");
+}
+
+static int cuda_download(struct device *d, void *stream, void *to, const void *from, int64_t bytes,
+                         struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "give data");
+}
+
+static int cuda_clear(struct device *d, void *stream, void *p, int64_t bytes, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaMemsetAsync(p, 0, (size_t)bytes, stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "clear memory");
+}
+
+static int cuda_launch_step(struct device *d, void *stream, enum kernel kernel,
+                            const union kernel_args *args, int64_t items, struct err *e)
+{
+    self(d);
+    cudaError_t error = (cudaError_t)cuda_launch(kernel, args, items, stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "start a kernel");
+}
+
+static int cuda_wait(struct device *d, void *stream, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaStreamSynchronize(stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "finish its work");
+}
+
+static int cuda_record_begin(struct device *d, void *stream, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    return error == cudaSuccess ? 0 : failed(e, error, "record a graph");
+}
+
+static int cuda_record_end(struct device *d, void *stream, void **recording, struct err *e)
+{
+    self(d);
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    cudaError_t error = cudaStreamEndCapture(stream, &graph);
+    if (error == cudaSuccess)
+        error = cudaGraphInstantiate(&exec, graph, 0);
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (error != cudaSuccess)
+        return failed(e, error, "record a graph");
+    *recording = exec;
+    return 0;
+}
+
+static int cuda_replay(struct device *d, void *stream, void *recording, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaGraphLaunch(recording, stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "replay a graph");
+}
+
+static void cuda_recording_free(struct device *d, void *recording)
+{
+    self(d);
+    cudaGraphExecDestroy(recording);
+}
+
+/* ---- convolutions ---------------------------------------------------------------------------- */
+
+/* The cheapest of some runs of a candidate, in µs, on memory of its own; negative: it fails. */
+static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes)
+{
+    struct cuda *c = ctx;
+    const struct convolution_spec *s = c->timed;
+    size_t element = s->half ? 2 : 4;
+    size_t sizes[5] = {(size_t)(s->n * s->c * s->h * s->w) * element,
+                       (size_t)(s->k * s->c * s->kernel[0] * s->kernel[1]) * element,
+                       (size_t)s->k * element, (size_t)(s->n * s->k * s->oh * s->ow) * element,
+                       (size_t)workspace_bytes};
+    void *memory[5] = {0};
+    cudaEvent_t begin = NULL, end = NULL;
+    double best = -1;
+    bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
+    for (int i = 0; sound && i < 5; i++)
+        sound = cudaMalloc(&memory[i], sizes[i] + 16) == cudaSuccess &&
+                cudaMemset(memory[i], 0, sizes[i]) == cudaSuccess;
+    for (int i = 0; sound && i < TIMED_RUNS; i++) {
+        float ms = 0;
+        cudaEventRecord(begin, NULL);
+        sound = convolution_try(run, s, c->handle, memory[0], memory[1], memory[2], memory[3],
+                                memory[4]) == 0;
+        cudaEventRecord(end, NULL);
+        if (cudaEventSynchronize(end) != cudaSuccess ||
+            cudaEventElapsedTime(&ms, begin, end) != cudaSuccess)
+            sound = false;
+        if (sound && i > 0 && (best < 0 || ms * 1e3 < best))
+            best = ms * 1e3;
+    }
+    for (int i = 0; i < 5; i++)
+        cudaFree(memory[i]);
+    if (begin)
+        cudaEventDestroy(begin);
+    if (end)
+        cudaEventDestroy(end);
+    cudaGetLastError();
+    return sound ? best : -1;
+}
+
+static int cuda_convolution_plan(struct device *d, const struct convolution_spec *spec, void **plan,
+                                 enum convolution_fused *fused, int64_t *workspace_bytes,
+                                 struct err *e)
+{
+    struct cuda *c = self(d);
+    struct convolution_target target = {.handle = c->handle, .time = time_candidate, .ctx = c};
+    struct convolution *made = NULL;
+    char key[320];
+    spec_text(spec, key, sizeof key);
+    for (const struct kept *k = c->kept; k && !made; k = k->next)
+        if (strcmp(k->spec, key) == 0 &&
+            convolution_load(&target, spec, k->fused, k->json, &made, NULL) != 0)
+            break;
+    if (!made) {
+        struct buf json;
+        c->timed = spec;
+        cudnnSetStream(c->handle, NULL);
+        int rc = convolution_plan(&target, spec, &made, e);
+        if (rc != 0)
+            return rc;
+        buf_init(&json, CACHE_MAX);
+        if (c->cache[0] && convolution_save(made, &json, NULL) == 0) {
+            keep(c, key, convolution_fused(made), buf_text(&json), json.len);
+            c->changed = true;
+        }
+        buf_fini(&json);
+    }
+    *plan = made;
+    *fused = convolution_fused(made);
+    *workspace_bytes = convolution_workspace(made);
+    return 0;
+}
+
+static void cuda_convolution_free(struct device *d, void *plan)
+{
+    cache_write(self(d));
+    convolution_free(plan);
+}
+
+static int cuda_convolution_run(struct device *d, void *stream, void *plan,
+                                const struct convolution_spec *spec, const void *x, const void *w,
+                                const void *bias, void *y, void *workspace, struct err *e)
+{
+    struct cuda *c = self(d);
+    (void)spec;
+    if (cudnnSetStream(c->handle, stream) != CUDNN_STATUS_SUCCESS)
+        return err_set(e, ERR_DEVICE, "cuDNN cannot take a stream");
+    return convolution_run(plan, c->handle, x, w, bias, y, workspace, e);
+}
+
+static const struct device_ops cuda_ops = {
+    .close = cuda_close,
+    .memory_new = cuda_memory_new,
+    .memory_free = cuda_memory_free,
+    .pinned_new = cuda_pinned_new,
+    .pinned_free = cuda_pinned_free,
+    .stream_new = cuda_stream_new,
+    .stream_free = cuda_stream_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .clear = cuda_clear,
+    .launch = cuda_launch_step,
+    .wait = cuda_wait,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .replay = cuda_replay,
+    .recording_free = cuda_recording_free,
+    .convolution_plan = cuda_convolution_plan,
+    .convolution_free = cuda_convolution_free,
+    .convolution_run = cuda_convolution_run,
+};
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void uuid_text(const cudaUUID_t *u, char out[48])
+{
+    const unsigned char *b = (const unsigned char *)u->bytes;
+    snprintf(out, 48, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+             b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+             b[14], b[15]);
+}
+
+/* Number and properties of the device that is meant. */
+static int find(const char *selector, int *number, struct cudaDeviceProp *p, struct err *e)
+{
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0)
+        return err_set(e, ERR_DEVICE, "no GPU can be used: %s",
+                       error != cudaSuccess ? cudaGetErrorString(error) : "none is there");
+    for (int i = 0; i < count; i++) {
+        char index[16], uuid[48];
+        if (cudaGetDeviceProperties(p, i) != cudaSuccess)
+            continue;
+        snprintf(index, sizeof index, "%d", i);
+        uuid_text(&p->uuid, uuid);
+        if (!selector || !selector[0] || strcmp(selector, index) == 0 ||
+            strcmp(selector, uuid) == 0) {
+            *number = i;
+            return 0;
+        }
+    }
+    return err_set(e, ERR_NOT_FOUND, "no GPU '%s' among %d: name one by its index or UUID",
+                   selector ? selector : "", count);
+}
+
+int device_cuda_open(const char *selector, const char *cache_folder, const char *key,
+                     struct device **out, struct err *e)
+{
+    struct cudaDeviceProp p;
+    char uuid[48];
+    int number = 0, rc = find(selector, &number, &p, e);
+    if (rc != 0)
+        return rc;
+    struct cuda *c = calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, ERR_NOMEM, "no memory for a device");
+    c->device.ops = &cuda_ops;
+    c->number = number;
+    uuid_text(&p.uuid, uuid);
+    snprintf(c->device.text, sizeof c->device.text, "%.32s (%s), cuDNN %s", p.name, uuid,
+             convolution_library());
+    cudaError_t error = cudaSetDevice(number);
+    if (error != cudaSuccess)
+        rc = failed(e, error, "be chosen");
+    else if (cudnnCreate(&c->handle) != CUDNN_STATUS_SUCCESS)
+        rc = err_set(e, ERR_DEVICE, "cuDNN %s does not start on %s", convolution_library(), p.name);
+    if (rc != 0) {
+        free(c);
+        return rc;
+    }
+    if (cache_folder && cache_folder[0] && key && key[0]) {
+        char name[256];
+        int n =
+            snprintf(name, sizeof name, "%.64s-%.64s-%s.plans", key, p.name, convolution_library());
+        for (int i = 0; i < n && i < (int)sizeof name; i++)
+            if (name[i] == ' ' || name[i] == '/')
+                name[i] = '_';
+        if (file_join(c->cache, cache_folder, name, NULL) == 0)
+            cache_read(c);
+        else
+            c->cache[0] = '\0';
+    }
+    *out = &c->device;
+    return 0;
+}

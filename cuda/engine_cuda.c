@@ -1,0 +1,28 @@
+/* engine_cuda.c - the engine "cuda", see engine_cuda.h */
+#include "cuda/engine_cuda.h"
+
+#include "cuda/device.h"
+#include "cuda/engine_plan.h"
+
+static int open_device(const struct engine_options *o, struct device **out, struct err *e)
+{
+    return device_cuda_open(o->device, o->cache_folder, o->model_digest, out, e);
+}
+
+static int compile(const struct graph *g, const struct engine_options *o, void **impl,
+                   struct err *e)
+{
+    return cuda_compile_on(open_device, g, o, impl, e);
+}
+
+const struct engine engine_cuda = {
+    .name = "cuda",
+    .estimate = cuda_estimate,
+    .compile = compile,
+    .describe = cuda_describe,
+    .plan_free = cuda_plan_free,
+    .workspace_new = cuda_workspace_new,
+    .workspace_free = cuda_workspace_free,
+    .run = cuda_run,
+    .diagnose = cuda_diagnose,
+};

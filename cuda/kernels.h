@@ -1,0 +1,639 @@
+/*
+ * kernels.h - the bodies of our CUDA kernels: what one thread computes
+ *
+ * cuDNN convolves; everything else that a generator needs is here, one function per kernel, which
+ * computes item i of n and nothing else. The same text is compiled for the device (device_cuda.cu:
+ * one thread per item) and for the host (device_host.c: a loop), so that every index computation is
+ * tested where there is no GPU.
+ *
+ * Layout. A tensor of rank 4 is NHWC: element (n, c, y, x) lies at ((n·H + y)·W + x)·pitch + c,
+ * pitch >= C rounded up to 8, so that eight channels are one aligned access of 16 (half) or 32
+ * (float) bytes: an octet. Lanes beyond C hold finite numbers that meet zero weights. Other ranks
+ * are row-major. Elements are half or float; arithmetic is float always.
+ */
+#ifndef SPINENODE_CUDA_KERNELS_H
+#define SPINENODE_CUDA_KERNELS_H
+
+#include <math.h>
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#include <cuda_fp16.h>
+#define KERNEL_BODY __host__ __device__ static inline
+#else
+#define KERNEL_BODY static inline __attribute__((unused))
+#endif
+
+#define KERNEL_RANK 8
+#define OCTET       8
+
+/* Same meaning and order as enum act_kind of model/graph.h (checked where both are seen). */
+enum kernel_act { KACT_NONE, KACT_RELU, KACT_LEAKY_RELU, KACT_TANH, KACT_SIGMOID, KACT_CLIP };
+struct kernel_act_args {
+    int kind;
+    float alpha, lo, hi;
+};
+
+/* Elements of one type. */
+struct kernel_array {
+    void *data;
+    int half; /* 1: binary16, 0: float */
+};
+
+/* One stored half, whatever the compiler calls it. */
+KERNEL_BODY float half_load(const void *p, int64_t i)
+{
+#ifdef __CUDACC__
+    return __half2float(((const __half *)p)[i]);
+#else
+    return (float)((const _Float16 *)p)[i];
+#endif
+}
+
+KERNEL_BODY void half_store(void *p, int64_t i, float v)
+{
+#ifdef __CUDACC__
+    ((__half *)p)[i] = __float2half_rn(v);
+#else
+    ((_Float16 *)p)[i] = (_Float16)v;
+#endif
+}
+
+KERNEL_BODY float load(struct kernel_array a, int64_t i)
+{
+    return a.half ? half_load(a.data, i) : ((const float *)a.data)[i];
+}
+
+KERNEL_BODY void store(struct kernel_array a, int64_t i, float v)
+{
+    if (a.half)
+        half_store(a.data, i, v);
+    else
+        ((float *)a.data)[i] = v;
+}
+
+/* Eight channels at once; i is a multiple of 8. */
+struct octet {
+    float v[OCTET];
+};
+
+#ifdef __CUDACC__
+struct alignas(16) octet_bits {
+    uint32_t w[4];
+};
+#endif
+
+KERNEL_BODY struct octet octet_load(struct kernel_array a, int64_t i)
+{
+    struct octet o;
+#ifdef __CUDACC__
+    if (a.half) {
+        octet_bits bits = *(const octet_bits *)((const __half *)a.data + i);
+        const __half *h = (const __half *)&bits;
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] = __half2float(h[k]);
+    } else {
+        octet_bits low = *(const octet_bits *)((const float *)a.data + i);
+        octet_bits high = *(const octet_bits *)((const float *)a.data + i + 4);
+        for (int k = 0; k < 4; k++) {
+            o.v[k] = ((const float *)&low)[k];
+            o.v[k + 4] = ((const float *)&high)[k];
+        }
+    }
+#else
+    for (int k = 0; k < OCTET; k++)
+        o.v[k] = load(a, i + k);
+#endif
+    return o;
+}
+
+KERNEL_BODY void octet_store(struct kernel_array a, int64_t i, struct octet o)
+{
+#ifdef __CUDACC__
+    if (a.half) {
+        octet_bits bits;
+        __half *h = (__half *)&bits;
+        for (int k = 0; k < OCTET; k++)
+            h[k] = __float2half_rn(o.v[k]);
+        *(octet_bits *)((__half *)a.data + i) = bits;
+    } else {
+        octet_bits low, high;
+        for (int k = 0; k < 4; k++) {
+            ((float *)&low)[k] = o.v[k];
+            ((float *)&high)[k] = o.v[k + 4];
+        }
+        *(octet_bits *)((float *)a.data + i) = low;
+        *(octet_bits *)((float *)a.data + i + 4) = high;
+    }
+#else
+    for (int k = 0; k < OCTET; k++)
+        store(a, i + k, o.v[k]);
+#endif
+}
+
+KERNEL_BODY float act_apply(struct kernel_act_args a, float x)
+{
+    switch (a.kind) {
+    case KACT_RELU:
+        return x > 0 ? x : (x != x ? x : 0); /* NaN stays: it must be found, not hidden */
+    case KACT_LEAKY_RELU:
+        return x < 0 ? a.alpha * x : x;
+    case KACT_TANH:
+        return tanhf(x);
+    case KACT_SIGMOID:
+        return 1 / (1 + expf(-x));
+    case KACT_CLIP:
+        return x < a.lo ? a.lo : x > a.hi ? a.hi : x;
+    default:
+        return x;
+    }
+}
+
+/* ---- in and out ------------------------------------------------------------------------------ */
+
+/* Row-major float N,C,H,W -> NHWC with zeros in the spare lanes. i: octet of the output. */
+struct import_args {
+    const float *in;
+    struct kernel_array out;
+    int32_t c, pixels, pitch; /* pixels = H·W; out is N·pixels·pitch */
+};
+KERNEL_BODY void import_item(const struct import_args *a, int64_t i)
+{
+    int32_t octets = a->pitch / OCTET, c0 = (int32_t)(i % octets) * OCTET;
+    int64_t p = i / octets, n = p / a->pixels, pixel = p % a->pixels;
+    struct octet o;
+    for (int k = 0; k < OCTET; k++)
+        o.v[k] = c0 + k < a->c ? a->in[(n * a->c + c0 + k) * a->pixels + pixel] : 0;
+    octet_store(a->out, p * a->pitch + c0, o);
+}
+
+/* NHWC -> row-major float N,C,H,W. i: element of the output. */
+struct export_args {
+    struct kernel_array in;
+    float *out;
+    int32_t c, pixels, pitch;
+};
+KERNEL_BODY void export_item(const struct export_args *a, int64_t i)
+{
+    int64_t pixel = i % a->pixels, nc = i / a->pixels, n = nc / a->c, c = nc % a->c;
+    a->out[i] = load(a->in, (n * a->pixels + pixel) * a->pitch + c);
+}
+
+/* ---- per channel ----------------------------------------------------------------------------- */
+
+/* y = act(x·scale[c] + shift[c]); scale NULL: 1. Tables of `tables` channels, one for all images
+ * (table_step 0) or one per image. i: octet of the input's first `octets` octets of each pixel. */
+struct affine_args {
+    struct kernel_array in, out;
+    const float *scale, *shift; /* shift NULL: 0 */
+    int32_t octets, pixels, in_pitch, out_pitch, table_step;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void affine_item(const struct affine_args *a, int64_t i)
+{
+    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
+    int64_t p = i / a->octets, t = p / a->pixels * a->table_step + c0;
+    struct octet o = octet_load(a->in, p * a->in_pitch + c0);
+    for (int k = 0; k < OCTET; k++) {
+        float x = o.v[k];
+        if (a->scale)
+            x *= a->scale[t + k];
+        if (a->shift)
+            x += a->shift[t + k];
+        o.v[k] = act_apply(a->act, x);
+    }
+    octet_store(a->out, p * a->out_pitch + c0, o);
+}
+
+/* Phases -> image: the second half of a transposed convolution of stride s (ONNX ConvTranspose).
+ * in holds at (n, qy, qx), channel (phase_y·sx + phase_x)·channels + c, what belongs to output row
+ * qy·sy + phase_y - pad_y; y = act(in + bias[c]). i: octet of the output. */
+struct interleave_args {
+    struct kernel_array in, out;
+    const float *bias; /* `octets`·8 of them, or NULL */
+    int32_t octets, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
+    int32_t stride_y, stride_x, pad_y, pad_x;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void interleave_item(const struct interleave_args *a, int64_t i)
+{
+    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
+    int64_t p = i / a->octets;
+    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
+    int64_t n = p / a->out_width / a->out_height;
+    int32_t qy = (y + a->pad_y) / a->stride_y, fy = (y + a->pad_y) % a->stride_y;
+    int32_t qx = (x + a->pad_x) / a->stride_x, fx = (x + a->pad_x) % a->stride_x;
+    struct octet o;
+    if (qy < a->in_height && qx < a->in_width) {
+        int64_t at = ((n * a->in_height + qy) * a->in_width + qx) * a->in_pitch +
+                     (int64_t)(fy * a->stride_x + fx) * a->octets * OCTET + c0;
+        o = octet_load(a->in, at);
+    } else { /* output_padding beyond what any input reaches */
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] = 0;
+    }
+    for (int k = 0; k < OCTET; k++)
+        o.v[k] = act_apply(a->act, o.v[k] + (a->bias ? a->bias[c0 + k] : 0));
+    octet_store(a->out, p * a->out_pitch + c0, o);
+}
+
+/* ---- instance norm: statistics in two passes, float, in a fixed order ------------------------ */
+
+/* Pass 1 (mean NULL): sums; pass 2: sums of squared deviations; of one chunk of one image.
+ * i = (n·chunks + chunk)·octets + octet; out[i·8 + k]. */
+struct moments_args {
+    struct kernel_array in;
+    const float *mean; /* n·octets·8 */
+    float *out;
+    int32_t octets, pixels, pitch, chunks;
+};
+KERNEL_BODY void moments_item(const struct moments_args *a, int64_t i)
+{
+    int32_t octet = (int32_t)(i % a->octets);
+    int64_t chunk = i / a->octets % a->chunks, n = i / a->octets / a->chunks;
+    int64_t first = chunk * a->pixels / a->chunks, end = (chunk + 1) * a->pixels / a->chunks;
+    struct octet sum;
+    for (int k = 0; k < OCTET; k++)
+        sum.v[k] = 0;
+    for (int64_t p = first; p < end; p++) {
+        struct octet o = octet_load(a->in, (n * a->pixels + p) * a->pitch + octet * OCTET);
+        for (int k = 0; k < OCTET; k++) {
+            if (a->mean) {
+                float d = o.v[k] - a->mean[(n * a->octets + octet) * OCTET + k];
+                sum.v[k] += d * d;
+            } else {
+                sum.v[k] += o.v[k];
+            }
+        }
+    }
+    for (int k = 0; k < OCTET; k++)
+        a->out[i * OCTET + k] = sum.v[k];
+}
+
+/* Adds the chunks. Pass 1 (scale NULL): mean[i]. Pass 2: scale[i] = gamma / sqrt(variance + eps),
+ * shift[i] = beta - mean·scale. i: channel of one image, 0 … n·octets·8. */
+struct moments_sum_args {
+    const float *part;
+    float *mean, *scale, *shift;
+    const float *gamma, *beta; /* octets·8 */
+    int32_t octets, pixels, chunks;
+    float epsilon;
+};
+KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, int64_t i)
+{
+    int32_t channels = a->octets * OCTET, c = (int32_t)(i % channels);
+    int64_t n = i / channels;
+    float sum = 0;
+    for (int32_t chunk = 0; chunk < a->chunks; chunk++)
+        sum += a->part[(n * a->chunks + chunk) * channels + c];
+    sum /= (float)a->pixels;
+    if (!a->scale) {
+        a->mean[i] = sum;
+    } else {
+        a->scale[i] = a->gamma[c] / sqrtf(sum + a->epsilon);
+        a->shift[i] = a->beta[c] - a->mean[i] * a->scale[i];
+    }
+}
+
+/* ---- any tensor, by strides ------------------------------------------------------------------ */
+
+/* Elements enumerated in row-major order of dim; element at offset + sum index·stride. */
+struct kernel_view {
+    int32_t rank;
+    int32_t dim[KERNEL_RANK];
+    int64_t stride[KERNEL_RANK]; /* 0: repeated; may be negative */
+    int64_t offset;
+};
+KERNEL_BODY int64_t view_at(const struct kernel_view *v, int64_t i)
+{
+    int64_t at = v->offset;
+    for (int32_t d = v->rank - 1; d >= 0; d--) {
+        at += i % v->dim[d] * v->stride[d];
+        i /= v->dim[d];
+    }
+    return at;
+}
+
+/* out[i] = in[i] in the order of each one's view: slices, splits, concatenations, transposes,
+ * reshapes, depth to space. */
+struct copy_args {
+    struct kernel_array in, out;
+    struct kernel_view from, to;
+};
+KERNEL_BODY void copy_item(const struct copy_args *a, int64_t i)
+{
+    store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, i)));
+}
+
+enum kernel_unary { KU_ACT, KU_ABS, KU_SQRT, KU_NEG, KU_EXP };
+struct unary_args {
+    struct kernel_array in, out;
+    struct kernel_view from, to;
+    int op;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void unary_item(const struct unary_args *a, int64_t i)
+{
+    float x = load(a->in, view_at(&a->from, i));
+    switch (a->op) {
+    case KU_ABS:
+        x = fabsf(x);
+        break;
+    case KU_SQRT:
+        x = sqrtf(x);
+        break;
+    case KU_NEG:
+        x = -x;
+        break;
+    case KU_EXP:
+        x = expf(x);
+        break;
+    default:
+        x = act_apply(a->act, x);
+    }
+    store(a->out, view_at(&a->to, i), x);
+}
+
+enum kernel_binary { KB_ADD, KB_SUB, KB_MUL, KB_DIV, KB_POW, KB_MAX, KB_MIN, KB_PRELU };
+struct binary_args {
+    struct kernel_array a, b, out;
+    struct kernel_view from_a, from_b, to;
+    int op;
+};
+KERNEL_BODY float binary_apply(int op, float x, float y)
+{
+    switch (op) {
+    case KB_ADD:
+        return x + y;
+    case KB_SUB:
+        return x - y;
+    case KB_MUL:
+        return x * y;
+    case KB_DIV:
+        return x / y;
+    case KB_POW:
+        return powf(x, y);
+    case KB_MAX:
+        return x > y || x != x ? x : y;
+    case KB_MIN:
+        return x < y || x != x ? x : y;
+    default:
+        return x < 0 ? x * y : x;
+    }
+}
+KERNEL_BODY void binary_item(const struct binary_args *a, int64_t i)
+{
+    float x = load(a->a, view_at(&a->from_a, i)), y = load(a->b, view_at(&a->from_b, i));
+    store(a->out, view_at(&a->to, i), binary_apply(a->op, x, y));
+}
+
+/* The same for two NHWC tensors of one shape. i: octet. */
+struct binary_octet_args {
+    struct kernel_array a, b, out;
+    int32_t octets, a_pitch, b_pitch, out_pitch;
+    int op;
+};
+KERNEL_BODY void binary_octet_item(const struct binary_octet_args *a, int64_t i)
+{
+    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
+    int64_t p = i / a->octets;
+    struct octet x = octet_load(a->a, p * a->a_pitch + c0);
+    struct octet y = octet_load(a->b, p * a->b_pitch + c0);
+    for (int k = 0; k < OCTET; k++)
+        x.v[k] = binary_apply(a->op, x.v[k], y.v[k]);
+    octet_store(a->out, p * a->out_pitch + c0, x);
+}
+
+/* ONNX Pad by any amount on any axis, negative ones crop. i: element of the output. */
+enum kernel_pad { KP_CONSTANT, KP_REFLECT, KP_EDGE };
+struct pad_args {
+    struct kernel_array in, out;
+    struct kernel_view from, to;
+    int32_t begin[KERNEL_RANK];
+    int mode;
+    float value;
+};
+KERNEL_BODY void pad_item(const struct pad_args *a, int64_t i)
+{
+    int64_t at = a->from.offset, rest = i;
+    int inside = 1;
+    for (int32_t d = a->to.rank - 1; d >= 0; d--) {
+        int64_t j = rest % a->to.dim[d] - a->begin[d], n = a->from.dim[d];
+        rest /= a->to.dim[d];
+        if (j < 0 || j >= n) {
+            if (a->mode == KP_CONSTANT) {
+                inside = 0;
+            } else if (a->mode == KP_EDGE || n == 1) {
+                j = j < 0 ? 0 : n - 1;
+            } else {
+                int64_t period = 2 * (n - 1);
+                j = ((j % period) + period) % period;
+                j = j < n ? j : period - j;
+            }
+        }
+        at += j * a->from.stride[d];
+    }
+    store(a->out, view_at(&a->to, i), inside ? load(a->in, at) : a->value);
+}
+
+/* Resize of rows and columns by tables (resize_table_make()): output row y is the sum of
+ * row_weight[y·row_taps + k] · input row row_index[y·row_taps + k]; columns likewise. i: octet. */
+struct resize_args {
+    struct kernel_array in, out;
+    const int32_t *row_index, *column_index;
+    const float *row_weight, *column_weight;
+    int32_t row_taps, column_taps;
+    int32_t octets, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
+};
+KERNEL_BODY void resize_item(const struct resize_args *a, int64_t i)
+{
+    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
+    int64_t p = i / a->octets;
+    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
+    int64_t n = p / a->out_width / a->out_height;
+    struct octet sum;
+    for (int k = 0; k < OCTET; k++)
+        sum.v[k] = 0;
+    for (int32_t r = 0; r < a->row_taps; r++) {
+        float wy = a->row_weight[y * a->row_taps + r];
+        int64_t row = n * a->in_height + a->row_index[y * a->row_taps + r];
+        if (wy == 0)
+            continue;
+        for (int32_t s = 0; s < a->column_taps; s++) {
+            float w = wy * a->column_weight[x * a->column_taps + s];
+            if (w == 0)
+                continue;
+            int64_t at =
+                (row * a->in_width + a->column_index[x * a->column_taps + s]) * a->in_pitch + c0;
+            struct octet o = octet_load(a->in, at);
+            for (int k = 0; k < OCTET; k++)
+                sum.v[k] += w * o.v[k];
+        }
+    }
+    octet_store(a->out, p * a->out_pitch + c0, sum);
+}
+
+/* Average and max pooling, 2-D. i: octet of the output. */
+struct pool_args {
+    struct kernel_array in, out;
+    int32_t octets, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
+    int32_t kernel[2], stride[2], dilation[2], pad_begin[2], pad_end[2];
+    int max, count_include_pad;
+};
+KERNEL_BODY void pool_item(const struct pool_args *a, int64_t i)
+{
+    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
+    int64_t p = i / a->octets;
+    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
+    int64_t n = p / a->out_width / a->out_height;
+    struct octet r;
+    int32_t covered = 0, seen = 0;
+    for (int k = 0; k < OCTET; k++)
+        r.v[k] = 0;
+    for (int32_t i0 = 0; i0 < a->kernel[0]; i0++) {
+        int32_t yy = y * a->stride[0] - a->pad_begin[0] + i0 * a->dilation[0];
+        for (int32_t i1 = 0; i1 < a->kernel[1]; i1++) {
+            int32_t xx = x * a->stride[1] - a->pad_begin[1] + i1 * a->dilation[1];
+            covered += yy < a->in_height + a->pad_end[0] && xx < a->in_width + a->pad_end[1];
+            if (yy < 0 || yy >= a->in_height || xx < 0 || xx >= a->in_width)
+                continue;
+            struct octet o =
+                octet_load(a->in, ((n * a->in_height + yy) * a->in_width + xx) * a->in_pitch + c0);
+            for (int k = 0; k < OCTET; k++)
+                r.v[k] = a->max ? (seen == 0 ? o.v[k] : binary_apply(KB_MAX, r.v[k], o.v[k]))
+                                : r.v[k] + o.v[k];
+            seen++;
+        }
+    }
+    if (!a->max) {
+        int32_t by = a->count_include_pad ? covered : seen;
+        for (int k = 0; k < OCTET; k++)
+            r.v[k] = by ? r.v[k] / (float)by : 0;
+    }
+    octet_store(a->out, p * a->out_pitch + c0, r);
+}
+
+/* Sums over some axes. from enumerates the kept axes, over the reduced ones. i: output element. */
+enum kernel_reduce { KR_MEAN, KR_SUM, KR_SUM_SQUARE, KR_PROD };
+struct reduce_args {
+    struct kernel_array in, out;
+    struct kernel_view from, over, to;
+    int64_t n_over;
+    int op;
+};
+KERNEL_BODY void reduce_item(const struct reduce_args *a, int64_t i)
+{
+    int64_t base = view_at(&a->from, i);
+    float r = a->op == KR_PROD ? 1 : 0;
+    for (int64_t j = 0; j < a->n_over; j++) {
+        float x = load(a->in, base + view_at(&a->over, j));
+        r = a->op == KR_PROD ? r * x : r + (a->op == KR_SUM_SQUARE ? x * x : x);
+    }
+    store(a->out, view_at(&a->to, i), a->op == KR_MEAN ? r / (float)a->n_over : r);
+}
+
+/* ONNX Gather: out's view is [before, indices, after], from's the same with one index axis that
+ * the table replaces. i: output element. */
+struct gather_args {
+    struct kernel_array in, out;
+    struct kernel_view to;
+    const int32_t *index;
+    int64_t n_index, after;
+    struct kernel_view from; /* row-major view of the whole input */
+    int64_t axis_dim;
+};
+KERNEL_BODY void gather_item(const struct gather_args *a, int64_t i)
+{
+    int64_t after = i % a->after, j = i / a->after % a->n_index, before = i / a->after / a->n_index;
+    int64_t source = (before * a->axis_dim + a->index[j]) * a->after + after;
+    store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, source)));
+}
+
+/* Convolution and transposed convolution of any kind, slowly: groups, and what cuDNN has no engine
+ * for. Weights float: M,C/group,kh,kw (transposed: C,M/group,kh,kw). i: element of the output in
+ * N,H,W,M order. */
+struct direct_args {
+    struct kernel_array in, out;
+    const float *weight, *bias;
+    int32_t c, m, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
+    int32_t kernel[2], stride[2], dilation[2], pad[2], group;
+    int transposed;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void direct_item(const struct direct_args *a, int64_t i)
+{
+    int32_t m = (int32_t)(i % a->m);
+    int64_t p = i / a->m;
+    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
+    int64_t n = p / a->out_width / a->out_height;
+    int32_t cg = a->c / a->group, mg = a->m / a->group, g = m / mg;
+    float sum = a->bias ? a->bias[m] : 0;
+    for (int32_t i0 = 0; i0 < a->kernel[0]; i0++) {
+        int32_t yy;
+        if (a->transposed) {
+            int32_t t = y + a->pad[0] - i0 * a->dilation[0];
+            if (t < 0 || t % a->stride[0] != 0)
+                continue;
+            yy = t / a->stride[0];
+        } else {
+            yy = y * a->stride[0] - a->pad[0] + i0 * a->dilation[0];
+        }
+        if (yy < 0 || yy >= a->in_height)
+            continue;
+        for (int32_t i1 = 0; i1 < a->kernel[1]; i1++) {
+            int32_t xx;
+            if (a->transposed) {
+                int32_t t = x + a->pad[1] - i1 * a->dilation[1];
+                if (t < 0 || t % a->stride[1] != 0)
+                    continue;
+                xx = t / a->stride[1];
+            } else {
+                xx = x * a->stride[1] - a->pad[1] + i1 * a->dilation[1];
+            }
+            if (xx < 0 || xx >= a->in_width)
+                continue;
+            int64_t at = ((n * a->in_height + yy) * a->in_width + xx) * a->in_pitch + g * cg;
+            int64_t taps = (int64_t)a->kernel[0] * a->kernel[1], tap = i0 * a->kernel[1] + i1;
+            for (int32_t c = 0; c < cg; c++) {
+                int64_t w = a->transposed ? ((int64_t)(g * cg + c) * mg + m % mg) * taps + tap
+                                          : ((int64_t)m * cg + c) * taps + tap;
+                sum += a->weight[w] * load(a->in, at + c);
+            }
+        }
+    }
+    store(a->out, p * a->out_pitch + m, act_apply(a->act, sum));
+}
+
+/* Every kernel once: name, and the member of launch_args. */
+#define KERNEL_LIST(X)                                                                             \
+    X(import)                                                                                      \
+    X(export)                                                                                      \
+    X(affine)                                                                                      \
+    X(interleave)                                                                                  \
+    X(moments)                                                                                     \
+    X(moments_sum)                                                                                 \
+    X(copy)                                                                                        \
+    X(unary)                                                                                       \
+    X(binary)                                                                                      \
+    X(binary_octet)                                                                                \
+    X(pad)                                                                                         \
+    X(resize)                                                                                      \
+    X(pool)                                                                                        \
+    X(reduce)                                                                                      \
+    X(gather)                                                                                      \
+    X(direct)
+
+enum kernel {
+#define X(name) KERNEL_##name,
+    KERNEL_LIST(X)
+#undef X
+        KERNELS
+};
+
+union kernel_args {
+#define X(name) struct name##_args name##_;
+    KERNEL_LIST(X)
+#undef X
+};
+
+#endif

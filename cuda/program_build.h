@@ -1,0 +1,82 @@
+/*
+ * program_build.h - inside program*.c: a program while it is made
+ *
+ * Tensors live in buffers; a buffer has a first and a last step and gets its offset in the arena
+ * when all steps are known (program_plan_memory()). Until then a place in the arena names its
+ * buffer.
+ */
+#ifndef SPINENODE_CUDA_PROGRAM_BUILD_H
+#define SPINENODE_CUDA_PROGRAM_BUILD_H
+
+#include "cuda/program.h"
+
+#define ALIGN 256 /* of buffers and weights, bytes */
+
+struct build_buffer {
+    int64_t bytes;
+    int first, last; /* steps; first -1: never written */
+    int64_t offset;  /* at the end */
+};
+
+/* A value on the device. */
+struct build_tensor {
+    bool made;
+    bool nhwc;       /* rank 4; else row-major */
+    int buffer;      /* -1: in the weights (a constant) */
+    int64_t offset;  /* elements into the buffer; constants: bytes into the weights */
+    int64_t pitch;   /* nhwc: elements between pixels */
+    int64_t octets;  /* nhwc: ceil(C / 8) */
+    bool owns_lanes; /* nhwc: lanes between C and pitch belong to it alone */
+};
+
+struct build {
+    const struct graph *g;
+    struct program *p;
+    struct build_tensor *tensor; /* one per value */
+    struct build_buffer *buffer;
+    int n_buffers, cap_buffers;
+    bool half, tf32;
+    int node; /* being emitted */
+    struct err *e;
+};
+
+/* program.c */
+int build_fail(struct build *b, const char *why); /* ERR_UNSUPPORTED, naming the node */
+int64_t build_element_bytes(const struct build *b);
+int build_buffer(struct build *b, int64_t bytes); /* id or ERR_* */
+int build_weights(struct build *b, const void *bytes, int64_t n, int64_t *offset);
+/* The tensor of a value that a node reads: made already, or a constant that is stored now. */
+int build_read(struct build *b, int value, struct build_tensor **out);
+/* The tensor of a value that a node writes. */
+int build_write(struct build *b, int value, struct build_tensor **out);
+/* A temporary NHWC tensor: n·pixels elements of pitch round8(c). */
+int build_temporary(struct build *b, int64_t n, int64_t pixels, int64_t c,
+                    struct build_tensor *out);
+struct place build_place(const struct build *b, const struct build_tensor *t);
+/* Constant floats as a table, zero-padded to a multiple of 8: of floats, or of elements. */
+int build_table(struct build *b, int value, int64_t count, struct place *out);
+int build_element_table(struct build *b, int value, int64_t count, struct place *out);
+
+/* Adds a kernel step; then its pointers. */
+int build_launch(struct build *b, enum kernel kernel, const union kernel_args *args, int64_t items);
+void build_point(struct build *b, size_t field, struct place place);
+int build_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_t pixels);
+
+struct kernel_act_args build_act(const struct act *act);
+struct kernel_view build_view(const struct build *b, const struct build_tensor *t,
+                              const struct shape *s);
+/* y = act(x·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
+int build_affine(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
+                 int64_t n, int64_t pixels, struct place scale, struct place shift,
+                 int64_t table_step, struct kernel_act_args act);
+
+/* program_convolution.c */
+int build_conv(struct build *b, const struct node *n);
+int build_conv_transpose(struct build *b, const struct node *n);
+
+/* program_ops.c */
+int build_node(struct build *b, const struct node *n);
+
+#define FIELD(kernel, member) offsetof(union kernel_args, kernel##_.member)
+
+#endif

@@ -1,0 +1,565 @@
+/* program_ops.c - every operator of a lowered graph that is not a convolution, as kernel launches
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/program_build.h"
+#include "model/resample.h"
+#include "node/base/err.h"
+
+/* Partial sums of a norm: of so many pixels at least, at most so many for one image. A function of
+ * the image's size alone, so that results do not depend on the batch. */
+#define MOMENT_PIXELS 256
+#define MOMENT_CHUNKS 128
+
+static const struct shape *shape_of(const struct build *b, int value)
+{
+    return &b->g->value[value].shape;
+}
+
+static int64_t pixels_of(const struct shape *s)
+{
+    return s->dim[2] * s->dim[3];
+}
+
+/* The first input and the output. */
+static int unary_ends(struct build *b, const struct node *n, struct build_tensor **in,
+                      struct build_tensor **out)
+{
+    int rc = build_read(b, n->in[0], in);
+    return rc == 0 ? build_write(b, n->out[0], out) : rc;
+}
+
+static int build_copy(struct build *b, const struct build_tensor *in, struct kernel_view from,
+                      const struct build_tensor *out, struct kernel_view to, int64_t count)
+{
+    union kernel_args a = {
+        .copy_ = {.in = {NULL, b->half}, .out = {NULL, b->half}, .from = from, .to = to}};
+    int rc = build_launch(b, KERNEL_copy, &a, count);
+    if (rc == 0) {
+        build_point(b, FIELD(copy, in.data), build_place(b, in));
+        build_point(b, FIELD(copy, out.data), build_place(b, out));
+    }
+    return rc;
+}
+
+static int build_affine_node(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    struct place scale, shift;
+    const struct shape *s = shape_of(b, n->in[0]);
+    if (s->rank != 4)
+        return build_fail(b, "only tensors N,C,H,W");
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc == 0)
+        rc = build_table(b, n->in[1], s->dim[1], &scale);
+    if (rc == 0)
+        rc = build_table(b, n->in[2], s->dim[1], &shift);
+    if (rc != 0)
+        return rc;
+    return build_affine(b, in, out, s->dim[0], pixels_of(s), scale, shift, 0, build_act(&n->act));
+}
+
+static int build_moments(struct build *b, const struct build_tensor *in, const struct shape *s,
+                         int64_t chunks, struct place mean, struct place part)
+{
+    union kernel_args a = {.moments_ = {.in = {NULL, b->half},
+                                        .octets = (int32_t)in->octets,
+                                        .pixels = (int32_t)pixels_of(s),
+                                        .pitch = (int32_t)in->pitch,
+                                        .chunks = (int32_t)chunks}};
+    int rc = build_launch(b, KERNEL_moments, &a, s->dim[0] * chunks * in->octets);
+    if (rc == 0) {
+        build_point(b, FIELD(moments, in.data), build_place(b, in));
+        build_point(b, FIELD(moments, mean), mean);
+        build_point(b, FIELD(moments, out), part);
+    }
+    return rc;
+}
+
+static struct place float_buffer(struct build *b, int64_t count, int *rc)
+{
+    int id = build_buffer(b, count * (int64_t)sizeof(float));
+    struct build_tensor t = {.buffer = id < 0 ? 0 : id};
+    if (id < 0)
+        *rc = id;
+    return build_place(b, &t);
+}
+
+static int build_instance_norm(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    struct place gamma, beta, none = {0};
+    const struct shape *s = shape_of(b, n->in[0]);
+    if (s->rank != 4)
+        return build_fail(b, "only tensors N,C,H,W");
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc == 0)
+        rc = build_table(b, n->in[1], s->dim[1], &gamma);
+    if (rc == 0)
+        rc = build_table(b, n->in[2], s->dim[1], &beta);
+    if (rc != 0)
+        return rc;
+    int64_t channels = in->octets * OCTET, chunks = pixels_of(s) / MOMENT_PIXELS;
+    chunks = chunks < 1 ? 1 : chunks > MOMENT_CHUNKS ? MOMENT_CHUNKS : chunks;
+    struct place part = float_buffer(b, s->dim[0] * chunks * channels, &rc);
+    struct place mean = float_buffer(b, s->dim[0] * channels, &rc);
+    struct place scale = float_buffer(b, s->dim[0] * channels, &rc);
+    struct place shift = float_buffer(b, s->dim[0] * channels, &rc);
+    for (int pass = 1; rc == 0 && pass <= 2; pass++) {
+        rc = build_moments(b, in, s, chunks, pass == 1 ? none : mean, part);
+        if (rc != 0)
+            break;
+        union kernel_args a = {.moments_sum_ = {.octets = (int32_t)in->octets,
+                                                .pixels = (int32_t)pixels_of(s),
+                                                .chunks = (int32_t)chunks,
+                                                .epsilon = (float)n->norm.epsilon}};
+        rc = build_launch(b, KERNEL_moments_sum, &a, s->dim[0] * channels);
+        if (rc != 0)
+            break;
+        build_point(b, FIELD(moments_sum, part), part);
+        build_point(b, FIELD(moments_sum, mean), mean);
+        if (pass == 2) {
+            build_point(b, FIELD(moments_sum, scale), scale);
+            build_point(b, FIELD(moments_sum, shift), shift);
+            build_point(b, FIELD(moments_sum, gamma), gamma);
+            build_point(b, FIELD(moments_sum, beta), beta);
+        }
+    }
+    if (rc != 0)
+        return rc;
+    return build_affine(b, in, out, s->dim[0], pixels_of(s), scale, shift, channels,
+                        build_act(&n->act));
+}
+
+static int build_unary(struct build *b, const struct node *n, enum kernel_unary op)
+{
+    struct build_tensor *in, *out;
+    const struct shape *s = shape_of(b, n->in[0]);
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    if (op == KU_ACT && in->nhwc)
+        return build_affine(b, in, out, s->dim[0], pixels_of(s), (struct place){0},
+                            (struct place){0}, 0, build_act(&n->act));
+    union kernel_args a = {.unary_ = {.in = {NULL, b->half},
+                                      .out = {NULL, b->half},
+                                      .from = build_view(b, in, s),
+                                      .to = build_view(b, out, s),
+                                      .op = op,
+                                      .act = build_act(&n->act)}};
+    rc = build_launch(b, KERNEL_unary, &a, shape_count(s));
+    if (rc == 0) {
+        build_point(b, FIELD(unary, in.data), build_place(b, in));
+        build_point(b, FIELD(unary, out.data), build_place(b, out));
+    }
+    return rc;
+}
+
+/* A view of s that enumerates the elements of the larger shape to, NumPy's broadcasting. */
+static struct kernel_view broadcast(struct kernel_view v, const struct shape *to)
+{
+    struct kernel_view r = {.rank = to->rank, .offset = v.offset};
+    for (int d = 0; d < to->rank; d++) {
+        int from = d - (to->rank - v.rank);
+        r.dim[d] = (int32_t)to->dim[d];
+        r.stride[d] = from < 0 || v.dim[from] == 1 ? 0 : v.stride[from];
+    }
+    return r;
+}
+
+static int build_binary(struct build *b, const struct node *n, enum kernel_binary op)
+{
+    struct build_tensor *x, *y, *out;
+    const struct shape *xs = shape_of(b, n->in[0]), *ys = shape_of(b, n->in[1]);
+    const struct shape *s = shape_of(b, n->out[0]);
+    int rc = build_read(b, n->in[0], &x);
+    if (rc == 0)
+        rc = build_read(b, n->in[1], &y);
+    if (rc == 0)
+        rc = build_write(b, n->out[0], &out);
+    if (rc != 0)
+        return rc;
+    union kernel_args a;
+    memset(&a, 0, sizeof a);
+    struct kernel_array elements = {NULL, b->half};
+    bool same = s->rank == 4 && shape_equal(xs, ys) && s->dim[1] % OCTET == 0;
+    if (same) {
+        a.binary_octet_ = (struct binary_octet_args){.a = elements,
+                                                     .b = elements,
+                                                     .out = elements,
+                                                     .octets = (int32_t)out->octets,
+                                                     .a_pitch = (int32_t)x->pitch,
+                                                     .b_pitch = (int32_t)y->pitch,
+                                                     .out_pitch = (int32_t)out->pitch,
+                                                     .op = op};
+        rc = build_launch(b, KERNEL_binary_octet, &a, s->dim[0] * pixels_of(s) * out->octets);
+    } else {
+        a.binary_ = (struct binary_args){.a = elements,
+                                         .b = elements,
+                                         .out = elements,
+                                         .from_a = broadcast(build_view(b, x, xs), s),
+                                         .from_b = broadcast(build_view(b, y, ys), s),
+                                         .to = build_view(b, out, s),
+                                         .op = op};
+        rc = build_launch(b, KERNEL_binary, &a, shape_count(s));
+    }
+    if (rc != 0)
+        return rc;
+    build_point(b, same ? FIELD(binary_octet, a.data) : FIELD(binary, a.data), build_place(b, x));
+    build_point(b, same ? FIELD(binary_octet, b.data) : FIELD(binary, b.data), build_place(b, y));
+    build_point(b, same ? FIELD(binary_octet, out.data) : FIELD(binary, out.data),
+                build_place(b, out));
+    return 0;
+}
+
+static int build_concat(struct build *b, const struct node *n)
+{
+    const struct shape *s = shape_of(b, n->out[0]);
+    struct build_tensor *out;
+    int rc = build_write(b, n->out[0], &out);
+    struct kernel_view whole = build_view(b, out, s);
+    int64_t at = 0;
+    for (int i = 0; rc == 0 && i < n->n_in; i++) {
+        const struct shape *part = shape_of(b, n->in[i]);
+        struct build_tensor *in;
+        rc = build_read(b, n->in[i], &in);
+        if (rc != 0)
+            break;
+        bool there = in->buffer == out->buffer && in->buffer >= 0 && n->axis == 1 &&
+                     in->offset == out->offset + at;
+        if (!there) {
+            struct kernel_view to = whole;
+            to.dim[n->axis] = (int32_t)part->dim[n->axis];
+            to.offset = at * whole.stride[n->axis];
+            rc = build_copy(b, in, build_view(b, in, part), out, to, shape_count(part));
+        }
+        at += part->dim[n->axis];
+    }
+    return rc;
+}
+
+static int build_split(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    int rc = build_read(b, n->in[0], &in);
+    if (rc != 0)
+        return rc;
+    struct kernel_view whole = build_view(b, in, shape_of(b, n->in[0]));
+    int64_t at = 0;
+    for (int i = 0; rc == 0 && i < n->n_out; i++) {
+        if (n->out[i] < 0)
+            continue;
+        const struct shape *part = shape_of(b, n->out[i]);
+        struct kernel_view from = whole;
+        from.dim[n->axis] = (int32_t)part->dim[n->axis];
+        from.offset = at * whole.stride[n->axis];
+        rc = build_write(b, n->out[i], &out);
+        if (rc == 0)
+            rc = build_copy(b, in, from, out, build_view(b, out, part), shape_count(part));
+        at += part->dim[n->axis];
+    }
+    return rc;
+}
+
+/* Slice, Transpose, Reshape, DepthToSpace: the input's elements in another order. */
+static int build_rearranged(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    struct kernel_view v = build_view(b, in, is), from = v;
+    if (n->op == OP_SLICE) {
+        for (int d = 0; d < os->rank; d++) {
+            from.dim[d] = (int32_t)os->dim[d];
+            from.stride[d] = v.stride[d] * n->slice.step[d];
+            from.offset += v.stride[d] * n->slice.start[d];
+        }
+    } else if (n->op == OP_TRANSPOSE) {
+        for (int d = 0; d < os->rank; d++) {
+            from.dim[d] = v.dim[n->transpose.perm[d]];
+            from.stride[d] = v.stride[n->transpose.perm[d]];
+        }
+    } else if (n->op == OP_DEPTH_TO_SPACE) {
+        /* Output rows and columns are input row·block + i, column·block + j; the channel comes
+         * from (c, i, j) in CRD order, from (i, j, c) in DCR order. */
+        int64_t block = n->depth.block, c = os->dim[1];
+        int64_t ci = n->depth.crd ? block : block * c, cj = n->depth.crd ? 1 : c;
+        int64_t cc = n->depth.crd ? block * block : 1;
+        from = (struct kernel_view){.rank = 6,
+                                    .dim = {(int32_t)os->dim[0], (int32_t)c, (int32_t)is->dim[2],
+                                            (int32_t)block, (int32_t)is->dim[3], (int32_t)block},
+                                    .stride = {v.stride[0], cc * v.stride[1], v.stride[2],
+                                               ci * v.stride[1], v.stride[3], cj * v.stride[1]}};
+    }
+    return build_copy(b, in, from, out, build_view(b, out, os), shape_count(os));
+}
+
+static int build_pad(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    union kernel_args a = {.pad_ = {.in = {NULL, b->half},
+                                    .out = {NULL, b->half},
+                                    .from = build_view(b, in, is),
+                                    .to = build_view(b, out, os),
+                                    .mode = n->pad.mode == PAD_REFLECT ? KP_REFLECT
+                                            : n->pad.mode == PAD_EDGE  ? KP_EDGE
+                                                                       : KP_CONSTANT,
+                                    .value = n->pad.value}};
+    for (int d = 0; d < is->rank; d++)
+        a.pad_.begin[d] = (int32_t)n->pad.begin[d];
+    rc = build_launch(b, KERNEL_pad, &a, shape_count(os));
+    if (rc == 0) {
+        build_point(b, FIELD(pad, in.data), build_place(b, in));
+        build_point(b, FIELD(pad, out.data), build_place(b, out));
+    }
+    return rc;
+}
+
+/* The taps of one axis of a resize, as tables in the weights. */
+static int build_taps(struct build *b, const struct resize_attr *resize, int axis, int64_t in,
+                      int64_t out, int32_t *taps, struct place *index, struct place *weight)
+{
+    struct resample r;
+    int64_t index_at = 0, weight_at = 0;
+    int rc = resample_init(&r, resize, axis, in, out, b->e);
+    if (rc != 0)
+        return rc;
+    int64_t count = out * r.taps;
+    float *w = malloc(sizeof *w * (size_t)(count + 1));
+    if (!w)
+        rc = err_set(b->e, ERR_NOMEM, "no memory for a resize table");
+    for (int64_t i = 0; rc == 0 && i < count; i++)
+        w[i] = (float)r.weight[i];
+    if (rc == 0)
+        rc = build_weights(b, r.index, count * (int64_t)sizeof *r.index, &index_at);
+    if (rc == 0)
+        rc = build_weights(b, w, count * (int64_t)sizeof *w, &weight_at);
+    *taps = r.taps;
+    *index = (struct place){REGION_WEIGHTS, index_at};
+    *weight = (struct place){REGION_WEIGHTS, weight_at};
+    free(w);
+    resample_fini(&r);
+    return rc;
+}
+
+static int build_resize(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    if (is->rank != 4 || is->dim[0] != os->dim[0] || is->dim[1] != os->dim[1])
+        return build_fail(b, "it resizes more than rows and columns of N,C,H,W");
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    union kernel_args a = {.resize_ = {.in = {NULL, b->half},
+                                       .out = {NULL, b->half},
+                                       .octets = (int32_t)out->octets,
+                                       .in_height = (int32_t)is->dim[2],
+                                       .in_width = (int32_t)is->dim[3],
+                                       .in_pitch = (int32_t)in->pitch,
+                                       .out_height = (int32_t)os->dim[2],
+                                       .out_width = (int32_t)os->dim[3],
+                                       .out_pitch = (int32_t)out->pitch}};
+    struct place index[2], weight[2];
+    int32_t taps[2];
+    for (int d = 0; rc == 0 && d < 2; d++)
+        rc = build_taps(b, &n->resize, 2 + d, is->dim[2 + d], os->dim[2 + d], &taps[d], &index[d],
+                        &weight[d]);
+    if (rc != 0)
+        return rc;
+    a.resize_.row_taps = taps[0];
+    a.resize_.column_taps = taps[1];
+    rc = build_launch(b, KERNEL_resize, &a, os->dim[0] * pixels_of(os) * out->octets);
+    if (rc != 0)
+        return rc;
+    build_point(b, FIELD(resize, in.data), build_place(b, in));
+    build_point(b, FIELD(resize, out.data), build_place(b, out));
+    build_point(b, FIELD(resize, row_index), index[0]);
+    build_point(b, FIELD(resize, row_weight), weight[0]);
+    build_point(b, FIELD(resize, column_index), index[1]);
+    build_point(b, FIELD(resize, column_weight), weight[1]);
+    return 0;
+}
+
+static int build_pool(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    if (is->rank != 4)
+        return build_fail(b, "only tensors N,C,H,W");
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    union kernel_args a = {.pool_ = {.in = {NULL, b->half},
+                                     .out = {NULL, b->half},
+                                     .octets = (int32_t)out->octets,
+                                     .in_height = (int32_t)is->dim[2],
+                                     .in_width = (int32_t)is->dim[3],
+                                     .in_pitch = (int32_t)in->pitch,
+                                     .out_height = (int32_t)os->dim[2],
+                                     .out_width = (int32_t)os->dim[3],
+                                     .out_pitch = (int32_t)out->pitch,
+                                     .max = n->op == OP_MAX_POOL,
+                                     .count_include_pad = n->pool.count_include_pad}};
+    for (int d = 0; d < 2; d++) {
+        a.pool_.kernel[d] = (int32_t)n->pool.kernel[d];
+        a.pool_.stride[d] = (int32_t)n->pool.stride[d];
+        a.pool_.dilation[d] = (int32_t)n->pool.dilation[d];
+        a.pool_.pad_begin[d] = (int32_t)n->pool.pad_begin[d];
+        a.pool_.pad_end[d] = (int32_t)n->pool.pad_end[d];
+    }
+    rc = build_launch(b, KERNEL_pool, &a, os->dim[0] * pixels_of(os) * out->octets);
+    if (rc == 0) {
+        build_point(b, FIELD(pool, in.data), build_place(b, in));
+        build_point(b, FIELD(pool, out.data), build_place(b, out));
+    }
+    return rc;
+}
+
+static int build_reduce(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    struct kernel_view v = build_view(b, in, is), from = {0}, over = {0};
+    union kernel_args a;
+    memset(&a, 0, sizeof a);
+    int64_t n_over = 1;
+    for (int d = 0; d < is->rank; d++) {
+        bool reduced = false;
+        for (int k = 0; k < n->reduce.n; k++)
+            reduced |= n->reduce.axis[k] == d;
+        struct kernel_view *to = reduced ? &over : &from;
+        to->dim[to->rank] = v.dim[d];
+        to->stride[to->rank++] = v.stride[d];
+        if (reduced)
+            n_over *= v.dim[d];
+    }
+    a.reduce_ = (struct reduce_args){.in = {NULL, b->half},
+                                     .out = {NULL, b->half},
+                                     .from = from,
+                                     .over = over,
+                                     .to = build_view(b, out, os),
+                                     .n_over = n_over,
+                                     .op = n->op == OP_REDUCE_MEAN         ? KR_MEAN
+                                           : n->op == OP_REDUCE_SUM        ? KR_SUM
+                                           : n->op == OP_REDUCE_SUM_SQUARE ? KR_SUM_SQUARE
+                                                                           : KR_PROD};
+    rc = build_launch(b, KERNEL_reduce, &a, shape_count(os));
+    if (rc == 0) {
+        build_point(b, FIELD(reduce, in.data), build_place(b, in));
+        build_point(b, FIELD(reduce, out.data), build_place(b, out));
+    }
+    return rc;
+}
+
+static int build_gather(struct build *b, const struct node *n)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    int rc = unary_ends(b, n, &in, &out);
+    if (rc != 0)
+        return rc;
+    int32_t *index = malloc(sizeof *index * (size_t)(n->gather.n_index + 1));
+    int64_t offset = 0, after = 1;
+    if (!index)
+        return err_set(b->e, ERR_NOMEM, "no memory for an index");
+    for (int64_t i = 0; i < n->gather.n_index; i++)
+        index[i] = (int32_t)n->gather.index[i];
+    rc = build_weights(b, index, n->gather.n_index * (int64_t)sizeof *index, &offset);
+    free(index);
+    for (int d = n->gather.axis + 1; d < is->rank; d++)
+        after *= is->dim[d];
+    if (rc != 0)
+        return rc;
+    union kernel_args a;
+    memset(&a, 0, sizeof a);
+    a.gather_ = (struct gather_args){.in = {NULL, b->half},
+                                     .out = {NULL, b->half},
+                                     .from = build_view(b, in, is),
+                                     .to = build_view(b, out, os),
+                                     .n_index = n->gather.n_index,
+                                     .after = after,
+                                     .axis_dim = is->dim[n->gather.axis]};
+    rc = build_launch(b, KERNEL_gather, &a, shape_count(os));
+    if (rc == 0) {
+        build_point(b, FIELD(gather, in.data), build_place(b, in));
+        build_point(b, FIELD(gather, out.data), build_place(b, out));
+        build_point(b, FIELD(gather, index), (struct place){REGION_WEIGHTS, offset});
+    }
+    return rc;
+}
+
+int build_node(struct build *b, const struct node *n)
+{
+    switch (n->op) {
+    case OP_CONV:
+        return build_conv(b, n);
+    case OP_CONV_TRANSPOSE:
+        return build_conv_transpose(b, n);
+    case OP_AFFINE:
+        return build_affine_node(b, n);
+    case OP_INSTANCE_NORM:
+        return build_instance_norm(b, n);
+    case OP_ACT:
+        return build_unary(b, n, KU_ACT);
+    case OP_ABS:
+        return build_unary(b, n, KU_ABS);
+    case OP_SQRT:
+        return build_unary(b, n, KU_SQRT);
+    case OP_NEG:
+        return build_unary(b, n, KU_NEG);
+    case OP_EXP:
+        return build_unary(b, n, KU_EXP);
+    case OP_PRELU:
+        return build_binary(b, n, KB_PRELU);
+    case OP_ADD:
+        return build_binary(b, n, KB_ADD);
+    case OP_SUB:
+        return build_binary(b, n, KB_SUB);
+    case OP_MUL:
+        return build_binary(b, n, KB_MUL);
+    case OP_DIV:
+        return build_binary(b, n, KB_DIV);
+    case OP_POW:
+        return build_binary(b, n, KB_POW);
+    case OP_MAX:
+        return build_binary(b, n, KB_MAX);
+    case OP_MIN:
+        return build_binary(b, n, KB_MIN);
+    case OP_CONCAT:
+        return build_concat(b, n);
+    case OP_SPLIT:
+        return build_split(b, n);
+    case OP_SLICE:
+    case OP_DEPTH_TO_SPACE:
+    case OP_RESHAPE:
+    case OP_TRANSPOSE:
+        return build_rearranged(b, n);
+    case OP_PAD:
+        return build_pad(b, n);
+    case OP_RESIZE:
+        return build_resize(b, n);
+    case OP_GATHER:
+        return build_gather(b, n);
+    case OP_REDUCE_MEAN:
+    case OP_REDUCE_SUM:
+    case OP_REDUCE_SUM_SQUARE:
+    case OP_REDUCE_PROD:
+        return build_reduce(b, n);
+    case OP_AVERAGE_POOL:
+    case OP_MAX_POOL:
+        return build_pool(b, n);
+    default:
+        return build_fail(b, "no kernel for it");
+    }
+}
