@@ -157,6 +157,22 @@ bench: setup
 	@.venv/bin/python scripts/bench --spinenode $(B)/spinenode $(BENCH)
 lint:
 	@python3 scripts/lint
+
+# libFuzzer, with clang where it is installed. FUZZ_SECONDS is for each; what it finds stays in build/fuzz.
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+FUZZ_CC := clang -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -g -O1
+$(B)/fuzz/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(CPPFLAGS) -std=gnu17 -c $< -o $@
+$(B)/fuzz/libfuzz.a: $(patsubst %,$(B)/fuzz/%.o,$(BASE_SRC) $(filter-out model/cpu_avx%,$(MODEL_SRC)) $(DICOM_SRC))
+	@rm -f $@; ar rcs $@ $^
+$(B)/fuzz/fuzz_%: $(B)/fuzz/tests/fuzz/fuzz_%.c.o $(B)/fuzz/libfuzz.a
+	clang -fsanitize=fuzzer,address,undefined $^ -lssl -lcrypto -lz -lpthread -lm -o $@
+fuzz: $(addprefix $(B)/fuzz/,$(FUZZ))
+	@for f in $(FUZZ); do mkdir -p $(B)/fuzz/corpus/$$f; \
+	    $(B)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -max_len=20000 -artifact_prefix=$(B)/fuzz/$$f- \
+	        -print_final_stats=1 $(B)/fuzz/corpus/$$f $(wildcard tests/fuzz/corpus/$$f) || exit 1; done
 format:
 	@python3 scripts/lint --format
 

@@ -6,9 +6,8 @@
  */
 #include "dicom/scp_serve.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "dicom/message.h"
 #include "dicom/part10.h"
@@ -468,9 +467,11 @@ void scp_serve(struct scp_serve *serve, struct connection *c, int fd, const char
         return;
     }
     s.peer.id = scp_next_id(c);
-    strcpy(s.peer.calling_ae, association_calling_ae(s.association));
-    strcpy(s.peer.called_ae, association_called_ae(s.association));
-    strcpy(s.peer.implementation, association_implementation(s.association));
+    snprintf(s.peer.calling_ae, sizeof s.peer.calling_ae, "%s",
+             association_calling_ae(s.association));
+    snprintf(s.peer.called_ae, sizeof s.peer.called_ae, "%s", association_called_ae(s.association));
+    snprintf(s.peer.implementation, sizeof s.peer.implementation, "%s",
+             association_implementation(s.association));
     memcpy(s.peer.fingerprint, association_wire(s.association)->fingerprint,
            sizeof s.peer.fingerprint);
 

@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,24 +43,20 @@ static int64_t number(int argc, char **argv, const char *key)
 
 static pthread_mutex_t print_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-/* Prints {"event": event, pairs…}: the further arguments are name, value, …, NULL; all texts. */
-__attribute__((sentinel)) static void print(const char *event, ...)
+/* Prints {"event": event, name: value …}; all are texts. */
+static void print_pairs(const char *event, const char *const *pairs)
 {
     struct buf b;
-    va_list ap;
-    const char *name;
 
     buf_init(&b, 1 << 20);
     buf_puts(&b, "{\"event\": ");
     buf_json_string(&b, event);
-    va_start(ap, event);
-    while ((name = va_arg(ap, const char *)) != NULL) {
+    for (; *pairs != NULL; pairs += 2) {
         buf_puts(&b, ", ");
-        buf_json_string(&b, name);
+        buf_json_string(&b, pairs[0]);
         buf_puts(&b, ": ");
-        buf_json_string(&b, va_arg(ap, const char *));
+        buf_json_string(&b, pairs[1]);
     }
-    va_end(ap);
     buf_puts(&b, "}\n");
     pthread_mutex_lock(&print_mutex);
     fputs(buf_text(&b), stdout);
@@ -69,6 +64,7 @@ __attribute__((sentinel)) static void print(const char *event, ...)
     pthread_mutex_unlock(&print_mutex);
     buf_fini(&b);
 }
+#define print(event, ...) print_pairs(event, (const char *const[]){__VA_ARGS__, NULL})
 
 struct text {
     char s[24];
@@ -108,8 +104,7 @@ static int authorise(void *ctx, struct scp_peer *peer, enum scp_reject *why)
         return ERR_REFUSED;
     }
     print("association", "calling", peer->calling_ae, "called", peer->called_ae, "address",
-          peer->address, "implementation", peer->implementation, "fingerprint", peer->fingerprint,
-          NULL);
+          peer->address, "implementation", peer->implementation, "fingerprint", peer->fingerprint);
     return 0;
 }
 
@@ -152,7 +147,7 @@ static uint16_t store_done(void *ctx, struct scp_peer *peer, struct scp_sink *si
     print("stored", "class", instance->sop_class, "instance", instance->sop_instance, "study",
           instance->study, "series", instance->series, "syntax", instance->transfer_syntax,
           "calling", instance->calling_ae, "address", instance->address, "path", path, "bytes",
-          decimal(instance->bytes).s, "sha256", instance->sha256, NULL);
+          decimal(instance->bytes).s, "sha256", instance->sha256);
     if (r->done_status != 0)
         snprintf(comment, SCP_COMMENT_BYTES, "as told");
     return r->done_status;
@@ -168,7 +163,7 @@ static void store_abort(void *ctx, struct scp_peer *peer, struct scp_sink *sink,
     if (r->sink[0] == '\0')
         unlink(sink->path);
     print("not_stored", "instance", rq->sop_instance, "status", hexadecimal(status).s, "comment",
-          comment, NULL);
+          comment);
 }
 
 static uint16_t commitment(void *ctx, struct scp_peer *peer, const struct commitment *report)
@@ -180,28 +175,28 @@ static uint16_t commitment(void *ctx, struct scp_peer *peer, const struct commit
     for (size_t i = 0; i < report->count; i++)
         failed += report->items[i].failed;
     print("commitment", "transaction", report->transaction, "committed",
-          decimal(report->count - failed).s, "failed", decimal(failed).s, NULL);
+          decimal(report->count - failed).s, "failed", decimal(failed).s);
     return STATUS_SUCCESS;
 }
 
 static void echo(void *ctx, struct scp_peer *peer)
 {
     (void)ctx;
-    print("echo", "calling", peer->calling_ae, NULL);
+    print("echo", "calling", peer->calling_ae);
 }
 
 static void association_end(void *ctx, struct scp_peer *peer, const struct scp_counts *counts)
 {
     (void)ctx;
     print("end", "calling", peer->calling_ae, "stored", decimal(counts->stored).s, "failed",
-          decimal(counts->failed).s, "bytes", decimal(counts->bytes).s, "end", counts->end, NULL);
+          decimal(counts->failed).s, "bytes", decimal(counts->bytes).s, "end", counts->end);
 }
 
 static void connection_refused(void *ctx, const char *address, const char *calling_ae,
                                const char *why)
 {
     (void)ctx;
-    print("refused", "address", address, "calling", calling_ae, "why", why, NULL);
+    print("refused", "address", address, "calling", calling_ae, "why", why);
 }
 
 static int run_scp(const char *folder, int argc, char **argv)
@@ -245,19 +240,19 @@ static int run_scp(const char *folder, int argc, char **argv)
 
     if (certificates.certificate[0] != '\0' &&
         tls_new_server(&certificates, &config.tls, &e) != 0) {
-        print("failed", "why", e.text, NULL);
+        print("failed", "why", e.text);
         return 1;
     }
     int fd = scp_listen(option(argc, argv, "address", "127.0.0.1"), 0, &e);
     if (fd < 0) {
-        print("failed", "why", e.text, NULL);
+        print("failed", "why", e.text);
         return 1;
     }
-    print("listening", "port", decimal(scp_listen_port(fd)).s, NULL);
+    print("listening", "port", decimal(scp_listen_port(fd)).s);
     int rc = scp_run(fd, &config, &handler, STDIN_FILENO, &e);
     close(fd);
     tls_free(config.tls);
-    print(rc == 0 ? "stopped" : "failed", "why", e.text, NULL);
+    print(rc == 0 ? "stopped" : "failed", "why", e.text);
     return rc != 0;
 }
 
@@ -267,8 +262,8 @@ static int report(const char *what, int rc, const struct scu_answer *answer, con
 {
     print("result", "what", what, "error", err_word(rc), "transient",
           err_is_transient(rc) ? "yes" : "no", "status", hexadecimal(answer->status).s, "warning",
-          answer->warning ? "yes" : "no", "comment", answer->comment, "why", rc != 0 ? e->text : "",
-          NULL);
+          answer->warning ? "yes" : "no", "comment", answer->comment, "why",
+          rc != 0 ? e->text : "");
     return rc != 0;
 }
 
@@ -380,7 +375,7 @@ static int run_peek(int argc, char **argv)
         int rc = peek_part10(argv[i], NULL, &peek, &e);
         print("peek", "error", err_word(rc), "status", hexadecimal((uint16_t)peek.status).s,
               "class", peek.sop_class, "instance", peek.sop_instance, "study", peek.study, "series",
-              peek.series, "depth", decimal(peek.depth).s, "why", e.text, NULL);
+              peek.series, "depth", decimal(peek.depth).s, "why", e.text);
         failed |= rc != 0;
     }
     return failed;
