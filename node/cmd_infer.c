@@ -273,17 +273,21 @@ static int recognise_series(const struct infer *o, const struct config *c, const
     return r->refusal.code != 0 ? err_set(e, r->refusal.code, "%s", r->refusal.text) : 0;
 }
 
-/* The job's key, as the node's own plan makes it: the same work has the same UIDs. */
-static int make_key(const struct infer *o, const struct series *s, char digest[DIGEST_HEX],
+/* The key holds all that goes into the files, the time included, and so the same UID is the same
+ * bytes; and a word that no job of the node has, so that the node's results have others. */
+static int make_key(const struct infer *o, const struct synthesis *what, char digest[DIGEST_HEX],
                     char key[DIGEST_HEX], struct err *e)
 {
     struct package *p = NULL;
     int rc = package_open(o->model, NULL, &p, e);
     if (rc != 0)
         return rc;
+    char parameters[128];
+    snprintf(parameters, sizeof parameters, "infer contrast=%s qualification=%s created=%s",
+             what->contrast, what->qualification != NULL ? what->qualification : "", what->created);
     rc = digest_file(o->model, digest, e);
     if (rc == 0)
-        rc = synthesise_key(s, model_task_name(p->task), digest, "", key, e);
+        rc = synthesise_key(what->series, model_task_name(p->task), digest, parameters, key, e);
     package_free(p);
     return rc;
 }
@@ -335,8 +339,6 @@ static int infer_series(const struct infer *o)
         rc = read_series(o, &files, &s, &e);
     if (rc == 0)
         rc = recognise_series(o, c, s, &r, &e);
-    if (rc == 0)
-        rc = make_key(o, s, digest, key, &e);
     if (rc != 0)
         goto out;
     if (c != NULL)
@@ -361,7 +363,9 @@ static int infer_series(const struct infer *o)
         .created = o->created != NULL ? o->created : created,
         .folder = o->output,
     };
-    rc = synthesiser_new(&engine, &synthesiser, &e);
+    rc = make_key(o, &what, digest, key, &e);
+    if (rc == 0)
+        rc = synthesiser_new(&engine, &synthesiser, &e);
     if (rc == 0)
         rc = file_make_folders(o->output, 0777, &e);
     if (rc == 0)

@@ -325,12 +325,13 @@ static int prepare(struct job *j)
     const struct series *s = j->what->series;
     const struct package *p = j->model->package;
     size_t total = (size_t)s->rows * s->columns * s->slices;
-    double low, high;
+    double low, high, start = now_ms();
     int rc = prepare_percentile(j->volume, total, p->percentile_low, &low, j->e);
     if (rc == 0)
         rc = prepare_percentile(j->volume, total, p->percentile_high, &high, j->e);
     if (rc == 0)
         rc = prepare_new(p, (int)s->rows, (int)s->columns, low, high, &j->prepare, j->e);
+    j->result->read_ms += now_ms() - start;
     if (rc != 0)
         return rc;
     if (!shape_equal(engine_plan_output_shape(j->model->plan, 0),

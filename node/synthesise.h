@@ -74,7 +74,8 @@ struct synthesis_result {
     char model_digest[DIGEST_HEX];
     bool was_compiled;                /* the model was still there from the last job */
     double load_ms, compile_ms;       /* 0 when was_compiled */
-    double read_ms, run_ms, write_ms; /* of the pixels, the model, the files; all slices */
+    double read_ms, run_ms, write_ms; /* of the pixels with their
+                                         percentiles, the model, the files; all slices */
 };
 
 /* Does it. The files are fsync'd, and the folder. On success *out is to be given to

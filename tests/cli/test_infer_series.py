@@ -136,14 +136,15 @@ def test_repeat__gives_the_same_bytes_whatever_the_number_of_threads(cli, tmp_pa
     assert seen[0] == seen[1] == seen[2]
 
 
-def test_salt_and_model__change_the_uids(cli, site, tmp_path):
+def test_salt_model_and_time__change_the_uids(cli, site, tmp_path):
     make_series(tmp_path / "in")
     model, other = make_model(tmp_path / "m.onnx"), make_model(tmp_path / "n.onnx", gain=1.1)
     site.write_text(site.read_text().replace("site_salt: ''", "site_salt: ours"))
-    runs = {"plain": [model], "other": [other], "salted": [model, "-c", site]}
+    runs = {"plain": [model], "other": [other], "salted": [model, "-c", site],
+            "later": [model, "--created", "20300101000000"]}
     uids = {name: json.loads(cli("infer", *arguments, "--series", "in", "--output", f"out-{name}", "--json").stdout)["series"]
             for name, arguments in runs.items()}
-    assert len(set(uids.values())) == 3
+    assert len(set(uids.values())) == 4
 
 
 def test_json__tells_where_the_time_went(cli, tmp_path):
