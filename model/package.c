@@ -60,7 +60,7 @@ struct reader {
 static const char *printable(const char *text, char out[96])
 {
     size_t i = 0;
-    for (; text[i] != '\0' && i < 95; i++)
+    for (; i < 95 && text[i] != '\0'; i++)
         out[i] = text[i] >= 32 && text[i] < 127 ? text[i] : '?';
     out[i] = '\0';
     return out;

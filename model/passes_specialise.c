@@ -370,8 +370,10 @@ static int bind_outputs(struct lower *l)
             own = own && g->output[k] != value;
         if (!own) {
             struct node copied = {.name = was->name, .n_out = 1, .out = &old};
+            const struct node *before = l->n;
             l->n = &copied;
             struct node *n = lower_emit(l, OP_RESHAPE, 1, &value, 1, DTYPE_F32);
+            l->n = before;
             if (n == NULL)
                 return l->e->code;
             *lower_out_shape(l, n, 0) = lower_value(l, value)->shape;

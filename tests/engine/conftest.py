@@ -1,4 +1,4 @@
-"""`engine`: once for each engine of the build. `opcheck`: the program, or a failure that says how to get it."""
+"""`engine`: once for each engine of the build; `fast_engine`: each but the reference. `opcheck`: the program, or a failure that says how to get it."""
 
 import enginekit
 import pytest
@@ -7,6 +7,8 @@ import pytest
 def pytest_generate_tests(metafunc):
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", enginekit.engines())
+    if "fast_engine" in metafunc.fixturenames:
+        metafunc.parametrize("fast_engine", [name for name in enginekit.engines() if name != "ref"])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,131 @@
+"""Networks that spell an operator out with simpler ones: recognised (seen in --explain) and right, against onnxruntime."""
+
+import subprocess
+
+import enginekit
+import numpy as np
+import pytest
+from enginekit import make_model
+from onnx import helper
+
+RNG = np.random.default_rng(3)
+N = helper.make_node
+F = np.float32
+
+
+def array(*shape) -> np.ndarray:
+    return RNG.uniform(-1, 1, shape).astype(F)
+
+
+def mean(x, y, keep=1):
+    return N("ReduceMean", [x], [y], axes=[2, 3], keepdims=keep)
+
+
+GAMMA, BETA, EPSILON = array(1, 4, 1, 1) + 2, array(4, 1, 1), np.array(1e-4, F)
+
+# name: (nodes, constants, the operator that must come out of it)
+PATTERNS = {
+    "leaky-abs": ([N("Mul", ["x", "a"], ["p"]), N("Abs", ["x"], ["q"]), N("Mul", ["b", "q"], ["r"]), N("Add", ["p", "r"], ["y"])],
+                  {"a": F(0.6), "b": F(0.4)}, "Activation"),
+    "leaky-max": ([N("Mul", ["a", "x"], ["p"]), N("Max", ["x", "p"], ["y"])], {"a": F(0.2)}, "Activation"),
+    "leaky-relu-difference": ([N("Relu", ["x"], ["p"]), N("Neg", ["x"], ["n"]), N("Relu", ["n"], ["q"]), N("Mul", ["q", "a"], ["r"]),
+                               N("Sub", ["p", "r"], ["y"])], {"a": F(0.3)}, "Activation"),
+    "relu-max": ([N("Max", ["x", "a"], ["y"])], {"a": F(0)}, "Activation"),
+    "prelu-one-slope": ([N("PRelu", ["x", "a"], ["y"])], {"a": np.full((4, 1, 1), 0.25, F)}, "Activation"),
+    "shuffle-crd": ([N("Reshape", ["x", "a"], ["p"]), N("Transpose", ["p"], ["q"], perm=[0, 1, 4, 2, 5, 3]), N("Reshape", ["q", "b"], ["y"])],
+                    {"a": np.int64([0, 1, 2, 2, 6, 5]), "b": np.int64([0, 1, 12, 10])}, "DepthToSpace"),
+    "shuffle-dcr": ([N("Reshape", ["x", "a"], ["p"]), N("Transpose", ["p"], ["q"], perm=[0, 3, 4, 1, 5, 2]), N("Reshape", ["q", "b"], ["y"])],
+                    {"a": np.int64([0, 2, 2, 1, 6, 5]), "b": np.int64([0, 1, 12, 10])}, "DepthToSpace"),
+    "norm-div": ([mean("x", "m"), N("Sub", ["x", "m"], ["d"]), N("Pow", ["d", "two"], ["q"]), mean("q", "v"), N("Add", ["v", "e"], ["w"]),
+                  N("Sqrt", ["w"], ["r"]), N("Div", ["d", "r"], ["n"]), N("Mul", ["n", "g"], ["s"]), N("Add", ["s", "b"], ["y"])],
+                 {"two": F(2), "e": EPSILON, "g": GAMMA, "b": BETA}, "InstanceNormalization"),
+    "norm-reciprocal": ([mean("x", "m"), N("Sub", ["x", "m"], ["d"]), N("Mul", ["d", "d"], ["q"]), mean("q", "v"), N("Add", ["e", "v"], ["w"]),
+                         N("Sqrt", ["w"], ["r"]), N("Reciprocal", ["r"], ["i"]), N("Mul", ["i", "g"], ["k"]), N("Mul", ["k", "d"], ["s"]),
+                         N("Add", ["s", "b"], ["y"])], {"e": EPSILON, "g": GAMMA, "b": BETA}, "InstanceNormalization"),
+    "norm-tensorflow": ([mean("x", "m"), N("Sub", ["x", "m"], ["d"]), N("Mul", ["d", "d"], ["q"]), mean("q", "v"), N("Add", ["v", "e"], ["w"]),
+                         N("Sqrt", ["w"], ["r"]), N("Reciprocal", ["r"], ["i"]), N("Mul", ["i", "g"], ["k"]), N("Mul", ["x", "k"], ["s"]),
+                         N("Mul", ["m", "k"], ["t"]), N("Sub", ["b", "t"], ["u"]), N("Add", ["s", "u"], ["y"])],
+                        {"e": EPSILON, "g": GAMMA, "b": BETA}, "InstanceNormalization"),
+    "norm-power": ([mean("x", "m"), N("Sub", ["x", "m"], ["d"]), N("Mul", ["d", "d"], ["q"]), mean("q", "v"), N("Add", ["v", "e"], ["w"]),
+                    N("Pow", ["w", "h"], ["i"]), N("Mul", ["d", "i"], ["y"])], {"e": EPSILON, "h": F(-0.5)}, "InstanceNormalization"),
+    "norm-second-moment": ([mean("x", "m"), N("Sub", ["x", "m"], ["d"]), N("Mul", ["x", "x"], ["q"]), mean("q", "s"), N("Mul", ["m", "m"], ["t"]),
+                            N("Sub", ["s", "t"], ["v"]), N("Add", ["v", "e"], ["w"]), N("Sqrt", ["w"], ["r"]), N("Div", ["d", "r"], ["y"])],
+                           {"e": EPSILON}, "InstanceNormalization"),
+    "norm-sum-square": ([mean("x", "m"), N("Sub", ["x", "m"], ["d"]), N("ReduceSumSquare", ["d"], ["s"], axes=[2, 3]), N("Div", ["s", "n"], ["v"]),
+                         N("Add", ["v", "e"], ["w"]), N("Sqrt", ["w"], ["r"]), N("Div", ["d", "r"], ["y"])],
+                        {"e": EPSILON, "n": F(29)}, "InstanceNormalization"),
+}
+
+
+def explain(folder, shape) -> list[str]:
+    done = subprocess.run([enginekit.OPCHECK, folder / "model.onnx", "--explain", "--shape", shape], capture_output=True, text=True, check=True)
+    return [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_pattern_is_recognised_and_right(name, engine, tmp_path):
+    nodes, constants, operator = PATTERNS[name]
+    model = make_model(nodes, {"x": ["n", 4, 6, 5]}, ["y"], constants, 13)
+    x = array(2, 4, 6, 5)
+    result = enginekit.run(model, [x], tmp_path, engine)
+    assert enginekit.difference(result.outputs[0], enginekit.oracle(model, [x])[0]) <= 3e-6
+    assert explain(tmp_path, "2x4x6x5") == [operator]
+
+
+@pytest.mark.parametrize("name, change", [
+    ("leaky-abs", {"b": F(0.3)}), ("leaky-max", {"a": F(1.5)}), ("prelu-one-slope", {"a": np.linspace(0, 1, 4, dtype=F).reshape(4, 1, 1)}),
+    ("norm-div", {"two": F(3)}), ("norm-power", {"h": F(-0.25)}),
+])
+def test_what_only_looks_like_a_pattern_is_left_alone(name, change, engine, tmp_path):
+    nodes, constants, operator = PATTERNS[name]
+    model = make_model(nodes, {"x": ["n", 4, 6, 5]}, ["y"], {**constants, **change}, 13)
+    x = np.abs(array(2, 4, 6, 5)) if name == "norm-div" else array(2, 4, 6, 5)
+    try:
+        got = enginekit.run(model, [x], tmp_path, engine).outputs[0]
+    except enginekit.Refused as e:
+        assert "NaN" in str(e)  # the root of a negative third moment
+    else:
+        assert enginekit.difference(got, enginekit.oracle(model, [x])[0]) <= 3e-6
+    assert operator not in explain(tmp_path, "2x4x6x5")
+
+
+def test_batch_statistics_written_out_become_those_of_each_sample(engine, tmp_path):
+    nodes, constants, _ = PATTERNS["norm-tensorflow"]
+    nodes = [N("ReduceMean", list(n.input), list(n.output), axes=[0, 2, 3]) if n.op_type == "ReduceMean" else n for n in nodes]
+    model = make_model(nodes, {"x": ["n", 4, 6, 5]}, ["y"], constants, 13)
+    x = array(3, 4, 6, 5)
+    batch = enginekit.run(model, [x], tmp_path, engine).outputs[0]
+    for i in range(3):
+        assert enginekit.difference(batch[i:i + 1], enginekit.oracle(model, [x[i:i + 1]])[0]) <= 3e-6
+
+
+# name: (nodes, constants, the operators that remain)
+FUSIONS = {
+    "conv-bn-relu": ([N("Conv", ["x", "w", "c"], ["p"], pads=[1, 1, 1, 1]), N("BatchNormalization", ["p", *"sbmv"], ["q"]), N("Relu", ["q"], ["y"])], ["Conv"]),
+    "conv-scale-shift-leaky": ([N("Conv", ["x", "w"], ["p"]), N("Mul", ["p", "s4"], ["q"]), N("Add", ["b4", "q"], ["r"]), N("Div", ["r", "k"], ["t"]),
+                                N("LeakyRelu", ["t"], ["y"], alpha=0.2)], ["Conv"]),
+    "grouped-deconv-bn": ([N("ConvTranspose", ["x", "wg"], ["p"], group=2, strides=[2, 2]), N("BatchNormalization", ["p", *"sbmv"], ["y"])], ["ConvTranspose"]),
+    "deconv-bn-tanh": ([N("ConvTranspose", ["x", "w"], ["p"], strides=[2, 2]), N("BatchNormalization", ["p", *"sbmv"], ["q"]), N("Tanh", ["q"], ["y"])], ["ConvTranspose"]),
+    "norm-scale": ([N("InstanceNormalization", ["x", "s", "b"], ["p"]), N("Sub", ["k", "p"], ["q"]), N("Relu", ["q"], ["y"])], ["InstanceNormalization"]),
+    "pad-conv": ([N("Pad", ["x", "pads"], ["p"]), N("Conv", ["p", "w"], ["y"], pads=[1, 0, 0, 1])], ["Conv"]),
+    "relu-of-leaky": ([N("LeakyRelu", ["x"], ["p"], alpha=0.2), N("Relu", ["p"], ["y"])], ["Activation"]),
+    "transposes-cancel": ([N("Transpose", ["x"], ["p"], perm=[0, 2, 3, 1]), N("Transpose", ["p"], ["q"], perm=[0, 3, 1, 2]), N("Relu", ["q"], ["y"])], ["Activation"]),
+    "conv-read-twice": ([N("Conv", ["x", "w"], ["p"]), N("Mul", ["p", "k"], ["q"]), N("Add", ["p", "q"], ["y"])], ["Conv", "Affine", "Add"]),
+    "skip": ([N("Conv", ["x", "w"], ["p"], pads=[1, 1, 1, 1]), N("LeakyRelu", ["p"], ["l"], alpha=0.2), N("Conv", ["l", "w"], ["q"], pads=[1, 1, 1, 1]),
+              N("Concat", ["l", "q"], ["d"], axis=1), N("Relu", ["d"], ["y"])], ["Conv", "Activation", "Conv", "Concat"]),
+}
+CONSTANTS = {
+    "w": array(4, 4, 3, 3), "wg": array(4, 2, 3, 3), "c": array(4), "s": array(4) + 2, "b": array(4), "m": array(4), "v": np.abs(array(4)) + 0.5,
+    "s4": array(1, 4, 1, 1), "b4": array(4, 1, 1), "k": F(1.7), "pads": np.int64([0, 0, 1, 2, 0, 0, 2, 0]),
+}
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_fusion_leaves_the_function_alone(name, engine, tmp_path):
+    nodes, operators = FUSIONS[name]
+    used = {i for n in nodes for i in n.input}
+    model = make_model(nodes, {"x": ["n", 4, 6, 5]}, ["y"], {k: v for k, v in CONSTANTS.items() if k in used}, 13)
+    x = array(2, 4, 6, 5)
+    result = enginekit.run(model, [x], tmp_path, engine)
+    assert enginekit.difference(result.outputs[0], enginekit.oracle(model, [x])[0]) <= 3e-6
+    assert sorted(explain(tmp_path, "2x4x6x5")) == sorted(operators)
