@@ -382,10 +382,10 @@ int observe_run(struct stage *st)
     int rc = store_open(&o.s, st->config->node.database, &e);
     if (rc == 0) {
         o.http =
-            MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, handle,
-                             &o, MHD_OPTION_LISTEN_SOCKET, st->http_fd, MHD_OPTION_CONNECTION_LIMIT,
-                             (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-                             (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+            MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, NULL,
+                             NULL, handle, &o, MHD_OPTION_LISTEN_SOCKET, st->http_fd,
+                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_END);
         if (o.http == NULL)
             rc = err_set(&e, ERR_NETWORK, "cannot serve HTTP");
     }
@@ -393,6 +393,8 @@ int observe_run(struct stage *st)
         stage_ready(st);
         while (!stage_wait(st, STAGE_POLL_MS))
             ;
+        /* Takes the socket back first: it is the supervisor's, and stopping would shut it down. */
+        MHD_quiesce_daemon(o.http);
         MHD_stop_daemon(o.http);
     } else {
         log_error("observe_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
