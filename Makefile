@@ -56,7 +56,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all engine unit unit-programs test lint format fuzz bench demo setup setup-train clean help
+.PHONY: all engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -130,10 +130,23 @@ build/fuzz/fuzz_onnx: tests/fuzz/fuzz_onnx.c $(FUZZ_ENGINE_SRC) $(wildcard model
 	@mkdir -p $(@D)
 	clang -std=gnu17 -O1 -g -I. -D_GNU_SOURCE -DENGINE_NO_CPU -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		$(filter %.c,$^) $(ENGINE_LIBS) -o $@
-fuzz: build/fuzz/fuzz_onnx
+fuzz: fuzz-model fuzz-dicom
+fuzz-model: build/fuzz/fuzz_onnx
 	.venv/bin/python tests/fuzz/seeds_onnx.py build/fuzz/seeds-onnx
 	@mkdir -p build/fuzz/corpus-onnx
 	cd build/fuzz && ./fuzz_onnx corpus-onnx seeds-onnx -max_len=8192 -timeout=10 -rss_limit_mb=2048 -max_total_time=$(FUZZ_S)
+FUZZ_DICOM := fuzz_dimse fuzz_peek
+build/fuzz/%.c.o: %.c
+	@mkdir -p $(@D)
+	clang -std=gnu17 -O1 -g $(CPPFLAGS) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c $< -o $@
+build/fuzz/libdicom.a: $(patsubst %,build/fuzz/%.o,$(BASE_SRC) $(DICOM_SRC))
+	@rm -f $@; ar rcs $@ $^
+$(addprefix build/fuzz/,$(FUZZ_DICOM)): build/fuzz/%: build/fuzz/tests/fuzz/%.c.o build/fuzz/libdicom.a
+	clang -fsanitize=fuzzer,address,undefined $^ -lssl -lcrypto -lz -lpthread -lm -o $@
+fuzz-dicom: $(addprefix build/fuzz/,$(FUZZ_DICOM))
+	@for f in $(FUZZ_DICOM); do mkdir -p build/fuzz/corpus-$$f; \
+	    build/fuzz/$$f build/fuzz/corpus-$$f -max_len=20000 -timeout=10 -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/ \
+	    || exit 1; done
 
 unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK)
 unit: $(UNIT_BIN)
@@ -158,21 +171,6 @@ bench: setup
 lint:
 	@python3 scripts/lint
 
-# libFuzzer, with clang where it is installed. FUZZ_SECONDS is for each; what it finds stays in build/fuzz.
-FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_SECONDS ?= 60
-FUZZ_CC := clang -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -g -O1
-$(B)/fuzz/%.c.o: %.c
-	@mkdir -p $(@D)
-	$(FUZZ_CC) $(CPPFLAGS) -std=gnu17 -c $< -o $@
-$(B)/fuzz/libfuzz.a: $(patsubst %,$(B)/fuzz/%.o,$(BASE_SRC) $(filter-out model/cpu_avx%,$(MODEL_SRC)) $(DICOM_SRC))
-	@rm -f $@; ar rcs $@ $^
-$(B)/fuzz/fuzz_%: $(B)/fuzz/tests/fuzz/fuzz_%.c.o $(B)/fuzz/libfuzz.a
-	clang -fsanitize=fuzzer,address,undefined $^ -lssl -lcrypto -lz -lpthread -lm -o $@
-fuzz: $(addprefix $(B)/fuzz/,$(FUZZ))
-	@for f in $(FUZZ); do mkdir -p $(B)/fuzz/corpus/$$f; \
-	    $(B)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -max_len=20000 -artifact_prefix=$(B)/fuzz/$$f- \
-	        -print_final_stats=1 $(B)/fuzz/corpus/$$f $(wildcard tests/fuzz/corpus/$$f) || exit 1; done
 format:
 	@python3 scripts/lint --format
 
@@ -182,7 +180,7 @@ help:
 	@echo "make test       set up, build, lint, every test; PYTEST='tests/system -k demo' for some of them"
 	@echo "make unit       the C unit tests alone"
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
-	@echo "make fuzz       FUZZ_S=600 seconds of hostile model files (needs clang and .venv)"
+	@echo "make fuzz       FUZZ_S=600 seconds each of hostile model files, command sets and data sets (needs clang and .venv)"
 	@echo "make lint       the house rules; make format: clang-format"
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"

@@ -5,6 +5,9 @@
  *                                                per event on standard output, "listening" first
  *     net_probe scu HOST PORT CALLED CALLING VERB [ARGUMENT …] [key=value …]
  *         echo | store FILE … | count STUDY SERIES | commit CLASS INSTANCE …
+ *     net_probe bench HOST PORT CALLED FILE COUNT ASSOCIATIONS
+ *                                                sends the file COUNT times over each association
+ *                                                and says how many instances per second went
  *     net_probe peek FILE …                      one object per file
  *
  * Exit status: 0, or 1 when something failed (said in the object), 2 for usage.
@@ -381,6 +384,73 @@ static int run_peek(int argc, char **argv)
     return failed;
 }
 
+/* ---- bench -------------------------------------------------------------------------------- */
+
+struct sender {
+    pthread_t thread;
+    struct scu *scu;
+    const char *path;
+    long count;
+    int rc;
+    struct err e;
+};
+
+static void *sender_main(void *arg)
+{
+    struct sender *s = arg;
+    for (long i = 0; i < s->count && s->rc == 0; i++)
+        s->rc = scu_store(s->scu, s->path, NULL, &s->e);
+    return NULL;
+}
+
+static int run_bench(char **argv)
+{
+    static struct sender senders[64];
+    static const char *const syntaxes[] = {SYNTAX_EXPLICIT_LE};
+    struct scu_offer offer = {SOP_MR, syntaxes, 1};
+    struct scu_target target = {
+        .host = argv[0],
+        .port = (uint16_t)strtol(argv[1], NULL, 10),
+        .called_ae = argv[2],
+        .calling_ae = "BENCH",
+    };
+    long associations = strtol(argv[5], NULL, 10);
+    struct err e = {0};
+    int rc = 0;
+
+    if (associations < 1 || associations > 64)
+        return 2;
+    for (long i = 0; i < associations && rc == 0; i++) {
+        senders[i].path = argv[3];
+        senders[i].count = strtol(argv[4], NULL, 10);
+        rc = scu_open(&target, &offer, 1, &senders[i].scu, &e);
+    }
+    if (rc != 0) {
+        print("failed", "why", e.text);
+        return 1;
+    }
+    int64_t start = clock_mono_ms();
+    for (long i = 0; i < associations; i++)
+        if (pthread_create(&senders[i].thread, NULL, sender_main, &senders[i]) != 0)
+            return 1;
+    for (long i = 0; i < associations; i++)
+        pthread_join(senders[i].thread, NULL);
+    int64_t ms = clock_mono_ms() - start;
+    long sent = 0;
+    for (long i = 0; i < associations; i++) {
+        if (senders[i].rc != 0) {
+            print("failed", "why", senders[i].e.text);
+            rc = 1;
+        }
+        sent += senders[i].count;
+        scu_close(senders[i].scu);
+    }
+    if (rc == 0)
+        print("bench", "instances", decimal((uint64_t)sent).s, "ms", decimal((uint64_t)ms).s,
+              "per_second", decimal((uint64_t)(sent * 1000 / (ms > 0 ? ms : 1))).s);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -388,6 +458,8 @@ int main(int argc, char **argv)
         return run_scp(argv[2], argc - 3, argv + 3);
     if (argc >= 7 && strcmp(argv[1], "scu") == 0)
         return run_scu(argc - 2, argv + 2);
+    if (argc == 8 && strcmp(argv[1], "bench") == 0)
+        return run_bench(argv + 2);
     if (argc >= 3 && strcmp(argv[1], "peek") == 0)
         return run_peek(argc - 2, argv + 2);
     fprintf(stderr, "usage: see the head of tests/net/net_probe.c\n");
