@@ -27,33 +27,32 @@ class Residual(nn.Module):
 
 
 class ResUNet(nn.Module):
-    """U-Net with strided convolutions down, transposed ones up, skips by addition.
+    """U-Net of residual blocks that starts at half resolution and ends by sub-pixel output.
 
-    [N, C, H, W] -> [N, 1, H, W]; H and W multiples of 2^(len(widths)-1).
+    A strided convolution of 4x4 takes the image to half resolution at once, where widths[0] channels
+    hold all of it; skips are additions.  [N, C, H, W] -> [N, 1, H, W]; H and W multiples of
+    2^len(widths).
     """
 
-    def __init__(self, inputs=1, widths=(16, 32, 80, 128, 160), blocks=(1, 1, 1, 1, 1)):
+    def __init__(self, inputs=1, widths=(48, 80, 128, 160), blocks=(1, 1, 1, 2)):
         super().__init__()
-        self.multiple = 2 ** (len(widths) - 1)
-        self.head = nn.Conv2d(inputs, widths[0], 3, padding=1)
-        self.first = nn.Conv2d(widths[0], widths[0], 3, padding=1)
+        self.multiple = 2 ** len(widths)
+        self.head = nn.Conv2d(inputs, widths[0], 4, 2, 1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths, widths[1:]))
-        self.down_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(n)])
-                                         for w, n in zip(widths[1:], blocks[1:]))
+        self.down_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(n)]) for w, n in zip(widths, blocks))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in zip(widths, widths[1:]))
-        self.up_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(max(n, 1))])
-                                       for w, n in zip(widths, blocks))
-        self.tail = nn.Conv2d(widths[0], 1, 3, padding=1)
+        self.up_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(n)]) for w, n in zip(widths, blocks[:-1]))
+        self.tail = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, x):
-        x = F.leaky_relu(self.first(F.leaky_relu(self.head(x), 0.1)), 0.1)
+        x = self.down_blocks[0](F.leaky_relu(self.head(x), 0.1))
         kept = []
-        for down, block in zip(self.down, self.down_blocks):
+        for down, block in zip(self.down, self.down_blocks[1:]):
             kept.append(x)
             x = block(F.leaky_relu(down(x), 0.1))
         for i in range(len(self.up) - 1, -1, -1):
             x = self.up_blocks[i](F.leaky_relu(self.up[i](x) + kept[i], 0.1))
-        return self.tail(x)
+        return F.pixel_shuffle(self.tail(x), 2)
 
 
 def cubic_phases(scale):
