@@ -86,9 +86,13 @@ class Disc:
 class Subject:
     """Everything about one person that the pictures are made from."""
 
-    def __init__(self, seed, findings=None):
-        """findings: None draws them by age; else a set of names from FINDINGS to be present."""
+    def __init__(self, seed, findings=None, posture=0.0):
+        """findings: None draws them by age; else a set of names from FINDINGS to be present.
+
+        posture: degrees by which sacral slope and lordosis exceed those of lying (standing: about 6).
+        """
         self.seed = int(seed)
+        self.posture = float(posture)
         rng = np.random.default_rng([self.seed, 1])
         self.age = float(rng.uniform(22, 82))
         self.sex = "M" if rng.random() < 0.5 else "F"
@@ -157,6 +161,7 @@ class Subject:
         size, age = self.size, (self.age - 22.0) / 60.0
         slope = float(np.clip(rng.normal(38, 8), 18, 58))
         lordosis = float(np.clip(rng.normal(12 + 0.98 * slope, 8), 22, 80))
+        slope, lordosis = slope + self.posture, lordosis + 1.2 * self.posture
         self.slope, self.lordosis = slope, lordosis
         share = np.array([0.33, 0.25, 0.18, 0.14, 0.10]) + rng.normal(0, 0.02, 5)
         steps = -lordosis * share / share.sum()

@@ -99,25 +99,30 @@ def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, pro
 
 
 class Pool:
-    """Random crops from cached subjects.  Files are mapped, so a large cache costs no memory."""
+    """Random crops from cached subjects, held in memory as far as a task needs them.
 
-    def __init__(self, paths):
-        self.maps = [np.load(p, mmap_mode="r") for p in paths]
+    picks: list of (variant, contrast); variant 0 is as scanned, 1 without noise.
+    """
+
+    def __init__(self, paths, picks, contrasts=CONTRASTS):
+        index = [(variant, list(contrasts).index(c)) for variant, c in picks]
+        self.slices = []
+        for path in paths:
+            data = np.load(path, mmap_mode="r")
+            self.slices += [np.stack([one[v, c] for v, c in index]) for one in data]
         self.wide = {}
 
     def crop(self, rng, size):
-        """(noisy, clean) arrays (contrasts, size, size) float32 from a random place."""
+        """The picked images, (len(picks), size, size) float32, from a random place of a random slice."""
         if size not in self.wide:
-            self.wide[size] = [m for m in self.maps if m.shape[-1] >= size]
+            self.wide[size] = [s for s in self.slices if s.shape[-1] >= size]
         if not self.wide[size]:
             raise ValueError(f"no slice in the pool is as large as the crop of {size}")
-        data = self.wide[size][rng.integers(len(self.wide[size]))]
-        one = data[rng.integers(len(data))]
+        one = self.wide[size][rng.integers(len(self.wide[size]))]
         n = one.shape[-1]
         # The spine is right of the middle more often than not; leave most of the belly out.
-        top, left = (int(rng.integers(0, n - size + 1)), int(round((n - size) * rng.beta(2.2, 1.6))))
-        part = np.asarray(one[:, :, top:top + size, left:left + size], np.float32)
-        return part[0], part[1]
+        top, left = int(rng.integers(0, n - size + 1)), int(round((n - size) * rng.beta(2.2, 1.6)))
+        return one[:, top:top + size, left:left + size].astype(np.float32)
 
 
 def fingerprint(paths):

@@ -18,14 +18,16 @@ class Task:
     output_contrast: str
     scale: int = 1
 
+    def pool(self, paths):
+        """The cached slices that this task learns from: source as scanned, target without noise."""
+        picks = [(1, self.source)] if self.scale > 1 else [(0, self.source), (1, self.target)]
+        return dataset.Pool(paths, picks)
+
     def pair(self, pool, rng, size):
         """A training pair in [-1, 1]: (input, target), float32 arrays of one channel."""
-        margin = 64 if self.scale > 1 else 0
-        noisy, clean = pool.crop(rng, size + 2 * margin)
-        target = clean[pool.contrasts.index(self.target)]
         if self.scale > 1:
-            return self._low_and_high(clean[pool.contrasts.index(self.source)], rng, size)
-        source = noisy[pool.contrasts.index(self.source)]
+            return self._low_and_high(pool.crop(rng, size + 128)[0], rng, size)
+        source, target = pool.crop(rng, size)
         if rng.random() < 0.5:  # what a percentile normalisation and a vendor's display curve may change
             source = np.clip(source * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** rng.uniform(0.85, 1.18)
         if rng.random() < 0.3:
@@ -51,10 +53,3 @@ TASKS = {t.name: t for t in (
     Task("t2-to-tirm", "t2", "tirm", "T2", "TIRM"),
 )}
 
-
-class ContrastPool(dataset.Pool):
-    """A pool that knows which contrast is which."""
-
-    def __init__(self, paths, contrasts=dataset.CONTRASTS):
-        super().__init__(paths)
-        self.contrasts = list(contrasts)

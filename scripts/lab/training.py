@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from . import dataset, losses, networks
-from .tasks import TASKS, ContrastPool
+from .tasks import TASKS
 
 
 class Loader(threading.Thread):
@@ -88,7 +88,7 @@ class Run:
 
     def learn(self, source, target, share):
         """One step; returns the losses as floats."""
-        rate = self.t["rate"] * min(1.0, (self.step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * share)))
+        rate = float(self.t["rate"] * min(1.0, (self.step + 1) / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * share))))
         for group in self.opt.param_groups:
             group["lr"] = rate
         adversarial = self.t["gan"] > 0 and share >= self.t["gan_from"]
@@ -133,7 +133,7 @@ class Run:
 
 def validation_set(task, paths, crop):
     """Fixed pairs from validation subjects."""
-    pool = ContrastPool(paths)
+    pool = task.pool(paths)
     pairs = [task.pair(pool, np.random.default_rng([61, k]), crop) for k in range(16)]
     return tuple(torch.from_numpy(np.stack(side)) for side in zip(*pairs))
 
@@ -166,7 +166,7 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     resumed = run.resume()
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
-    pool = ContrastPool(dataset.build(cache, "train", data["subjects"], workers=workers))
+    pool = run.task.pool(dataset.build(cache, "train", data["subjects"], workers=workers))
     held_out = dataset.build(cache, "validation", data["validation"], workers=workers)
     pairs = validation_set(run.task, held_out, data["crop"])
     loader = Loader(run.task, pool, data["crop"], run.t["batch"], spec["seed"], run.step)

@@ -1,0 +1,65 @@
+"""The shipped models: facts complete, size within limits, and better than doing nothing on a subject never seen."""
+
+import glob
+import os
+
+import numpy as np
+import pytest
+
+from lab import dataset, degrade, metrics, testset
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+ZOO = os.path.join(os.path.dirname(__file__), "..", "..", "model", "zoo")
+MODELS = sorted(glob.glob(os.path.join(ZOO, "*.onnx")))
+KEYS = ("format", "task", "version", "name", "input_contrast", "output_contrast", "input_slices", "scale", "grid", "spacing_mm",
+        "rows", "columns", "normalisation", "output", "training_data", "intended_use", "limits", "licence", "figures")
+
+
+@pytest.fixture(scope="module")
+def case():
+    return testset.draw(dataset.SPLITS["test"] + 9_000_000, slices=1, size=384)
+
+
+def test_zoo__holds_the_models_that_the_shipped_rules_name():
+    names = {os.path.basename(p) for p in MODELS}
+    assert {"t1-to-t2.onnx", "t2-to-t1.onnx", "super-resolution.onnx"} <= names
+
+
+@pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
+def test_model__carries_its_facts(path):
+    model = onnx.load(path)
+    facts = {p.key: p.value for p in model.metadata_props}
+    for key in KEYS:
+        assert facts.get("spinenode." + key), key
+    assert os.path.basename(path) == facts["spinenode.task"] + ".onnx"
+    assert "phantom" in facts["spinenode.training_data"]
+    assert os.path.getsize(path) <= 8 << 20
+    assert [i.name for i in model.graph.input] == ["image"] and [o.name for o in model.graph.output] == ["synthetic"]
+    assert {o.domain: o.version for o in model.opset_import}[""] == 17
+
+
+@pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
+def test_model__beats_its_simplest_rival_on_a_new_subject(path, case):
+    from lab import evaluation
+    model = evaluation.Model(path, 1)
+    source, truth = case.images[model.task.source][0], case.images[model.task.target][0]
+    if model.task.scale > 1:
+        source = degrade.linear(truth, 4)
+        rival = evaluation.enlarge(source, 4, 3)
+    else:
+        rival = source
+    result = model(source)
+    assert result.shape == truth.shape
+    assert metrics.psnr(truth, result, 1.0) > metrics.psnr(truth, rival, 1.0) + 0.5
+    assert metrics.ssim(truth, result, 1.0) > metrics.ssim(truth, rival, 1.0)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
+def test_model__is_the_same_on_odd_sizes_after_padding(path, case):
+    from lab import evaluation
+    model = evaluation.Model(path, 1)
+    image = case.images[model.task.source][0][100:221, 150:265]
+    result = model(image)
+    assert result.shape == (121 * model.task.scale, 115 * model.task.scale)
+    assert np.isfinite(result).all() and result.std() > 0.02
