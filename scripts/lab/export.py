@@ -24,7 +24,7 @@ TRAINING_DATA = ("Slices of a numerical lumbar-spine phantom only (scripts/phant
                  "spin-echo equations at 1.5 T); no patient's image was used. Subjects {first} to {last}.")
 INTENDED_USE = ("Research and development. Shows how a series would look in another contrast or resolution; not for diagnosis, "
                 "never in place of an acquisition.")
-LIMITS = ("Preliminary: trained on a numerical phantom, not validated on patients. Sagittal lumbar turbo spin echo at 1.5 T without "
+LIMITS = ("Preliminary: briefly trained on a numerical phantom, not validated on patients. Sagittal lumbar turbo spin echo at 1.5 T without "
           "contrast agent, fat saturation or implants. May miss, change or invent findings; signal that the source does not hold "
           "(a lesion visible only in the target contrast) cannot appear.")
 
