@@ -61,7 +61,9 @@ class Node:
         settings["node"].update(bind=LOOPBACK, port=self.port, spool=str(self.folder / "spool"),
                                 database=str(self.folder / "spinenode.db"))
         settings["http"] = merge(settings.get("http") or {}, {"bind": LOOPBACK, "port": self.http_port})
-        settings["models"]["folder"] = str((beside / settings["models"]["folder"]).resolve())
+        # SPINENODE_MODELS: try other models than the shipped ones.
+        models = os.environ.get("SPINENODE_MODELS") or beside / settings["models"]["folder"]
+        settings["models"]["folder"] = str(Path(models).resolve())
         if pacs:
             callers = [{"ae_title": p.ae_title, "address": LOOPBACK} for p in pacs]
             settings["callers"] = callers + [{"ae_title": "TESTER", "address": LOOPBACK, "optional": True}]

@@ -17,8 +17,6 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SYNTHETIC_DATA = (0x0008, 0x001C)
 SYNTHESIZING_EQUIPMENT = "109100"
 SOURCE_IMAGE = "121322"
-TITLES = {"t1-to-t2": "T2", "t2-to-t1": "T1", "t2-to-stir": "STIR", "t2-to-tirm": "TIRM", "super-resolution": "T2",
-          "xray-to-t2": "T2"}
 # A gap that no rounding of a decimal string explains.
 GEOMETRY_MM = 1e-3
 
@@ -114,11 +112,12 @@ def sources_of(image: Dataset) -> list[str]:
 
 
 def task_of(image: Dataset) -> str:
-    """From Image Type value 4, SYNTH_<TASK>."""
+    """From Image Type value 4, SYNTH_<TASK>; a code string has 16 characters, so super-resolution is SR there."""
     values = list(image.get("ImageType", []))
     if len(values) < 4 or not values[3].startswith("SYNTH_"):
         return "?"
-    return values[3][len("SYNTH_"):].lower().replace("_", "-")
+    task = values[3][len("SYNTH_"):].lower().replace("_", "-")
+    return "super-resolution" if task == "sr" else task
 
 
 class Checklist:
