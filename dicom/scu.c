@@ -46,6 +46,14 @@ const struct scu_offer scu_offer_echo = {SOP_VERIFICATION, implicit_only, 1};
 const struct scu_offer scu_offer_find = {SOP_FIND_STUDY_ROOT, implicit_only, 1};
 const struct scu_offer scu_offer_commitment = {SOP_COMMITMENT_PUSH, implicit_only, 1};
 
+/* What a peer sends wrong may be right next time: a failure of the network, not of the job. */
+static int bad_peer(struct err *e)
+{
+    if (e != NULL)
+        e->code = ERR_NETWORK;
+    return ERR_NETWORK;
+}
+
 int scu_open(const struct scu_target *target, const struct scu_offer *offers, size_t count,
              struct scu **out, struct err *e)
 {
@@ -81,6 +89,8 @@ int scu_open(const struct scu_target *target, const struct scu_offer *offers, si
         .idle_ms = s->response_ms,
     };
     rc = association_open(&rq, &s->association, e);
+    if (rc == ERR_INVALID)
+        rc = bad_peer(e);
     if (rc != 0)
         goto fail;
     size_t contexts = association_context_count(s->association);
@@ -149,12 +159,8 @@ static const struct association_context *need_context(const struct scu *s, const
 static int broke(struct scu *s, int rc, struct err *e)
 {
     s->broken = true;
-    /* What the peer sends wrong may be right next time. */
-    if (rc == ERR_INVALID || rc == ERR_LIMIT) {
-        rc = ERR_NETWORK;
-        if (e != NULL)
-            e->code = rc;
-    }
+    if (rc == ERR_INVALID || rc == ERR_LIMIT)
+        rc = bad_peer(e);
     err_context(e, "%s", s->peer);
     return rc;
 }
