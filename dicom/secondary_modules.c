@@ -56,6 +56,19 @@ static void copy(int *rc, const struct secondary_parts *p, uint32_t tag, struct 
         *rc = item_copy(p->to, p->from, tag, e);
 }
 
+/* Numbers are written anew: scanners send DS values longer than the standard's 16 characters. */
+static void copy_decimals(int *rc, const struct secondary_parts *p, uint32_t tag, struct err *e)
+{
+    double values[2];
+    unsigned n = 0;
+    while (n < sizeof values / sizeof *values && item_number(p->from, tag, n, &values[n]))
+        n++;
+    if (n > 0)
+        put_decimals(rc, p->to, tag, values, n, e);
+    else if (item_has(p->from, tag))
+        put(rc, p->to, tag, "", e);
+}
+
 /* Type 2: there, empty if the source has none. */
 static void copy_or_empty(int *rc, const struct secondary_parts *p, uint32_t tag, struct err *e)
 {
@@ -148,8 +161,6 @@ static int patient_and_study(const struct secondary_parts *p, struct err *e)
         TAG_DEIDENTIFICATION_METHOD,
         TAG_DEIDENTIFICATION_CODE_SEQUENCE,
         TAG_PATIENT_AGE,
-        TAG_PATIENT_SIZE,
-        TAG_PATIENT_WEIGHT,
         TAG_STUDY_INSTANCE_UID,
         TAG_STUDY_DESCRIPTION,
         TAG_ISSUER_OF_ACCESSION_NUMBER,
@@ -162,6 +173,8 @@ static int patient_and_study(const struct secondary_parts *p, struct err *e)
     int rc = 0;
     for (size_t i = 0; i < sizeof copied / sizeof *copied; i++)
         copy(&rc, p, copied[i], e);
+    copy_decimals(&rc, p, TAG_PATIENT_SIZE, e);
+    copy_decimals(&rc, p, TAG_PATIENT_WEIGHT, e);
     for (size_t i = 0; i < sizeof type_2 / sizeof *type_2; i++)
         copy_or_empty(&rc, p, type_2[i], e);
     return rc;
@@ -261,7 +274,7 @@ static int plane(const struct secondary_parts *p, struct err *e)
         put(&rc, p->to, TAG_SLICE_THICKNESS, "", e);
     else
         put_decimals(&rc, p->to, TAG_SLICE_THICKNESS, &s->slice_thickness_mm, 1, e);
-    copy(&rc, p, TAG_SLICE_LOCATION, e);
+    copy_decimals(&rc, p, TAG_SLICE_LOCATION, e);
     orientation_letters(s->row_direction, along_row);
     orientation_letters(s->column_direction, along_column);
     char both[9];
@@ -276,7 +289,7 @@ static int projection(const struct secondary_parts *p, struct err *e)
     int rc = 0;
     copy_or_empty(&rc, p, TAG_PATIENT_ORIENTATION, e);
     if (item_count(p->from, TAG_PIXEL_SPACING_CALIBRATION_TYPE) > 0) {
-        copy(&rc, p, TAG_PIXEL_SPACING, e);
+        copy_decimals(&rc, p, TAG_PIXEL_SPACING, e);
         copy(&rc, p, TAG_PIXEL_SPACING_CALIBRATION_TYPE, e);
         copy(&rc, p, TAG_PIXEL_SPACING_CALIBRATION_DESC, e);
     }
@@ -350,14 +363,16 @@ static int image(const struct secondary_parts *p, struct err *e)
 /* MR Image (C.8.3.1). A synthetic contrast has no echo and no repetition time. */
 static int mr_image(const struct secondary_parts *p, struct err *e)
 {
-    static const uint32_t physics[] = {
-        TAG_SCANNING_SEQUENCE, TAG_SEQUENCE_VARIANT,  TAG_SCAN_OPTIONS,   TAG_REPETITION_TIME,
-        TAG_ECHO_TIME,         TAG_ECHO_TRAIN_LENGTH, TAG_INVERSION_TIME, TAG_FLIP_ANGLE,
-    };
+    static const uint32_t words[] = {TAG_SCANNING_SEQUENCE, TAG_SEQUENCE_VARIANT, TAG_SCAN_OPTIONS};
+    static const uint32_t numbers[] = {TAG_REPETITION_TIME, TAG_ECHO_TIME, TAG_INVERSION_TIME,
+                                       TAG_FLIP_ANGLE};
     int rc = 0;
     if (p->task->same_contrast) {
-        for (size_t i = 0; i < sizeof physics / sizeof *physics; i++)
-            copy(&rc, p, physics[i], e);
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+            copy(&rc, p, words[i], e);
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            copy_decimals(&rc, p, numbers[i], e);
+        copy_or_empty(&rc, p, TAG_ECHO_TRAIN_LENGTH, e);
     } else {
         put(&rc, p->to, TAG_SCANNING_SEQUENCE, "RM", e); /* "research mode": none of the others */
         put(&rc, p->to, TAG_SEQUENCE_VARIANT, "NONE", e);
@@ -368,7 +383,7 @@ static int mr_image(const struct secondary_parts *p, struct err *e)
     }
     copy_or_empty(&rc, p, TAG_MR_ACQUISITION_TYPE, e);
     copy_or_empty(&rc, p, TAG_SCAN_OPTIONS, e);
-    copy(&rc, p, TAG_MAGNETIC_FIELD_STRENGTH, e);
+    copy_decimals(&rc, p, TAG_MAGNETIC_FIELD_STRENGTH, e);
     copy(&rc, p, TAG_IMAGED_NUCLEUS, e);
     return rc;
 }
