@@ -30,54 +30,61 @@ static float value_of(uint32_t order)
 
 #define HALF (1u << 16)
 
-/* The rank-th smallest (from 0) of n values whose upper halves are counted in high[HALF]: find its
- * upper half, count the lower halves of the values there, find its lower half. */
-static float select_rank(const float *values, size_t n, size_t rank, const size_t *high,
-                         size_t *low)
+/* Values counted by the upper and, of one upper half, by the lower half of their order. */
+struct counts {
+    uint32_t upper[HALF], lower[HALF];
+    uint32_t counted; /* the upper half that lower is of; HALF: none yet */
+};
+
+/* The rank-th smallest (from 0): find its upper half, count the lower halves there, find its own.
+ */
+static float select_rank(const float *values, size_t n, size_t rank, struct counts *c)
 {
-    uint32_t upper = 0;
-    while (rank >= high[upper])
-        rank -= high[upper++];
-    memset(low, 0, HALF * sizeof *low);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t order = order_of(values[i]);
-        if (order >> 16 == upper)
-            low[order & (HALF - 1)]++;
+    uint32_t upper = 0, lower = 0;
+    while (rank >= c->upper[upper])
+        rank -= c->upper[upper++];
+    if (c->counted != upper) {
+        memset(c->lower, 0, sizeof c->lower);
+        for (size_t i = 0; i < n; i++) {
+            uint32_t order = order_of(values[i]);
+            if (order >> 16 == upper)
+                c->lower[order & (HALF - 1)]++;
+        }
+        c->counted = upper;
     }
-    uint32_t lower = 0;
-    while (rank >= low[lower])
-        rank -= low[lower++];
+    while (rank >= c->lower[lower])
+        rank -= c->lower[lower++];
     return value_of(upper << 16 | lower);
 }
 
-int prepare_percentile(const float *values, size_t n, double p, double *out, struct err *e)
+int prepare_percentiles(const float *values, size_t n, const double *p, int count, double *out,
+                        struct err *e)
 {
-    if (n == 0)
-        return err_set(e, ERR_INVALID, "percentile of no values");
-    size_t *count = calloc(2 * HALF, sizeof *count);
-    if (count == NULL)
+    if (n == 0 || n > UINT32_MAX)
+        return err_set(e, ERR_INVALID, "percentile of %s",
+                       n == 0 ? "no values" : "too many values");
+    struct counts *c = calloc(1, sizeof *c);
+    if (c == NULL)
         return err_set(e, ERR_NOMEM, "percentile: no memory");
     int rc = 0;
     bool finite = true;
     for (size_t i = 0; i < n; i++) {
         finite &= isfinite(values[i]) != 0;
-        count[order_of(values[i]) >> 16]++;
+        c->upper[order_of(values[i]) >> 16]++;
     }
-    if (!finite) {
+    c->counted = HALF;
+    if (!finite)
         rc = err_set(e, ERR_NUMERIC, "a pixel value is not a finite number");
-        goto out;
+    for (int i = 0; rc == 0 && i < count; i++) {
+        double at = (double)(n - 1) * p[i] / 100.0;
+        size_t below = (size_t)floor(at);
+        below = below > n - 1 ? n - 1 : below;
+        double part = at - (double)below;
+        double a = select_rank(values, n, below, c);
+        double b = part > 0 && below + 1 < n ? select_rank(values, n, below + 1, c) : a;
+        out[i] = a + (b - a) * part;
     }
-    double at = (double)(n - 1) * p / 100.0;
-    size_t below = (size_t)floor(at);
-    if (below > n - 1)
-        below = n - 1;
-    double part = at - (double)below;
-    double a = select_rank(values, n, below, count, count + HALF);
-    double b =
-        part > 0 && below + 1 < n ? select_rank(values, n, below + 1, count, count + HALF) : a;
-    *out = a + (b - a) * part;
-out:
-    free(count);
+    free(c);
     return rc;
 }
 

@@ -10,6 +10,7 @@
 #include "model/engine.h"
 #include "model/package.h"
 #include "node/cmd.h"
+#include "node/engines.h"
 #include "node/scan.h"
 
 static const char help[] =
@@ -164,16 +165,6 @@ static void print_text(struct buf *out, const struct report *r, const struct eng
                    *p->figures != '\0' ? p->figures : "none given");
 }
 
-static const struct engine *choose_engine(const char *name)
-{
-    if (name != NULL)
-        return engine_find(name);
-    const struct engine *best = engine_find("cuda");
-    if (best == NULL)
-        best = engine_find("cpu");
-    return best != NULL ? best : engine_find("ref");
-}
-
 int cmd_models(int argc, char **argv)
 {
     bool json = false, explain = false;
@@ -187,11 +178,10 @@ int cmd_models(int argc, char **argv)
         return status;
     if (operands == 0)
         return cmd_usage_error(argv[0], "expected the path of a model or of a folder");
-    const struct engine *engine = choose_engine(engine_name);
-    if (engine == NULL)
-        return cmd_usage_error(argv[0], "engine %s is not in this build (spinenode version)",
-                               engine_name);
     struct err e;
+    const struct engine *engine = NULL;
+    if (engines_choose(engine_name, &engine, &e) != 0)
+        return cmd_usage_error(argv[0], "%s", e.text);
     struct scan files = {0};
     struct buf out;
     buf_init(&out, 64 * 1024 * 1024);

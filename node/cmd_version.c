@@ -10,6 +10,7 @@
 
 #include "model/engine.h"
 #include "node/cmd.h"
+#include "node/engines.h"
 
 static const char help[] =
     "usage: spinenode version [--json]\n"
@@ -61,10 +62,11 @@ int cmd_version(int argc, char **argv)
         buf_puts(&out, "{\"version\": \"" SPINENODE_VERSION "\", \"engines\": [");
         engines_into(&out, "\"", ", ", "\"");
         buf_printf(&out,
-                   "], \"isa\": \"%s\", \"cuda\": %s, \"compiler\": \"%s\", \"openssl\": \"%s\", "
+                   "], \"isa\": \"%s\", \"cuda\": %s, \"gpu\": %s, \"compiler\": \"%s\", "
+                   "\"openssl\": \"%s\", "
                    "\"sqlite\": \"%s\", \"libcyaml\": \"%s\"}\n",
-                   best_isa(), cuda ? "true" : "false", __VERSION__,
-                   OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
+                   best_isa(), cuda ? "true" : "false", engines_have_gpu() ? "true" : "false",
+                   __VERSION__, OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
                    cyaml_version_str);
     } else {
         buf_puts(&out, "spinenode " SPINENODE_VERSION "\nengines: ");
@@ -72,8 +74,11 @@ int cmd_version(int argc, char **argv)
         buf_printf(&out,
                    "\ninstruction set: %s\nCUDA: %s\ncompiler: %s\n"
                    "libraries: OpenSSL %s, SQLite %s, libcyaml %s\n",
-                   best_isa(), cuda ? "yes" : "not built in", __VERSION__,
-                   OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
+                   best_isa(),
+                   !cuda                ? "not built in"
+                   : engines_have_gpu() ? "built in"
+                                        : "built in, but there is no GPU here",
+                   __VERSION__, OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
                    cyaml_version_str);
     }
     fputs(buf_text(&out), stdout);

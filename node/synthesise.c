@@ -19,6 +19,7 @@
 #include "model/package.h"
 #include "model/prepare.h"
 #include "node/config.h"
+#include "node/engines.h"
 #include "node/synthesise.h"
 
 /* Compiled models that are kept, and the memory that they may take together (the last one used is
@@ -66,19 +67,13 @@ int synthesiser_new(const struct config_engine *engine, struct synthesiser **out
     struct synthesiser *s = calloc(1, sizeof *s);
     if (s == NULL)
         return err_set(e, ERR_NOMEM, "starting the engine: no memory");
-    if (strcmp(engine->name, "auto") == 0) {
-        const struct engine *cpu = engine_find("cpu"), *cuda = engine_find("cuda");
-        s->fallback = cpu != NULL ? cpu : engine_find("ref");
-        s->engine = cuda != NULL ? cuda : s->fallback;
-        if (s->engine == s->fallback)
-            s->fallback = NULL;
-    } else {
-        s->engine = engine_find(engine->name);
-    }
-    if (s->engine == NULL) {
+    int rc = engines_choose(engine->name, &s->engine, e);
+    if (rc != 0) {
         free(s);
-        return err_set(e, ERR_UNSUPPORTED, "engine %s is not in this build", engine->name);
+        return rc;
     }
+    if (strcmp(engine->name, "auto") == 0 && strcmp(s->engine->name, "cuda") == 0)
+        s->fallback = engine_find("cpu");
     s->options.threads = engine->threads;
     s->options.isa = isas[engine->isa];
     s->options.low_memory = engine->low_memory;
@@ -325,12 +320,12 @@ static int prepare(struct job *j)
     const struct series *s = j->what->series;
     const struct package *p = j->model->package;
     size_t total = (size_t)s->rows * s->columns * s->slices;
-    double low, high, start = now_ms();
-    int rc = prepare_percentile(j->volume, total, p->percentile_low, &low, j->e);
+    double start = now_ms();
+    const double at[2] = {p->percentile_low, p->percentile_high};
+    double value[2];
+    int rc = prepare_percentiles(j->volume, total, at, 2, value, j->e);
     if (rc == 0)
-        rc = prepare_percentile(j->volume, total, p->percentile_high, &high, j->e);
-    if (rc == 0)
-        rc = prepare_new(p, (int)s->rows, (int)s->columns, low, high, &j->prepare, j->e);
+        rc = prepare_new(p, (int)s->rows, (int)s->columns, value[0], value[1], &j->prepare, j->e);
     j->result->read_ms += now_ms() - start;
     if (rc != 0)
         return rc;

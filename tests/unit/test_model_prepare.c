@@ -33,6 +33,11 @@ static void assert_near(double got, double expected, double tolerance)
         fail_msg("got %.9g, expected %.9g", got, expected);
 }
 
+static int percentile(const float *x, size_t n, double p, double *out, struct err *e)
+{
+    return prepare_percentiles(x, n, &p, 1, out, e);
+}
+
 static void percentile__is_that_of_numpy(void **state)
 {
     (void)state;
@@ -46,18 +51,23 @@ static void percentile__is_that_of_numpy(void **state)
                                          {100, 80.80000305175781}};
     float *x = sequence(1000);
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
-        double got;
-        assert_int_equal(prepare_percentile(x, 1000, expected[i][0], &got, &e), 0);
-        assert_near(got, expected[i][1], 1e-12);
+        double one;
+        assert_int_equal(percentile(x, 1000, expected[i][0], &one, &e), 0);
+        assert_near(one, expected[i][1], 1e-12);
     }
+    const double both[] = {99, 1};
+    double got[2];
+    assert_int_equal(prepare_percentiles(x, 1000, both, 2, got, &e), 0);
+    assert_near(got[0], expected[4][1], 1e-12);
+    assert_near(got[1], expected[2][1], 1e-12);
     free(x);
     static const float few[] = {3, -1, 2};
     static const double few_expected[][2] = {{0, -1}, {25, 0.5}, {33, 0.98},
                                              {50, 2}, {75, 2.5}, {100, 3}};
     for (size_t i = 0; i < sizeof few_expected / sizeof *few_expected; i++) {
-        double got;
-        assert_int_equal(prepare_percentile(few, 3, few_expected[i][0], &got, &e), 0);
-        assert_near(got, few_expected[i][1], 1e-12);
+        double one;
+        assert_int_equal(percentile(few, 3, few_expected[i][0], &one, &e), 0);
+        assert_near(one, few_expected[i][1], 1e-12);
     }
 }
 
@@ -67,9 +77,9 @@ static void percentile__refuses_what_is_not_finite(void **state)
     struct err e;
     double got;
     const float with_nan[] = {1, NAN, 2}, with_inf[] = {1, -INFINITY, 2};
-    assert_int_equal(prepare_percentile(with_nan, 3, 50, &got, &e), ERR_NUMERIC);
-    assert_int_equal(prepare_percentile(with_inf, 3, 50, &got, &e), ERR_NUMERIC);
-    assert_int_equal(prepare_percentile(with_inf, 0, 50, &got, &e), ERR_INVALID);
+    assert_int_equal(percentile(with_nan, 3, 50, &got, &e), ERR_NUMERIC);
+    assert_int_equal(percentile(with_inf, 3, 50, &got, &e), ERR_NUMERIC);
+    assert_int_equal(percentile(with_inf, 0, 50, &got, &e), ERR_INVALID);
 }
 
 static void check_resample(int rows, int columns, int out_rows, int out_columns,
