@@ -143,7 +143,8 @@ KERNEL_BODY float act_apply(struct kernel_act_args a, float x)
     case KACT_SIGMOID:
         return 1 / (1 + expf(-x));
     case KACT_CLIP:
-        return x < a.lo ? a.lo : x > a.hi ? a.hi : x;
+        x = x < a.lo ? a.lo : x;
+        return x > a.hi ? a.hi : x; /* lo > hi gives hi, as ONNX says */
     default:
         return x;
     }

@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "cuda/device.h"
 #include "cuda/engine_cuda.h"
 #include "node/base/err.h"
 
@@ -228,6 +229,22 @@ static int explain(const struct graph *g, const struct npy *in, struct err *e)
     return 0;
 }
 
+/* The engines of this build that this machine can run. */
+static void list_engines(void)
+{
+    static const char *const names[] = {"ref", "cpu", "cuda-host"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (engine_find(names[i]) != NULL)
+            puts(names[i]);
+#ifdef SPINENODE_CUDA
+    struct device *gpu;
+    if (device_cuda_open(NULL, NULL, NULL, &gpu, NULL) == 0) {
+        puts("cuda");
+        gpu->ops->close(gpu);
+    }
+#endif
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -235,11 +252,12 @@ int main(int argc, char **argv)
     struct graph *g = NULL;
     struct npy in[GRAPH_INPUTS_MAX] = {0};
     struct result a = {0}, b = {0};
+    engine_register(&engine_cuda_host, NULL);
+#ifdef SPINENODE_CUDA
+    engine_register(&engine_cuda, NULL);
+#endif
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {
-        static const char *const names[] = {"ref", "cpu", "cuda"};
-        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-            if (engine_find(names[i]) != NULL)
-                puts(names[i]);
+        list_engines();
         return 0;
     }
     if (parse_options(argc, argv, &o) != 0) {
@@ -247,13 +265,7 @@ int main(int argc, char **argv)
         return 2;
     }
     double start = now_ms(), open_ms;
-    int rc = engine_register(&engine_cuda_host, &e);
-#ifdef SPINENODE_CUDA
-    if (rc == 0)
-        rc = engine_register(&engine_cuda, &e);
-#endif
-    if (rc == 0)
-        rc = onnx_open(o.model, NULL, &g, &e);
+    int rc = onnx_open(o.model, NULL, &g, &e);
     open_ms = now_ms() - start;
     for (int i = 0; rc == 0 && i < g->n_inputs; i++)
         rc = make_input(&o, i, &in[i], &e);
