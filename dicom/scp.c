@@ -51,6 +51,9 @@ struct scp {
     unsigned count;
     unsigned established;
     uint64_t last_id;
+    /* Each thread joins the one that ended before it, so only the last is left to be joined. */
+    pthread_t last;
+    bool has_last;
 };
 
 static void describe_peer(struct connection *c, const struct sockaddr_storage *from)
@@ -102,9 +105,15 @@ static void *connection_main(void *arg)
     if (!c->negotiating)
         s->established--;
     close(c->end_fd);
+    pthread_t before = s->last;
+    bool has_before = s->has_last;
+    s->last = pthread_self();
+    s->has_last = true;
     pthread_cond_broadcast(&s->gone);
     pthread_mutex_unlock(&s->mutex);
     free(c);
+    if (has_before)
+        pthread_join(before, NULL);
     return NULL;
 }
 
@@ -185,7 +194,6 @@ static void start_connection(struct scp *s, int fd, const struct sockaddr_storag
     if (room) {
         pthread_attr_init(&attributes);
         pthread_attr_setstacksize(&attributes, STACK_BYTES);
-        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
         rc = pthread_create(&thread, &attributes, connection_main, c);
         pthread_attr_destroy(&attributes);
         if (rc != 0) {
@@ -227,6 +235,8 @@ static void drain(struct scp *s)
     while (s->count > 0)
         pthread_cond_wait(&s->gone, &s->mutex);
     pthread_mutex_unlock(&s->mutex);
+    if (s->has_last)
+        pthread_join(s->last, NULL);
 }
 
 static int accept_loop(struct scp *s, int listen_fd, int stop_fd, struct err *e)
