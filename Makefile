@@ -56,7 +56,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom bench demo setup setup-train clean help
+.PHONY: all bench-engine engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -147,6 +147,12 @@ fuzz-dicom: $(addprefix build/fuzz/,$(FUZZ_DICOM))
 	@for f in $(FUZZ_DICOM); do mkdir -p build/fuzz/corpus-$$f; \
 	    build/fuzz/$$f build/fuzz/corpus-$$f -max_len=20000 -timeout=10 -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/ \
 	    || exit 1; done
+
+# The CPU engine beside onnxruntime and OpenVINO; ARGS="--help" says what can be chosen.
+$(B)/bench_engine_worker: $(B)/scripts/bench_engine_worker.c.o $(LIBMODEL) $(LIBFLOOR)
+	$(CC) $(LDFLAGS) $^ $(ENGINE_LIBS) -o $@
+bench-engine: $(B)/bench_engine_worker
+	.venv/bin/python scripts/bench_engine --build $(B) $(ARGS)
 
 unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK)
 unit: $(UNIT_BIN)
