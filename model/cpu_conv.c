@@ -70,7 +70,7 @@ static struct cost cost_direct(const struct cpu_conv *c)
     double rows = (double)d->oh * d->ow;
     if (d->transposed)
         rows /= (double)d->stride[0] * d->stride[1];
-    double k = taps * c->c, n = round_up(c->oc, c->k->lanes);
+    double k = taps * c->c, n = round_up(d->oc / d->group, c->k->lanes);
     double lanes = c->k->lanes;
     double compute = d->group * (rows * k * n / lanes / 2 + 2 * rows * k / lanes);
     double weights = d->group * k * n;
@@ -111,15 +111,16 @@ static bool has_winograd(const struct cpu_conv_desc *d)
     if (d->group != 1 || !square(d->dilation, 1))
         return false;
     if (square(d->kernel, 4) && square(d->stride, 2))
-        return true;
+        return !d->shuffle;
     return !d->transposed && square(d->stride, 1) && (square(d->kernel, 3) || square(d->kernel, 2));
 }
 
 static bool has_columns(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
-    return !d->transposed && d->group == 1 && d->stride[1] == 1 && d->kernel[1] >= 2 &&
-           d->kernel[1] * d->oc <= 4 * c->k->lanes && d->c >= 4;
+    return !d->transposed && d->group == 1 && !d->shuffle && d->stride[1] == 1 &&
+           d->kernel[1] >= 2 && d->kernel[1] * d->oc <= 4 * c->k->lanes && d->c >= 4 &&
+           (d->kernel[1] - 1) * d->dilation[1] <= CPU_REACH_MAX;
 }
 
 /* Few channels: rows of taps are copied as one. */
@@ -216,7 +217,7 @@ static int plan_direct(struct cpu_conv *c)
             c->copy_x[i] = source_of(d, 1, (int64_t)i - d->pad[1]);
     }
     c->segment = c->copied ? d->c * d->kernel[1] : c->c;
-    c->columns = c->way == CPU_COLUMNS ? d->oc * d->kernel[1] : c->oc;
+    c->columns = c->way == CPU_COLUMNS ? d->oc * d->kernel[1] : d->oc / d->group;
     c->columns_pad = round_up(c->columns, c->k->lanes);
     size_t weights = 0;
     for (int i = 0; i < c->phases; i++) {
@@ -262,14 +263,14 @@ static void size_winograd(struct cpu_conv *c)
     c->r = d->kernel[0] == 3 ? 3 : 2;
     c->m = 4 - c->r + 1;
     c->in_phases = k4 && !d->transposed ? 2 : 1;
-    c->out_phases = k4 && d->transposed ? 2 : 1;
+    c->out_phases = (k4 && d->transposed) || d->shuffle ? 2 : 1;
     int grid[2] = {d->oh, d->ow};
     for (int i = 0; i < 2 && d->transposed; i++) /* grid rows from that of output 0 to the last */
         grid[i] = floor_div(grid[i] - 1 + d->pad[i], 2) - floor_div(d->pad[i], 2) + 1;
     c->ty.tiles = (grid[0] + c->m - 1) / c->m;
     c->tx.tiles = (grid[1] + c->m - 1) / c->m;
     c->depth = c->in_phases * c->in_phases * d->c;
-    c->columns = c->out_phases * c->out_phases * d->oc;
+    c->columns = c->out_phases * c->out_phases * c->oc;
     c->columns_pad = round_up(c->columns, c->k->lanes);
 }
 
@@ -351,6 +352,7 @@ static bool sane(const struct cpu_conv_desc *d)
            (int64_t)d->n * d->oh * d->ow <= limit * 16 &&
            (int64_t)d->c * d->kernel[0] * d->kernel[1] <= limit &&
            (int64_t)d->oc * d->kernel[1] <= limit &&
+           (!d->shuffle || (d->group == 1 && !d->transposed && d->oc % 4 == 0)) &&
            (!d->transposed || d->stride[0] * d->stride[1] <= CPU_PHASES_MAX);
 }
 
@@ -370,7 +372,7 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
     c->k = k;
     c->threads = threads;
     c->c = d->c / d->group;
-    c->oc = d->oc / d->group;
+    c->oc = d->oc / d->group / (d->shuffle ? 4 : 1);
     if (way) {
         c->way = *way;
         if ((*way == CPU_WINOGRAD && !has_winograd(d)) ||

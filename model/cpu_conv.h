@@ -35,6 +35,7 @@ struct cpu_view {
 };
 
 enum cpu_border { CPU_ZERO, CPU_REFLECT, CPU_EDGE };
+enum cpu_shuffle { CPU_NO_SHUFFLE, CPU_DCR, CPU_CRD };
 enum cpu_way { CPU_DIRECT, CPU_COLUMNS, CPU_WINOGRAD };
 
 struct cpu_conv_desc {
@@ -46,7 +47,10 @@ struct cpu_conv_desc {
     bool transposed;
     enum cpu_border border; /* what lies outside; CPU_ZERO only if transposed */
     int up[2];              /* the input is first enlarged so (nearest); 1, 1 if transposed */
-    struct cpu_act in_act;  /* of what is read; zeros of padding stay zeros */
+    /* Depth to space by 2 after it, group 1, not transposed: the view of the output then has
+     * 2·oh × 2·ow × oc/4. CPU_CRD: PyTorch's pixel shuffle. Not with a residual. */
+    enum cpu_shuffle shuffle;
+    struct cpu_act in_act; /* of what is read; zeros of padding stay zeros */
     struct cpu_act out_act;
     bool low_memory; /* never Winograd where it stores more than the weights themselves */
 };

@@ -68,7 +68,7 @@ static void pack_direct(void *arg, int task, int thread)
         int n = first + j;
         /* columns: n = tap · oc + output */
         column[j] = c->way == CPU_COLUMNS ? (size_t)(n % c->oc) * output + (size_t)(n / c->oc)
-                                          : (size_t)n * output;
+                                          : (size_t)cpu_channel_of(c, n) * output;
     }
     size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
     const float *w =
@@ -133,6 +133,8 @@ static void pack_winograd(void *arg, int task, int thread)
         int in_phase = (k0 + k) / c->d.c, channel = (k0 + k) % c->d.c;
         for (int j = 0; j < real; j++) {
             int out_phase = (first + j) / c->oc, o = (first + j) % c->oc;
+            if (c->d.shuffle)
+                o = cpu_channel_of(c, first + j);
             int py = (in_phase + out_phase) >> 1, px = (in_phase + out_phase) & 1;
             const float *w = p->w + (size_t)o * output + (size_t)channel * input;
             for (int y = 0; y < r; y++)
@@ -165,8 +167,8 @@ void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, 
     }
     float *b = to + cpu_round16(c->group_weights * (size_t)c->d.group);
     memset(b, 0, (cpu_round16((size_t)c->d.oc) + CPU_SLACK) * sizeof *b);
-    if (bias)
-        memcpy(b, bias, (size_t)c->d.oc * sizeof *b);
+    for (int i = 0; i < c->d.oc && bias; i++)
+        b[i] = bias[cpu_channel_of(c, i)];
     c->weights = to;
     c->bias = b;
 }

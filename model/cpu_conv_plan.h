@@ -4,7 +4,9 @@
 
 #include "model/cpu_conv.h"
 
-#define CPU_PHASES_MAX 64 /* of a transposed convolution: stride × stride */
+#define CPU_BLOCK_MAX  112 /* pixels of one task: eight calls of the widest micro-kernel */
+#define CPU_REACH_MAX  64  /* columns: (kernel width − 1) · dilation */
+#define CPU_PHASES_MAX 64  /* of a transposed convolution: stride × stride */
 
 /* One axis of a direct phase: which taps it has and where they read. */
 struct cpu_axis {
@@ -34,7 +36,7 @@ struct cpu_conv {
     const struct cpu_kernels *k;
     enum cpu_way way;
     int threads;
-    int c, oc; /* of one group */
+    int c, oc; /* of one group; oc: of one phase of the output, where it is shuffled */
 
     /* the matrix product: K × N, cut into panels of nr columns */
     int columns;     /* N */
@@ -79,6 +81,12 @@ static inline int cpu_panel_width(const struct cpu_conv *c, int panel)
 static inline int cpu_panel_of(const struct cpu_conv *c, int part)
 {
     return (int)((int64_t)c->panels * part / c->split);
+}
+
+/* The output channel, as the weights have it, of column n where each phase has c->oc of them. */
+static inline int cpu_channel_of(const struct cpu_conv *c, int n)
+{
+    return c->d.shuffle == CPU_CRD ? n % c->oc * 4 + n / c->oc : n;
 }
 
 static inline size_t cpu_round16(size_t n)

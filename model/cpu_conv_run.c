@@ -21,6 +21,9 @@ struct run {
     float *shared;
 };
 
+/* Most rows of a block: eight calls of the widest micro-kernel, and the reach of a kernel row. */
+#define ROWS_MAX (CPU_BLOCK_MAX + CPU_REACH_MAX)
+
 static const struct cpu_act no_act = {CPU_NONE, 0, 0};
 
 static const float *pixel_of(const struct cpu_view *v, int n, int y, int x)
@@ -60,26 +63,29 @@ static void copy_row(void *arg, int task, int thread)
     }
 }
 
-/* Rows [k0, k0 + kc) of the depth for one pixel of the grid. */
-static void gather_pixel(const struct cpu_conv *c, const struct cpu_phase *f,
-                         const struct cpu_view *in, const struct cpu_act *act, int n, int y, int x,
-                         int channel0, int k0, int kc, float *to)
+/* Rows of a block: pixel i of the grid of a phase. */
+struct pixels {
+    int count;
+    int n[ROWS_MAX], y[ROWS_MAX], x[ROWS_MAX];
+};
+
+/* Rows [k0, k0 + kc) of the depth for all pixels of a block, one tap after the other. */
+static void gather_block(const struct cpu_conv *c, const struct cpu_phase *f,
+                         const struct cpu_view *in, const struct cpu_act *act,
+                         const struct pixels *p, int channel0, int k0, int kc, float *to)
 {
-    const float *from[CPU_KC];
-    int segment = c->segment, end = k0 + kc;
-    for (int k = k0; k < end;) {
-        int tap = k / segment, skip = k % segment, count = 0, length = segment - skip;
-        if (length > end - k)
-            length = end - k;
-        do {
-            int sy = f->y.from[(size_t)(tap / f->x.taps) * (size_t)f->y.grid + (size_t)y];
-            int sx = f->x.from[(size_t)(tap % f->x.taps) * (size_t)f->x.grid + (size_t)x];
-            from[count++] = sy < 0 || sx < 0 ? NULL : pixel_of(in, n, sy, sx) + channel0 + skip;
-            k += length;
-            tap++;
-        } while (length == segment && end - k >= segment);
-        c->k->gather(from, count, length, act, to);
-        to += count * length;
+    const float *from[ROWS_MAX];
+    for (int k = k0, end = k0 + kc; k < end;) {
+        int tap = k / c->segment, skip = k % c->segment;
+        int length = c->segment - skip < end - k ? c->segment - skip : end - k;
+        const int *sy = f->y.from + (size_t)(tap / f->x.taps) * (size_t)f->y.grid;
+        const int *sx = f->x.from + (size_t)(tap % f->x.taps) * (size_t)f->x.grid;
+        for (int i = 0; i < p->count; i++) {
+            int y = sy[p->y[i]], x = sx[p->x[i]];
+            from[i] = (y | x) < 0 ? NULL : pixel_of(in, p->n[i], y, x) + channel0 + skip;
+        }
+        c->k->gather(from, p->count, length, act, to + (k - k0), CPU_LDA);
+        k += length;
     }
 }
 
@@ -92,6 +98,24 @@ static void multiply(const struct cpu_conv *c, const float *left, const float *w
         int width = cpu_panel_width(c, p);
         c->k->gemm(left, b, width, products + (size_t)(p - panel0) * (size_t)c->nr, row, rows, kc,
                    add, b + (size_t)width * (size_t)c->k->lanes * (size_t)kc);
+    }
+}
+
+/* Columns [column0, column1) of a block's products to the places of their phases. */
+static void put_shuffled(const struct run *r, const struct pixels *p, int column0, int column1,
+                         const float *products, size_t row)
+{
+    const struct cpu_conv *c = r->c;
+    for (int at = column0; at < column1;) {
+        int phase = at / c->oc, o = at % c->oc;
+        int count = c->oc - o < column1 - at ? c->oc - o : column1 - at;
+        for (int i = 0; i < p->count; i++)
+            c->k->finish(
+                products + (size_t)i * row + (at - column0), c->bias + at, NULL, count,
+                &c->d.out_act,
+                pixel_at(r->out, p->n[i], 2 * p->y[i] + (phase >> 1), 2 * p->x[i] + (phase & 1)) +
+                    o);
+        at += count;
     }
 }
 
@@ -115,32 +139,36 @@ static void run_direct(void *arg, int task, int thread)
     const float *weights = c->weights + (size_t)group * c->group_weights + f->weights;
     const struct cpu_view *in = c->copied ? &r->copy : r->in;
     const struct cpu_act *act = c->copied ? &no_act : &c->d.in_act;
+    struct pixels p = {.count = count};
+    for (int i = 0; i < count; i++) {
+        int64_t at = first + i;
+        p.n[i] = (int)(at / area);
+        p.y[i] = (int)(at % area) / f->x.grid;
+        p.x[i] = (int)(at % area) % f->x.grid;
+    }
     for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
         int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
-        for (int i = 0; i < count; i++) {
-            int64_t at = first + i;
-            int n = (int)(at / area), y = (int)(at % area) / f->x.grid;
-            int x = (int)(at % area) % f->x.grid;
-            gather_pixel(c, f, in, act, n, y, x, group * c->c, k0, kc, left + (size_t)i * CPU_LDA);
-        }
+        gather_block(c, f, in, act, &p, group * c->c, k0, kc, left);
         multiply(c, left, weights + (size_t)k0 * (size_t)c->columns_pad, kc, panel0, panel1,
                  products, row, count, k0 > 0);
     }
     if (f->k == 0) /* a phase that no tap reaches: the bias alone */
         memset(products, 0, (size_t)count * row * sizeof *products);
     int column = panel0 * c->nr, columns = panel1 * c->nr - column;
-    if (columns > c->oc - column)
-        columns = c->oc - column;
+    if (columns > c->columns - column)
+        columns = c->columns - column;
+    if (c->d.shuffle) {
+        put_shuffled(r, &p, column, column + columns, products, row);
+        return;
+    }
     int step_y = c->d.transposed ? c->d.stride[0] : 1,
         step_x = c->d.transposed ? c->d.stride[1] : 1;
     int o = group * c->oc + column;
     for (int i = 0; i < count; i++) {
-        int64_t at = first + i;
-        int n = (int)(at / area), y = f->y.first + (int)(at % area) / f->x.grid * step_y;
-        int x = f->x.first + (int)(at % area) % f->x.grid * step_x;
+        int y = f->y.first + p.y[i] * step_y, x = f->x.first + p.x[i] * step_x;
         c->k->finish(products + (size_t)i * row, c->bias + o,
-                     r->residual ? pixel_of(r->residual, n, y, x) + o : NULL, columns,
-                     &c->d.out_act, pixel_at(r->out, n, y, x) + o);
+                     r->residual ? pixel_of(r->residual, p.n[i], y, x) + o : NULL, columns,
+                     &c->d.out_act, pixel_at(r->out, p.n[i], y, x) + o);
     }
 }
 
@@ -158,11 +186,15 @@ static void run_columns(void *arg, int task, int thread)
     float *left = r->scratch + (size_t)thread * r->scratch_floats;
     float *products = left + (size_t)(c->block + reach) * CPU_LDA;
     size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    struct pixels at = {.count = rows};
+    for (int i = 0; i < rows; i++) {
+        at.n[i] = n;
+        at.y[i] = y;
+        at.x[i] = first + i;
+    }
     for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
         int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
-        for (int i = 0; i < rows; i++)
-            gather_pixel(c, f, r->in, &c->d.in_act, n, y, first + i, 0, k0, kc,
-                         left + (size_t)i * CPU_LDA);
+        gather_block(c, f, r->in, &c->d.in_act, &at, 0, k0, kc, left);
         multiply(c, left, c->weights + (size_t)k0 * (size_t)c->columns_pad, kc, 0, c->panels,
                  products, row, rows, k0 > 0);
     }
@@ -207,7 +239,7 @@ static void transform_in(const struct run *r, int n, int ty, int tx, int phase, 
     for (int i = 0; i < 16; i++)
         from[i] = sy[i / 4] < 0 || sx[i % 4] < 0 ? NULL
                                                  : pixel_of(in, n, sy[i / 4], sx[i % 4]) + channel0;
-    c->k->gather(from, 16, count, &c->d.in_act, edge);
+    c->k->gather(from, 16, count, &c->d.in_act, edge, count);
     c->k->winograd_in(edge, (ptrdiff_t)4 * count, count, count, &no_act, v, point);
 }
 
@@ -216,13 +248,14 @@ static void transform_out(const struct run *r, int n, int ty, int tx, int column
                           const float *m, size_t point)
 {
     const struct cpu_conv *c = r->c;
-    int step = c->out_phases;
+    int step = c->out_phases, grow = c->d.shuffle ? 2 : 1;
+    int rows = c->d.oh * grow, columns = c->d.ow * grow;
     for (int phase = 0; phase < step * step; phase++) {
         int lo = phase * c->oc > column0 ? phase * c->oc : column0;
         int hi = (phase + 1) * c->oc < column1 ? (phase + 1) * c->oc : column1;
         if (lo >= hi)
             continue;
-        int o = lo - phase * c->oc;
+        int o = lo - phase * c->oc, b = c->d.shuffle ? lo : o;
         int y = c->ty.first + ty * c->m * step + (step == 2 ? phase >> 1 : 0);
         int x = c->tx.first + tx * c->m * step + (step == 2 ? phase & 1 : 0);
         struct cpu_tile_out t = {
@@ -231,8 +264,8 @@ static void transform_out(const struct run *r, int n, int ty, int tx, int column
             .pixel = step * r->out->pixel,
             .y0 = y < 0,
             .x0 = x < 0,
-            .y1 = y + (c->m - 1) * step < c->d.oh ? c->m : (c->d.oh - y + step - 1) / step,
-            .x1 = x + (c->m - 1) * step < c->d.ow ? c->m : (c->d.ow - x + step - 1) / step,
+            .y1 = y + (c->m - 1) * step < rows ? c->m : (rows - y + step - 1) / step,
+            .x1 = x + (c->m - 1) * step < columns ? c->m : (columns - x + step - 1) / step,
         };
         if (r->residual) {
             t.residual = pixel_of(r->residual, n, y, x) + o;
@@ -240,9 +273,9 @@ static void transform_out(const struct run *r, int n, int ty, int tx, int column
             t.residual_pixel = step * r->residual->pixel;
         }
         if (c->m == 3)
-            c->k->winograd_out3(m + (lo - column0), point, hi - lo, c->bias + o, &c->d.out_act, &t);
+            c->k->winograd_out3(m + (lo - column0), point, hi - lo, c->bias + b, &c->d.out_act, &t);
         else
-            c->k->winograd_out2(m + (lo - column0), point, hi - lo, c->bias + o, &c->d.out_act, &t);
+            c->k->winograd_out2(m + (lo - column0), point, hi - lo, c->bias + b, &c->d.out_act, &t);
     }
 }
 

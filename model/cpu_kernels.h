@@ -80,9 +80,10 @@ struct cpu_kernels {
                    const struct cpu_act *act, float *y);
     /* y = act(x), n floats; y may be x. */
     void (*copy)(const float *x, int n, const struct cpu_act *act, float *y);
-    /* y = act of n floats from each of the `count` places, one after the other; NULL: zeros (which
-     * are padding: they do not pass through the activation). */
-    void (*gather)(const float *const *from, int count, int n, const struct cpu_act *act, float *y);
+    /* Copies n floats through the activation from each of `count` places to y, y + step, …; from
+     * NULL come zeros (which are padding: they do not pass through the activation). */
+    void (*gather)(const float *const *from, int count, int n, const struct cpu_act *act, float *y,
+                   ptrdiff_t step);
     /* y = act((x − mean)·scale + shift) (+ residual, if not NULL), n channels; mean may be NULL. */
     void (*affine)(const float *x, const float *mean, const float *scale, const float *shift,
                    const float *residual, int n, const struct cpu_act *act, float *y);

@@ -285,10 +285,10 @@ static void copy(const float *x, int n, const struct cpu_act *act, float *y)
 }
 
 INLINE void gather_of(const float *const *from, int count, int n, enum cpu_act_kind kind,
-                      const struct cpu_act *act, float *y)
+                      const struct cpu_act *act, float *y, ptrdiff_t step)
 {
     vf a = all(act->a), b = all(act->b);
-    for (int k = 0; k < count; k++, y += n) {
+    for (int k = 0; k < count; k++, y += step) {
         const float *x = from[k];
         int i = 0;
         if (!x) {
@@ -305,8 +305,9 @@ INLINE void gather_of(const float *const *from, int count, int n, enum cpu_act_k
     }
 }
 
-static void gather(const float *const *from, int count, int n, const struct cpu_act *act, float *y){
-#define BODY(kind) gather_of(from, count, n, kind, act, y)
+static void gather(const float *const *from, int count, int n, const struct cpu_act *act, float *y,
+                   ptrdiff_t step){
+#define BODY(kind) gather_of(from, count, n, kind, act, y, step)
     FOR_EACH_ACT(act->kind, BODY)
 #undef BODY
 }

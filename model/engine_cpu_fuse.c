@@ -3,7 +3,8 @@
  *
  * A convolution reads through activations, borders (Pad) and nearest upsampling that feed only
  * convolutions: they become part of how it reads. An Add whose operand is a convolution or a norm
- * becomes the end of that step. What is then read by nobody is not computed.
+ * becomes the end of that step, and so does a pixel shuffle by 2. What is then read by nobody is
+ * not computed.
  */
 #include "model/engine_cpu_plan.h"
 
@@ -160,6 +161,20 @@ static void host_add(const struct graph *g, const struct use *use, int add, stru
     }
 }
 
+/* A pixel shuffle by 2 that alone reads a convolution becomes how that writes. */
+static void host_shuffle(const struct graph *g, const struct use *use, int node, struct fusion *f)
+{
+    const struct node *n = &g->node[node];
+    int from = g->value[n->in[0]].producer;
+    if (n->depth.block != 2 || from < 0 || use[n->in[0]].count != 1)
+        return;
+    const struct node *m = &g->node[from];
+    if (m->op != OP_CONV || m->conv.group != 1)
+        return;
+    f->add[from] = node;
+    f->host[node] = from;
+}
+
 static void mark_live(const struct graph *g, struct fusion *f)
 {
     bool *read = calloc((size_t)g->n_values + 1, sizeof *read);
@@ -207,6 +222,8 @@ int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e)
             find_source(g, use, m, &f->source[i]);
         if (m->op == OP_ADD)
             host_add(g, use, i, f);
+        if (m->op == OP_DEPTH_TO_SPACE)
+            host_shuffle(g, use, i, f);
     }
     free(use);
     mark_live(g, f);

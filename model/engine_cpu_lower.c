@@ -263,7 +263,8 @@ static int end_of(const struct lower *l, int node, int *residual)
     if (add < 0)
         return node;
     const struct node *a = &l->g->node[add];
-    *residual = a->in[a->in[0] == l->g->node[node].out[0] ? 1 : 0];
+    if (a->op == OP_ADD)
+        *residual = a->in[a->in[0] == l->g->node[node].out[0] ? 1 : 0];
     return add;
 }
 
@@ -282,9 +283,13 @@ static int lower_conv(struct lower *l, int node)
                               .up = {source->up[0], source->up[1]},
                               .in_act = source->act,
                               .out_act = cpu_act_of(&n->act),
+                              .shuffle = l->g->node[end].op != OP_DEPTH_TO_SPACE ? CPU_NO_SHUFFLE
+                                         : l->g->node[end].depth.crd             ? CPU_CRD
+                                                                                 : CPU_DCR,
                               .low_memory = l->low_memory};
-    const int64_t sizes[] = {in.dim[0],  in.dim[2],  in.dim[3],  in.dim[1],
-                             out.dim[2], out.dim[3], out.dim[1], n->conv.group};
+    const struct shape *own = &l->g->value[n->out[0]].shape;
+    const int64_t sizes[] = {in.dim[0],   in.dim[2],   in.dim[3],   in.dim[1],
+                             own->dim[2], own->dim[3], own->dim[1], n->conv.group};
     int *const to[] = {&d.n, &d.h, &d.w, &d.c, &d.oh, &d.ow, &d.oc, &d.group};
     for (int i = 0; i < 8; i++)
         if ((rc = int_of(sizes[i], l, n, to[i])) < 0)

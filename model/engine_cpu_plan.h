@@ -112,8 +112,8 @@ struct conv_source {
 };
 struct fusion {
     struct conv_source *source; /* [nodes] of convolutions */
-    int *add;   /* [nodes] convolution or norm → Add node that it ends in, or −1 */
-    int *host;  /* [nodes] Add → the node that it is fused into, or −1 */
+    int *add;   /* [nodes] convolution or norm → Add or DepthToSpace that it ends in, or −1 */
+    int *host;  /* [nodes] the other way round */
     bool *live; /* [nodes] is a step */
 };
 int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e);

@@ -78,20 +78,20 @@ def unet(levels, ngf=64, cin=3, cout=3, norm="batch", skips=True):
 
     width = [min(ngf * 2**i, ngf * 8) for i in range(levels)]
     x = b.conv("image", cin, width[0], 4, 2, 1)
-    downs = [x]
+    downs = []
     for i in range(1, levels):
+        # PyTorch's LeakyReLU is in place there: the skips carry what it made.
+        downs.append(b.leaky(x))
         last = i == levels - 1
-        x = b.conv(b.leaky(x), width[i - 1], width[i], 4, 2, 1, bias=last)
+        x = b.conv(downs[-1], width[i - 1], width[i], 4, 2, 1, bias=last)
         if not last:
             x = normed(x, width[i])
-        downs.append(x)
-    # PyTorch's in-place LeakyReLU means that skips carry what it made.
     x = b.node("Relu", x)
     for i in range(levels - 1, 0, -1):
         c = width[i] * (1 if i == levels - 1 or not skips else 2)
         x = normed(b.deconv(x, c, width[i - 1], 4, 2, 1, bias=False), width[i - 1])
         if skips:
-            x = b.node("Concat", b.leaky(downs[i - 1]), x, axis=1)
+            x = b.node("Concat", downs[i - 1], x, axis=1)
         x = b.node("Relu", x)
     c = width[0] * (2 if skips else 1)
     y = b.node("Tanh", b.deconv(x, c, cout, 4, 2, 1, gain=0.5))

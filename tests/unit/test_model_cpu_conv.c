@@ -16,6 +16,8 @@
 #include "node/base/err.h"
 
 #define TOLERANCE 2e-6 /* relative L2 */
+/* Where a result of few numbers cancels out: of the L2 of the sums of absolute values. */
+#define CANCELLED 2e-7
 #define GUARD     -77.0f
 
 static uint32_t seed = 1;
@@ -105,11 +107,18 @@ static int border_of(const struct cpu_conv_desc *d, int v, int size)
 }
 
 static double *plain(const struct cpu_conv_desc *d, const struct cpu_view *in, const float *w,
-                     const float *bias, const struct cpu_view *residual)
+                     const float *bias, const struct cpu_view *residual, double *magnitude)
 {
     size_t count = (size_t)d->n * (size_t)d->oh * (size_t)d->ow * (size_t)d->oc;
-    double *y = calloc(count, sizeof *y);
+    double *y = calloc(count, sizeof *y), *size = calloc(count, sizeof *size);
     int cg = d->c / d->group, og = d->oc / d->group;
+    /* value and magnitude of one product */
+#define TERM(n, oy, ox, o, v)                                                                      \
+    do {                                                                                           \
+        double term = (v);                                                                         \
+        Y(n, oy, ox, o) += term;                                                                   \
+        size[&Y(n, oy, ox, o) - y] += fabs(term);                                                  \
+    } while (0)
 #define Y(n, oy, ox, o) y[((((size_t)(n)*d->oh + (oy)) * d->ow) + (ox)) * d->oc + (o)]
     for (int n = 0; n < d->n; n++)
         for (int o = 0; o < d->oc; o++)
@@ -126,8 +135,8 @@ static double *plain(const struct cpu_conv_desc *d, const struct cpu_view *in, c
                                     int oy = a * d->stride[0] - d->pad[0] + i * d->dilation[0];
                                     int ox = b * d->stride[1] - d->pad[1] + j * d->dilation[1];
                                     if (oy >= 0 && oy < d->oh && ox >= 0 && ox < d->ow)
-                                        Y(n, oy, ox, o) +=
-                                            k * act_of(&d->in_act, at(in, n, a, b)[ci]);
+                                        TERM(n, oy, ox, o,
+                                             k * act_of(&d->in_act, at(in, n, a, b)[ci]));
                                 }
                             continue;
                         }
@@ -139,9 +148,9 @@ static double *plain(const struct cpu_conv_desc *d, const struct cpu_view *in, c
                                 a = border_of(d, a, d->h * d->up[0]);
                                 b = border_of(d, b, d->w * d->up[1]);
                                 if (a >= 0 && b >= 0)
-                                    Y(n, oy, ox, o) +=
-                                        k * act_of(&d->in_act,
-                                                   at(in, n, a / d->up[0], b / d->up[1])[ci]);
+                                    TERM(n, oy, ox, o,
+                                         k * act_of(&d->in_act,
+                                                    at(in, n, a / d->up[0], b / d->up[1])[ci]));
                             }
                     }
     for (int n = 0; n < d->n; n++)
@@ -153,7 +162,23 @@ static double *plain(const struct cpu_conv_desc *d, const struct cpu_view *in, c
                     *p += residual ? (double)at(residual, n, oy, ox)[o] : 0;
                     *p = act_of(&d->out_act, *p);
                 }
+    *magnitude = 0;
+    for (size_t i = 0; i < count; i++)
+        *magnitude += size[i] * size[i];
+    *magnitude = sqrt(*magnitude);
+    free(size);
     return y;
+}
+
+/* Where output channel o of pixel (y, x) lies. */
+static float *out_at(const struct cpu_conv_desc *d, const struct cpu_view *v, int n, int y, int x,
+                     int o)
+{
+    if (!d->shuffle)
+        return &at(v, n, y, x)[o];
+    int channels = d->oc / 4, phase = d->shuffle == CPU_CRD ? o % 4 : o / channels;
+    return &at(v, n, 2 * y + phase / 2,
+               2 * x + phase % 2)[d->shuffle == CPU_CRD ? o / 4 : o % channels];
 }
 
 /* Runs one layer and compares it; also that nothing outside the slice was touched and that the
@@ -178,13 +203,15 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
     struct tensor in = tensor_new(d->n, d->h, d->w, d->c, true);
     struct tensor res = tensor_new(d->n, d->oh, d->ow, d->oc, true);
     const struct cpu_view *residual = with_residual ? &res.v : NULL;
-    double *want = plain(d, &in.v, w, with_bias ? bias : NULL, residual);
+    double magnitude;
+    double *want = plain(d, &in.v, w, with_bias ? bias : NULL, residual, &magnitude);
     struct tensor got[2];
     for (int run = 0; run < 2; run++) {
         int threads = run == 0 ? 1 : 3;
         struct pool *pool;
         assert_int_equal(pool_new(&pool, threads, false, &e), 0);
-        got[run] = tensor_new(d->n, d->oh, d->ow, d->oc, false);
+        int grow = d->shuffle ? 2 : 1;
+        got[run] = tensor_new(d->n, d->oh * grow, d->ow * grow, d->oc / grow / grow, false);
         assert_int_equal(cpu_conv_new(&conv, d, k, threads, &way, &e), 0);
         assert_int_equal(cpu_conv_way(conv), way);
         float *packed = floats(cpu_conv_packed_floats(conv));
@@ -206,13 +233,13 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
         for (int y = 0; y < d->oh; y++)
             for (int x = 0; x < d->ow; x++)
                 for (int o = 0; o < d->oc; o++) {
-                    float *p = &at(&got[0].v, n, y, x)[o];
+                    float *p = out_at(d, &got[0].v, n, y, x, o);
                     double t = want[(((size_t)n * d->oh + y) * d->ow + x) * d->oc + o];
                     error += ((double)*p - t) * ((double)*p - t);
                     size += t * t;
                     *p = GUARD;
                 }
-    if (!(sqrt(error) <= TOLERANCE * sqrt(size) + 1e-30))
+    if (!(sqrt(error) <= TOLERANCE * sqrt(size) + CANCELLED * magnitude))
         fail_msg("%s way %d: k %dx%d s %dx%d d %dx%d p %d,%d g %d t %d up %d border %d act %d,%d: "
                  "%dx%dx%dx%d to %dx%dx%d: error %g",
                  isa, way, d->kernel[0], d->kernel[1], d->stride[0], d->stride[1], d->dilation[0],
@@ -321,6 +348,18 @@ static void conv__agrees_with_plain_loops_for_deep_and_wide_layers(void **state)
     assert_true(check_everywhere(&d, true, false) >= 1);
 }
 
+static void conv__writes_a_pixel_shuffle_where_it_belongs(void **state)
+{
+    (void)state;
+    for (int c = 4; c <= 140; c += 68)
+        for (int k = 1; k <= 4; k++) {
+            struct cpu_conv_desc d = layer(2, 9, 11, 7, c, k, 1, k / 2);
+            d.out_act = (struct cpu_act){CPU_RELU, 0, 0};
+            for (d.shuffle = CPU_DCR; d.shuffle <= CPU_CRD; d.shuffle++)
+                assert_true(check_everywhere(&d, true, false) >= 1);
+        }
+}
+
 static void conv__agrees_with_plain_loops_for_random_shapes(void **state)
 {
     (void)state;
@@ -426,6 +465,7 @@ int main(void)
         cmocka_unit_test(conv__agrees_with_plain_loops_for_the_unet_layers),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_image_outputs_and_inputs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_deep_and_wide_layers),
+        cmocka_unit_test(conv__writes_a_pixel_shuffle_where_it_belongs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_random_shapes),
         cmocka_unit_test(conv__gives_an_image_the_same_bits_in_any_batch),
         cmocka_unit_test(conv__refuses_sizes_that_do_not_fit),
