@@ -191,17 +191,26 @@ static int open_external(struct reader *r, const char *location, const char *wha
     return 0;
 }
 
-static int place_external(struct reader *r, const struct external *x, int64_t bytes,
-                          struct constant *c, const char *what, struct err *e)
+static int place_external(struct reader *r, struct span tensor, int64_t bytes, struct constant *c,
+                          const char *what, struct err *e)
 {
+    struct external entries = {.length = -1}, *x = &entries;
+    struct wire w = wire_of(tensor, r->start);
+    struct field f;
     int64_t size = 0, end;
+    int rc;
+    while ((rc = wire_next(&w, &f, e)) > 0)
+        if (f.number == 13 && ((rc = wire_expect(&f, WIRE_BYTES, what, e)) != 0 ||
+                               (rc = read_external_entry(r, f.bytes, x, what, e)) != 0))
+            return rc;
+    if (rc < 0)
+        return rc;
     if (x->location[0] == '\0')
         return err_set(e, ERR_INVALID, "%s has external data without a file name", what);
     if (x->length >= 0 && x->length != bytes)
         return err_set(e, ERR_INVALID, "%s: external data has %lld bytes, its shape needs %lld",
                        what, (long long)x->length, (long long)bytes);
-    int rc = open_external(r, x->location, what, &c->fd, &size, e);
-    if (rc != 0)
+    if ((rc = open_external(r, x->location, what, &c->fd, &size, e)) != 0)
         return rc;
     if (size > r->limits.file_bytes)
         return err_set(e, ERR_LIMIT, "%s: its external file is larger than %lld bytes", what,
@@ -280,16 +289,14 @@ struct tensor_fields {
     struct span name, raw;
     bool has_raw, segmented;
     uint64_t location;
-    struct external external;
 };
 
-static int read_fields(struct reader *r, struct span message, const char *context,
-                       struct tensor_fields *t, struct err *e)
+static int read_fields(struct reader *r, struct span message, struct tensor_fields *t,
+                       struct err *e)
 {
     struct wire w = wire_of(message, r->start);
     struct field f;
     int rc;
-    t->external.length = -1;
     while ((rc = wire_next(&w, &f, e)) > 0) {
         switch (f.number) {
         case 2:
@@ -310,11 +317,6 @@ static int read_fields(struct reader *r, struct span message, const char *contex
                 return rc;
             t->raw = f.bytes;
             t->has_raw = true;
-            break;
-        case 13:
-            if ((rc = wire_expect(&f, WIRE_BYTES, "a tensor's external data", e)) != 0 ||
-                (rc = read_external_entry(r, f.bytes, &t->external, context, e)) != 0)
-                return rc;
             break;
         case 14:
             if ((rc = wire_expect(&f, WIRE_VARINT, "a tensor's data location", e)) != 0)
@@ -393,7 +395,7 @@ int onnx_read_tensor(struct reader *r, struct span message, const char *context,
 {
     struct tensor_fields t = {0};
     char what[160], shown[96];
-    int rc = read_fields(r, message, context, &t, e);
+    int rc = read_fields(r, message, &t, e);
     if (rc < 0)
         return rc;
     snprintf(what, sizeof what, "%s '%s'", context, onnx_printable(t.name, shown, sizeof shown));
@@ -416,7 +418,7 @@ int onnx_read_tensor(struct reader *r, struct span message, const char *context,
     if (t.location > 1)
         return err_set(e, ERR_INVALID, "%s has an unknown data location", what);
     if (t.location == 1) {
-        rc = place_external(r, &t.external, bytes, c, what, e);
+        rc = place_external(r, message, bytes, c, what, e);
     } else if (t.has_raw) {
         if (t.raw.n != bytes)
             return err_set(e, ERR_INVALID, "%s has %lld bytes of data, its shape needs %lld", what,

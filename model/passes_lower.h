@@ -20,7 +20,7 @@ struct lower {
     const struct node *n; /* being lowered */
     char what[160];       /* "node 'x' (Conv)" */
     int64_t activation_bytes, max_activation_bytes;
-    int64_t folded_elements;
+    int64_t folded_elements, file_elements; /* of constants: made so far, and in the file */
     struct err *e;
 };
 

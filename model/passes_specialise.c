@@ -17,10 +17,10 @@
 #include "model/passes.h"
 #include "model/passes_lower.h"
 
-/* Constants may be made of nothing (ConstantOfShape, Expand ...) up to so many elements; more only
- * if the inputs are as large. */
-#define FOLD_FREE  ((int64_t)1 << 20)
-#define FOLD_TOTAL ((int64_t)1 << 26)
+/* Constants that are made may have so many elements each, and a few times as many all together;
+ * more only where the file itself holds as many. */
+#define FOLD_FREE  ((int64_t)1 << 18)
+#define FOLD_TIMES 16
 
 int lower_refuse(struct lower *l, int code, const char *format, ...)
 {
@@ -199,11 +199,12 @@ static int fold(struct lower *l, const struct node *n)
             read += lower_value(l, n->in[i])->constant->count;
     for (int i = 0; i < n->n_out && rc == 0; i++) {
         int64_t count = shape_count(lower_out_shape(l, n, i));
-        made = count < 0 || count > FOLD_TOTAL ? FOLD_TOTAL + 1 : made + count;
+        if (count < 0 || __builtin_add_overflow(made, count, &made))
+            made = INT64_MAX / 4;
     }
-    l->folded_elements += made + (read > made ? read : made);
-    if (rc == 0 && (made > FOLD_TOTAL || l->folded_elements > 4 * FOLD_TOTAL ||
-                    (made > FOLD_FREE && made > 2 * read)))
+    int64_t limit = FOLD_FREE + 2 * l->file_elements;
+    l->folded_elements += made > read ? made : read;
+    if (rc == 0 && (made > limit || l->folded_elements > FOLD_TIMES * limit))
         rc = lower_refuse(l, ERR_LIMIT, "it makes a constant that is too large");
     for (int i = 0; i < n->n_in && rc == 0; i++)
         if (n->in[i] >= 0) {
@@ -460,8 +461,11 @@ int graph_specialise(const struct graph *from, const struct shape *shape,
     }
     source_hold(from->source);
     l.g->source = from->source;
-    for (int i = 0; i < from->n_values; i++)
+    for (int i = 0; i < from->n_values; i++) {
         l.map[i] = -1;
+        if (from->value[i].constant != NULL)
+            l.file_elements += from->value[i].constant->count;
+    }
     if ((rc = copy_facts(&l)) != 0 || (rc = bind_inputs(&l, shape)) != 0)
         goto out;
     for (int i = 0; i < from->n_nodes && rc == 0; i++) {

@@ -54,7 +54,7 @@ def run(model: onnx.ModelProto | Path, inputs: list[np.ndarray], folder: Path, e
     if done.returncode != 0:
         # A crash or a sanitizer's finding is never a refusal.
         assert done.returncode == 1, f"opcheck ended with {done.returncode}: {done.stderr[-3000:]}"
-        raise Refused(done.stderr.strip())
+        raise Refused(done.stderr.rsplit("peak_mb", 1)[0].strip())
     return Run([np.load(folder / f"out{i}.npy") for i in range(outputs)], json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,0 +1,220 @@
+"""Models that were made to harm, on disk: refused in < 100 ms and < 50 MB with a reason that names the place.
+
+Time and memory are those of the whole process (opcheck); the time is that on a CPU, which other programs do not lengthen. Under
+a sanitizer neither is judged. Byte-level cases are in tests/unit/test_model_onnx.c.
+"""
+
+import os
+import subprocess
+import time
+
+import enginekit
+import numpy as np
+import onnx
+import pytest
+from enginekit import make_model
+from onnx import TensorProto, helper, numpy_helper
+
+SANITIZED = b"__asan_init" in enginekit.OPCHECK.read_bytes() if enginekit.OPCHECK.exists() else False
+F = np.float32
+N = helper.make_node
+
+
+def refuse(path, shape: str = "1x2x4x4") -> tuple[str, float, float]:
+    """Runs opcheck on it: the reason, seconds and peak MB."""
+    start = time.monotonic()
+    process = subprocess.Popen([enginekit.OPCHECK, path, "--engine", "ref", "--shape", shape], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    reason = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 1, f"exit {process.returncode}: {reason}"
+    reason, peak = reason.rsplit("peak_mb", 1)
+    return reason.strip(), min(time.monotonic() - start, usage.ru_utime + usage.ru_stime), float(peak)
+
+
+def assert_refused(path, *words: str) -> None:
+    reason, seconds, megabytes = refuse(path)
+    for word in words:
+        assert word in reason, reason
+    if not SANITIZED:
+        assert seconds < 0.1, f"{seconds} s: {reason}"
+        assert megabytes < 50, f"{megabytes} MB: {reason}"
+
+
+def relu(**more) -> onnx.ModelProto:
+    return make_model([N("Relu", ["x"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"], **more)
+
+
+def save(tmp_path, model) -> object:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    return path
+
+
+def field(number: int, payload: bytes) -> bytes:
+    def varint(v: int) -> bytes:
+        out = b""
+        while v > 0x7F:
+            out += bytes([v & 0x7F | 0x80])
+            v >>= 7
+        return out + bytes([v])
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def test_what_is_no_model(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"")
+    assert_refused(path, "is empty")
+    path.write_bytes(os.urandom(1 << 16))
+    assert_refused(path, "model.onnx")
+    path.write_text("this is text, not a network\n" * 100)
+    assert_refused(path, "model.onnx")
+    assert_refused(tmp_path, "not a regular file")
+    assert_refused(tmp_path / "missing.onnx", "missing.onnx", "No such file")
+
+
+def test_a_fifo_in_place_of_the_model(tmp_path):
+    os.mkfifo(tmp_path / "model.onnx")
+    assert_refused(tmp_path / "model.onnx", "not a regular file")
+
+
+def test_a_large_model_that_was_cut(tmp_path):
+    data = make_model([N("Conv", ["x", "w"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"], {"w": np.ones((400, 400, 3, 3), F)}).SerializeToString()
+    assert_refused(save(tmp_path, data[:len(data) // 2]), "cut")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_flipped_bits_never_crash(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    w = rng.uniform(-1, 1, (2, 2, 3, 3)).astype(F)
+    model = make_model([N("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], name="c"), N("Shape", ["a"], ["s"]), N("Reshape", ["a", "s"], ["b"]),
+                        N("Resize", ["b", "", "k"], ["y"], mode="linear")], {"x": ["n", 2, 4, 4]}, ["y"], {"w": w, "k": F([1, 1, 2, 2])})
+    data = bytearray(model.SerializeToString())
+    for _ in range(3):
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    try:
+        enginekit.run(model_path := save(tmp_path, bytes(data)), [np.zeros((1, 2, 4, 4), F)], tmp_path)
+        assert model_path.exists()
+    except enginekit.Refused as e:
+        assert len(str(e)) > 20
+
+
+def test_nested_ten_thousand_deep(tmp_path):
+    attribute = b""
+    for _ in range(10000):  # attribute → graph → node → attribute …
+        attribute = field(5, field(1, b"body") + field(6, field(1, field(4, b"If") + attribute)))[:1 << 20]
+    graph = field(1, field(2, b"y") + field(4, b"If") + attribute)
+    assert_refused(save(tmp_path, b"\x08\x08" + field(7, graph) + field(8, b"\x10\x11")), "If")
+
+
+def test_a_million_nodes(tmp_path):
+    graph = field(1, field(1, b"x") + field(2, b"y") + field(4, b"Relu")) * 1_000_000
+    assert_refused(save(tmp_path, b"\x08\x08" + field(7, graph) + field(8, b"\x10\x11")), "more than 20000 nodes")
+
+
+def test_a_constant_made_of_nothing_that_is_huge(tmp_path):
+    model = make_model([N("ConstantOfShape", ["s"], ["c"], name="bomb"), N("Add", ["x", "c"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"],
+                       {"s": np.int64([2048, 2048, 2048])})
+    assert_refused(save(tmp_path, model), "bomb", "too large")
+
+
+def test_constants_that_double_forty_times(tmp_path):
+    nodes = [N("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=0, name=f"double{i}") for i in range(40)]
+    model = make_model([*nodes, N("Add", ["x", "c40"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"], {"c0": np.ones(1, F)})
+    assert_refused(save(tmp_path, model), "double", "too large")
+
+
+def test_activations_larger_than_any_memory(tmp_path):
+    model = make_model([N("Resize", ["x", "", "k"], ["y"], name="grow", mode="nearest")], {"x": ["n", 2, 4, 4]}, ["y"], {"k": F([1, 1, 60000, 60000])})
+    assert_refused(save(tmp_path, model), "grow", "more than")
+    pads = make_model([N("Pad", ["x", "p"], ["y"], name="grow")], {"x": ["n", 2, 4, 4]}, ["y"], {"p": np.int64([0, 0, 0, 0, 0, 0, 1 << 62, 0])})
+    assert_refused(save(tmp_path, pads), "grow")
+
+
+@pytest.mark.parametrize("attributes, word", [
+    (dict(strides=[0, 1]), "strides"), (dict(strides=[-1, 1]), "strides"), (dict(dilations=[1, 0]), "dilations"), (dict(pads=[-1, 0, 0, 0]), "pads"),
+    (dict(pads=[1 << 40, 0, 0, 0]), "pads"), (dict(group=0), "group"), (dict(group=3), "groups"), (dict(kernel_shape=[2, 3]), "weights"),
+    (dict(kernel_shape=[3]), "two spatial"), (dict(dilations=[1 << 19, 1 << 19]), "too small"), (dict(auto_pad="SOMETIMES"), "auto_pad"),
+])
+def test_attributes_of_a_convolution_out_of_bounds(attributes, word, tmp_path):
+    model = make_model([N("Conv", ["x", "w"], ["y"], name="layer", **attributes)], {"x": ["n", 2, 4, 4]}, ["y"], {"w": np.ones((2, 2, 3, 3), F)})
+    assert_refused(save(tmp_path, model), "node 'layer' (Conv)", word)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite(bad, tmp_path):
+    w = np.ones((2, 2, 3, 3), F)
+    w[1, 0, 2, 2] = bad
+    assert_refused(save(tmp_path, make_model([N("Conv", ["x", "w"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"], {"w": w})), "'w'", "NaN")
+
+
+def test_mistyped_operands(tmp_path):
+    for nodes, constants, word in (
+        ([N("Conv", ["x", "w"], ["y"], name="a")], {"w": np.ones((2, 2, 3, 3), np.int64)}, "weights"),
+        ([N("Reshape", ["x", "s"], ["y"], name="a")], {"s": F([1, 32])}, "not integers"),
+        ([N("Add", ["x", "s"], ["y"], name="a")], {"s": np.int64([1])}, "integers"),
+        ([N("Reshape", ["x", "s"], ["y"], name="a")], {"s": np.int64([5, 5])}, "cannot become"),
+        ([N("Gather", ["x", "s"], ["y"], name="a", axis=1)], {"s": np.int64([7])}, "index 7"),
+        ([N("Cast", ["x"], ["i"], to=TensorProto.INT64), N("Reshape", ["x", "i"], ["y"])], {}, "depends on the data"),
+    ):
+        assert_refused(save(tmp_path, make_model(nodes, {"x": ["n", 2, 4, 4]}, ["y"], constants)), word)
+
+
+# --- external data ---------------------------------------------------------------------------------------------------
+
+
+def external(location: str, length: int = 8, offset: int = 0) -> onnx.ModelProto:
+    model = make_model([N("Add", ["x", "w"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"])
+    t = model.graph.initializer.add()
+    t.name, t.data_type, t.data_location = "w", TensorProto.FLOAT, TensorProto.EXTERNAL
+    t.dims.extend([2, 1, 1])
+    for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        entry = t.external_data.add()
+        entry.key, entry.value = key, text
+    return model
+
+
+def test_external_data_beside_the_model_is_read(engine, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "weights.bin").write_bytes(b"head" + F([1, 2]).tobytes())
+    x = np.zeros((1, 2, 4, 4), F)
+    got = enginekit.run(external("sub/weights.bin", offset=4), [x], tmp_path, engine).outputs[0]
+    assert (got[0, 0] == 1).all() and (got[0, 1] == 2).all()
+
+
+def test_external_data_outside_the_folder(tmp_path):
+    outside = tmp_path / "secret.bin"
+    outside.write_bytes(F([1, 2]).tobytes())
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(outside)
+    (folder / "up").symlink_to(tmp_path)
+    os.mkfifo(folder / "fifo.bin")
+    (folder / "short.bin").write_bytes(b"1234")
+    for location, word in ((str(outside), "outside"), ("../secret.bin", "outside"), ("link.bin", "link"), ("up/secret.bin", "link"), ("fifo.bin", "regular"),
+                           ("/dev/zero", "outside"), (".", "regular"), ("missing.bin", "No such file"), ("short.bin", "ends at byte 8"), ("", "file name")):
+        assert_refused(save(folder, external(location)), "'w'", word)
+    (folder / "good.bin").write_bytes(F([1, 2]).tobytes())
+    assert_refused(save(folder, external("good.bin", offset=1 << 59)), "'w'", "ends at byte")
+    assert_refused(save(folder, external("good.bin", length=12)), "'w'", "needs 8")
+    many = external("good.bin")
+    many.graph.initializer[0].external_data[1].value = "9" * 30
+    assert_refused(save(folder, many), "offset")
+
+
+def test_other_things_we_do_not_run(tmp_path):
+    model = relu()
+    model.graph.sparse_initializer.add()
+    assert_refused(save(tmp_path, model), "sparse")
+    model = relu()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    assert_refused(save(tmp_path, model), "graph input 'x'", "integers")
+    model = relu()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(["a"], object), "text"))
+    assert_refused(save(tmp_path, model), "'text'", "string")
+    model = relu()
+    model.opset_import[0].version = 30
+    assert_refused(save(tmp_path, model), "opset 30", "export it again")
+    model = relu()
+    model.graph.output[0].name = "z"
+    assert_refused(save(tmp_path, model), "'z'", "no node")
