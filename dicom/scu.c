@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dicom/convert.h"
 #include "dicom/find.h"
 #include "dicom/message.h"
 #include "dicom/part10.h"
@@ -25,6 +26,9 @@ _Static_assert(SCU_COMMENT_BYTES == DIMSE_COMMENT_BYTES, "a response's comment f
 
 /* Bytes read from a file at once while sending. */
 #define CHUNK 262144
+
+/* A release has nothing to do but to be answered. */
+#define RELEASE_MS 5000
 
 /* Reports that came before anybody waited for them. */
 #define REPORTS_MAX 16
@@ -114,7 +118,8 @@ void scu_close(struct scu *s)
     if (s->broken) {
         association_abort(s->association);
     } else {
-        association_wire(s->association)->deadline_ms = clock_mono_ms() + s->response_ms;
+        association_wire(s->association)->deadline_ms =
+            clock_mono_ms() + (s->response_ms < RELEASE_MS ? s->response_ms : RELEASE_MS);
         if (association_release(s->association, &ignored) != 0)
             association_abort(s->association);
     }
@@ -305,6 +310,28 @@ static int send_file(struct scu *s, uint8_t context, int fd, uint64_t at, uint64
     return 0;
 }
 
+struct converting {
+    struct scu *scu;
+    uint8_t context;
+};
+
+static int put_converted(void *ctx, const void *bytes, size_t n, int last, struct err *e)
+{
+    struct converting *c = ctx;
+    int rc = association_write(c->scu->association, c->context, false, last != 0, bytes, n, e);
+    return rc == 0 ? 0 : broke(c->scu, rc, e);
+}
+
+static int send_converted(struct scu *s, uint8_t context, int fd, uint64_t at, uint64_t end,
+                          struct err *e)
+{
+    struct converting c = {s, context};
+    int rc = convert_to_implicit(fd, at, end, put_converted, &c, e);
+    if (rc != 0)
+        s->broken = true; /* half a data set is on its way */
+    return rc;
+}
+
 static int send_instance(struct scu *s, int fd, const struct part10 *head, uint64_t size,
                          struct scu_answer *answer, struct err *e)
 {
@@ -313,7 +340,13 @@ static int send_instance(struct scu *s, int fd, const struct part10 *head, uint6
     struct dimse_command rsp;
 
     const struct association_context *context =
-        need_context(s, head->sop_class, head->transfer_syntax, e);
+        context_for(s, head->sop_class, head->transfer_syntax);
+    bool convert = context == NULL && strcmp(head->transfer_syntax, SYNTAX_EXPLICIT_LE) == 0 &&
+                   scu_accepts(s, head->sop_class, SYNTAX_IMPLICIT_LE) &&
+                   convert_to_implicit(fd, head->data_set, size, NULL, NULL, NULL) == 0;
+    if (context == NULL)
+        context = need_context(s, head->sop_class,
+                               convert ? SYNTAX_IMPLICIT_LE : head->transfer_syntax, e);
     if (context == NULL)
         return ERR_PEER_REFUSED;
     uint8_t *chunk = malloc(CHUNK);
@@ -329,6 +362,8 @@ static int send_instance(struct scu *s, int fd, const struct part10 *head, uint6
     int rc = association_write(s->association, context->id, true, true, command, n, e);
     if (rc != 0)
         rc = broke(s, rc, e);
+    else if (convert)
+        rc = send_converted(s, context->id, fd, head->data_set, size, e);
     else
         rc = send_file(s, context->id, fd, head->data_set, size, chunk, e);
     free(chunk);

@@ -68,7 +68,8 @@ struct scu_answer {
     char comment[SCU_COMMENT_BYTES]; /* from the peer: do not log unescaped; "" if none */
 };
 
-/* Sends a Part-10 file, its data set bit for bit. 0: stored (look at answer->warning).
+/* Sends a Part-10 file, its data set bit for bit; where the peer accepted implicit LE alone, one in
+ * explicit LE is converted on its way. 0: stored (look at answer->warning).
  * ERR_PEER_REFUSED: no accepted context, or a permanent status. ERR_PEER_BUSY: a transient one.
  * ERR_NOT_FOUND, ERR_IO, ERR_INVALID: about the file; the association is still good unless
  * scu_broken(). answer may be NULL. */

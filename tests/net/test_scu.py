@@ -8,9 +8,10 @@ import time
 import pytest
 from harness.net import LOOPBACK, free_port, listens, wait_for
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import MRImageStorage, StudyRootQueryRetrieveInformationModelFind
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from .raw import MR, SYNTAXES, data_set_of, encode, image, uid
 from .test_scp import save
@@ -154,18 +155,29 @@ def test_scu__ends_at_once_when_no_context_is_accepted(start_pacs, scu, file):
     assert (result[0]["error"], result[0]["transient"]) == ("peer_refused", "no")
 
 
-def test_scu__refuses_what_the_peer_did_not_accept_and_goes_on(scu, file):
-    ae = AE(ae_title="PACS")
-    ae.add_supported_context(MRImageStorage, [ImplicitVRLittleEndian])
-    server = ae.start_server((LOOPBACK, free_port()), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _e: 0)])
-    try:
-        explicit, implicit = file(), file(syntax=ImplicitVRLittleEndian)
-        results = scu(server.server_address[1], "store", explicit, implicit)
-        assert (results[0]["error"], results[0]["transient"]) == ("peer_refused", "no")
-        assert "presentation context" in results[0]["why"]
-        assert results[1]["error"] == "ok"
-    finally:
-        server.shutdown()
+def test_scu__converts_to_implicit_vr_for_a_peer_that_takes_nothing_else(start_pacs, scu, file):
+    pacs = start_pacs(syntaxes=[ImplicitVRLittleEndian])
+    ds = image(pixels=512)
+    ds.AnatomicRegionSequence = [Dataset()]
+    ds.AnatomicRegionSequence[0].CodeMeaning = "lumbar spine"
+    ds.RequestAttributesSequence = []
+    ds.add_new(0x00091010, "UN", b"\x01\x02\x03\x04")
+    explicit, implicit = file(ds), file(syntax=ImplicitVRLittleEndian)
+    assert [r["error"] for r in scu(pacs.port, "store", explicit, implicit)] == ["ok", "ok"]
+    got = pacs.stored[0]
+    assert got.transfer_syntax == ImplicitVRLittleEndian
+    received = got.dataset()
+    received[0x00091010].VR = "UN"
+    assert received == dcmread(explicit)
+
+
+def test_scu__refuses_what_the_peer_did_not_accept_and_goes_on(start_pacs, scu, file):
+    pacs = start_pacs(syntaxes=[ExplicitVRLittleEndian])
+    implicit, explicit = file(syntax=ImplicitVRLittleEndian), file()
+    results = scu(pacs.port, "store", implicit, explicit)
+    assert (results[0]["error"], results[0]["transient"]) == ("peer_refused", "no")
+    assert "presentation context" in results[0]["why"]
+    assert results[1]["error"] == "ok"
 
 
 def test_scu__never_begins_to_send_a_broken_file(pacs, scu, file, tmp_path):
@@ -335,10 +347,10 @@ def test_scu__takes_a_commitment_report_on_the_association_that_asked(scu):
             pdv = struct.pack(">IBB", len(payload) + 2, 1, kind) + payload
             connection.sendall(struct.pack(">BBI", 4, 0, len(pdv)) + pdv)
         acknowledged = b""
-        while struct.pack("<HHIH", 0, 0x0100, 2, 0x8100) not in acknowledged:
+        release = struct.pack(">BBII", 5, 0, 4, 0)
+        while not acknowledged.endswith(release):
             acknowledged += connection.recv(65536)
-        head = connection.recv(10)
-        assert head[0] == 5
+        assert struct.pack("<HHIH", 0, 0x0100, 2, 0x8100) in acknowledged
         connection.sendall(struct.pack(">BBII", 6, 0, 4, 0))
 
     with Misbehaving(act) as peer:
