@@ -5,6 +5,7 @@
  */
 #include "cuda/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -201,7 +202,7 @@ int device_host_open(enum convolution_fused fused, struct device **out, struct e
         return err_set(e, ERR_NOMEM, "no memory for a device");
     host->device.ops = &host_ops;
     host->fused = fused;
-    strcpy(host->device.text, "host twin of the CUDA kernels");
+    snprintf(host->device.text, sizeof host->device.text, "host twin of the CUDA kernels");
     *out = &host->device;
     return 0;
 }

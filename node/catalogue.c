@@ -15,7 +15,7 @@ struct catalogue *catalogue_new(const char *folder)
         free(c);
         return NULL;
     }
-    strcpy(c->folder, folder);
+    memcpy(c->folder, folder, strlen(folder) + 1);
     return c;
 }
 

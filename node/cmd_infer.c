@@ -230,7 +230,7 @@ static void newest_time(const struct scan *files, char out[15])
     struct tm tm;
     gmtime_r(&newest, &tm);
     if (strftime(out, 15, "%Y%m%d%H%M%S", &tm) != 14)
-        strcpy(out, "19700101000000");
+        memcpy(out, "19700101000000", 15);
 }
 
 static int read_series(const struct infer *o, const struct scan *files, struct series **out,

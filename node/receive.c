@@ -206,7 +206,7 @@ static int row_fill(struct store_instance *row, const struct instance *in, const
     int rc = 0;
 #define COPY(to, from)                                                                             \
     if (rc == 0 && strlen(from) < sizeof(to))                                                      \
-        strcpy(to, from);                                                                          \
+        memcpy(to, from, strlen(from) + 1);                                                        \
     else if (rc == 0)                                                                              \
     rc = err_set(e, ERR_LIMIT, "a value is longer than %zu characters", sizeof(to) - 1)
     COPY(row->sop_uid, in->sop_instance);

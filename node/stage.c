@@ -20,7 +20,7 @@ void stage_node_name(char out[STORE_NAME])
 {
     char host[40] = "";
     if (gethostname(host, sizeof host - 1) != 0 || host[0] == '\0')
-        strcpy(host, "node");
+        memcpy(host, "node", sizeof "node");
     host[sizeof host - 1] = '\0';
     snprintf(out, STORE_NAME, "%.38s/", host);
 }

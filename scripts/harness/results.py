@@ -19,6 +19,7 @@ SYNTHESIZING_EQUIPMENT = "109100"
 SOURCE_IMAGE = "121322"
 # A gap that no rounding of a decimal string explains.
 GEOMETRY_MM = 1e-3
+SHIFT_PIXELS = 4
 
 
 @dataclass
@@ -214,10 +215,17 @@ def check_pixels(result: Dataset, check: Checklist) -> None:
 def likeness(one: Dataset, other: Dataset) -> float:
     """Correlation of two images of the same extent, the marked strip at the top left out: 1 is the same picture.
 
-    The smaller is brought to the size of the larger by linear interpolation, edges aligned.
+    The smaller is brought to the size of the larger by linear interpolation, edges aligned. The best of small shifts
+    counts: two acquisitions of one spine differ by the shift of fat along the frequency axis, which is no one's fault.
     """
     pictures = [Image.fromarray(i.pixel_array.astype(np.float32)) for i in (one, other)]
     size = max(p.size for p in pictures)
-    a, b = (np.asarray(p.resize(size, Image.Resampling.BILINEAR), np.float64) for p in pictures)
-    top = a.shape[0] // 8
-    return float(np.corrcoef(a[top:].ravel(), b[top:].ravel())[0, 1])
+    a, b = (np.asarray(p.resize(size, Image.Resampling.BILINEAR), np.float32) for p in pictures)
+    top, edge = a.shape[0] // 8, SHIFT_PIXELS
+    fixed = b[top:-edge:2, edge:-edge:2].ravel()
+    best = -1.0
+    for down in range(-edge, edge + 1):
+        for right in range(-edge, edge + 1):
+            moved = a[top + down : a.shape[0] - edge + down : 2, edge + right : a.shape[1] - edge + right : 2]
+            best = max(best, float(np.corrcoef(moved.ravel(), fixed)[0, 1]))
+    return best

@@ -1,6 +1,5 @@
 """dicom/secondary: results as pydicom, dciodvfy and dcentvfy see them."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
