@@ -40,13 +40,19 @@ class Deployed(torch.nn.Module):
         return torch.clamp(self.network(image), -1.0, 1.0)
 
 
-def load(run):
-    """(experiment, network with averaged weights, step) of a finished run."""
+def load(run, task=None):
+    """(experiment, network with averaged weights, step) of a finished run.
+
+    task: which of the tasks that were learned together; the experiment returned then names it.
+    """
     with open(os.path.join(run, "experiment.yaml"), encoding="utf-8") as file:
         spec = yaml.safe_load(file)
     state = torch.load(os.path.join(run, "best.pt"), map_location="cpu", weights_only=True)
     network = networks.build(spec["network"])
     network.load_state_dict(state["mean"])
+    if task and task != spec["task"]:
+        network.only(TASKS[spec["task"]].targets.index(TASKS[task].target))
+        spec = {**spec, "together": spec["task"], "task": task, "name": spec["name"].replace(spec["task"], task)}
     return spec, network.eval(), state["step"]
 
 
@@ -67,7 +73,7 @@ def halve(model):
 def facts_of(spec, step, figures):
     """The metadata of a model file; every value is text."""
     task, scale = TASKS[spec["task"]], TASKS[spec["task"]].scale
-    network = networks.build(spec["network"])
+    network = networks.build(spec["network"])  # only for the grid it needs
     first = dataset.SPLITS["train"]
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True,
                             cwd=os.path.dirname(os.path.realpath(__file__)), check=False).stdout.strip()
@@ -86,13 +92,13 @@ def facts_of(spec, step, figures):
         "spinenode.intended_use": INTENDED_USE, "spinenode.limits": LIMITS,
         "spinenode.licence": "same licence as Spinenode's source",
         "spinenode.figures": figures,
-        "spinenode.training": f"scripts/train {spec['task']}; {step} steps of {spec['train']['batch']} crops; commit {commit}",
+        "spinenode.training": f"scripts/train {spec.get('together', spec['task'])}; {step} steps of {spec['train']['batch']} crops; commit {commit}",
     }
 
 
-def export(run, path, figures=None):
+def export(run, path, figures=None, task=None):
     """Write the model of a run; returns {"bytes", "difference", "half", …}."""
-    spec, network, step = load(run)
+    spec, network, step = load(run, task)
     scale = TASKS[spec["task"]].scale
     deployed = Deployed(network)
     example = torch.rand(1, 1, 64, 96) * 2 - 1

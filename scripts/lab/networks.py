@@ -30,11 +30,11 @@ class ResUNet(nn.Module):
     """U-Net of residual blocks that starts at half resolution and ends by sub-pixel output.
 
     A strided convolution of 4x4 takes the image to half resolution at once, where widths[0] channels
-    hold all of it; skips are additions.  [N, C, H, W] -> [N, 1, H, W]; H and W multiples of
+    hold all of it; skips are additions.  [N, C, H, W] -> [N, outputs, H, W]; H and W multiples of
     2^len(widths).
     """
 
-    def __init__(self, inputs=1, widths=(48, 80, 128, 160), blocks=(1, 1, 1, 2)):
+    def __init__(self, inputs=1, widths=(48, 80, 128, 160), blocks=(1, 1, 1, 2), outputs=1):
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.head = nn.Conv2d(inputs, widths[0], 4, 2, 1)
@@ -42,7 +42,7 @@ class ResUNet(nn.Module):
         self.down_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(n)]) for w, n in zip(widths, blocks))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in zip(widths, widths[1:]))
         self.up_blocks = nn.ModuleList(nn.Sequential(*[Residual(w) for _ in range(n)]) for w, n in zip(widths, blocks[:-1]))
-        self.tail = nn.Conv2d(widths[0], 4, 3, padding=1)
+        self.tail = nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
 
     def forward(self, x):
         x = self.down_blocks[0](F.leaky_relu(self.head(x), 0.1))
@@ -53,6 +53,13 @@ class ResUNet(nn.Module):
         for i in range(len(self.up) - 1, -1, -1):
             x = self.up_blocks[i](F.leaky_relu(self.up[i](x) + kept[i], 0.1))
         return F.pixel_shuffle(self.tail(x), 2)
+
+    def only(self, channel):
+        """Keep one output channel: what several tasks learned together becomes a model of one task."""
+        for name in ("weight", "bias"):
+            setattr(self.tail, name, nn.Parameter(getattr(self.tail, name).detach()[4 * channel:4 * channel + 4].clone()))
+        self.tail.out_channels = 4
+        return self
 
 
 def cubic_phases(scale):

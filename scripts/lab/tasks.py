@@ -18,21 +18,26 @@ class Task:
     output_contrast: str
     scale: int = 1
 
+    @property
+    def targets(self):
+        """Contrasts that come out, one channel each (several where one network learns them together)."""
+        return self.target.split("+")
+
     def pool(self, paths):
         """The cached slices that this task learns from: source as scanned, target without noise."""
-        picks = [(1, self.source)] if self.scale > 1 else [(0, self.source), (1, self.target)]
+        picks = [(1, self.source)] if self.scale > 1 else [(0, self.source)] + [(1, target) for target in self.targets]
         return dataset.Pool(paths, picks)
 
     def pair(self, pool, rng, size):
-        """A training pair in [-1, 1]: (input, target), float32 arrays of one channel."""
+        """A training pair in [-1, 1]: (input of one channel, target of one channel per contrast), float32."""
         if self.scale > 1:
             return self._low_and_high(pool.crop(rng, size + 128)[0], rng, size)
-        source, target = pool.crop(rng, size)
+        source, *target = pool.crop(rng, size)
         if rng.random() < 0.5:  # what a percentile normalisation and a vendor's display curve may change
             source = np.clip(source * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** rng.uniform(0.85, 1.18)
         if rng.random() < 0.3:
             source = np.abs(source + rng.uniform(0, 0.02) * rng.standard_normal(source.shape, dtype=np.float32))
-        return (source[None] * 2 - 1).astype(np.float32), target[None] * 2 - 1
+        return (source[None] * 2 - 1).astype(np.float32), np.stack(target) * 2 - 1
 
     def _low_and_high(self, high, rng, size):
         """Degrade a wide crop, then cut both so that the filters' borders are left out."""
@@ -51,5 +56,6 @@ TASKS = {t.name: t for t in (
     Task("t2-to-t1", "t2", "t1", "T2", "T1"),
     Task("t2-to-stir", "t2", "stir", "T2", "STIR"),
     Task("t2-to-tirm", "t2", "tirm", "T2", "TIRM"),
+    Task("t2-to-all", "t2", "t1+stir+tirm", "T2", "T1+STIR+TIRM"),
 )}
 

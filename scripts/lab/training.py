@@ -53,9 +53,9 @@ class Run:
         layout = torch.channels_last
         self.net = networks.build(experiment["network"]).to(device, memory_format=layout)
         self.mean = copy.deepcopy(self.net).eval()
-        self.critic = networks.PatchDiscriminator(2, self.t.get("critic", 24)).to(device, memory_format=layout)
+        self.critic = networks.PatchDiscriminator(1 + len(self.task.targets), self.t.get("critic", 24)).to(device, memory_format=layout)
         betas = (0.9, 0.99) if not self.t["gan"] else (0.5, 0.99)
-        self.opt = torch.optim.Adam(self.net.parameters(), self.t["rate"], betas)
+        self.opt = torch.optim.Adam(self.net.parameters(), self.t["rate"], betas, foreach=True)
         self.critic_opt = torch.optim.Adam(self.critic.parameters(), 2e-4, (0.5, 0.99))
         self.step, self.seconds = 0, 0.0
         self.cache = cache
@@ -98,11 +98,10 @@ class Run:
         with half:
             output = self.net(source)
         out = output.float()
-        parts = {"l1": (out - target).abs().mean(), "gradient": losses.gradient(out, target),
-                 "ssim": losses.structure(out, target)}
-        if "l2" in self.t:
-            parts["l2"] = (out - target).square().mean()
-        total = sum(self.t.get(k, 0.0) * v for k, v in parts.items())
+        kinds = {"l1": lambda a, b: (a - b).abs().mean(), "l2": lambda a, b: (a - b).square().mean(),
+                 "gradient": losses.gradient, "ssim": losses.structure}
+        parts = {k: loss(out, target) for k, loss in kinds.items() if self.t.get(k)}
+        total = sum(self.t[k] * v for k, v in parts.items())
         if adversarial:
             for p in self.critic.parameters():
                 p.requires_grad_(False)
@@ -124,8 +123,7 @@ class Run:
             self.critic_opt.step()
         keep = min(self.t["average"], (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for a, b in zip(self.mean.parameters(), self.net.parameters()):
-                a.lerp_(b, 1 - keep)
+            torch._foreach_lerp_(list(self.mean.parameters()), list(self.net.parameters()), 1 - keep)
             for a, b in zip(self.mean.buffers(), self.net.buffers()):
                 a.copy_(b)
         return {k: float(v.detach()) for k, v in parts.items()}

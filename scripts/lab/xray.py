@@ -26,7 +26,7 @@ def thickness(y, z, subject, plane):
     front, back = plane.wall[:, None], plane.skin[:, None]
     share = np.clip((y[None, :] - front) / np.maximum(back - front, 1.0), 0.0, 1.0) * 2.0 - 1.0
     half = (142.0 + 26.0 * (subject.size - 0.9) * 5 + 0.35 * subject.belly[1]) * (1 + 0.08 * smooth_step(-z, 0, 80))[:, None]
-    return half * np.sqrt(np.clip(1.0 - np.abs(share) ** 2.4, 0.0, 1.0))
+    return half * np.sqrt(np.clip(1.0 - np.abs(share) ** 3.2, 0.0, 1.0))
 
 
 def project(subject, y, z, planes=17):
@@ -79,10 +79,14 @@ def radiograph(seed, size=256, field_mm=300.0):
     primary = np.exp(-(depth - np.percentile(depth, 2)))
     scatter = ndimage.gaussian_filter(primary, 28.0 / pixel) * rng.uniform(0.25, 0.7)
     image = ndimage.gaussian_filter(primary, rng.uniform(0.25, 0.6) / pixel) + scatter
-    quanta = float(np.exp(rng.uniform(np.log(4e3), np.log(4e4)))) / max(float(np.percentile(image, 60)), 1e-6)
-    image = rng.poisson(np.clip(image * quanta, 0, 1e9)) + 0.5
-    image = -np.log(image / quanta)
-    low, high = np.percentile(image, [2, 99.5])
+    # The exposure is set for the spine: so many quanta per pixel where the trunk is thick.
+    quanta = float(np.exp(rng.uniform(np.log(1e3), np.log(1e4)))) / max(float(np.percentile(image, 12)), 1e-9)
+    image = -np.log((rng.poisson(np.clip(image * quanta, 0, 1e9)) + 0.5) / quanta)
+    # What every digital system does before display: compress the large scale, keep the small.
+    coarse = ndimage.gaussian_filter(image, rng.uniform(14, 24) / pixel)
+    image = (image - coarse) + rng.uniform(0.12, 0.3) * coarse
+    inside = depth > 1.0
+    low, high = np.percentile(image[inside], [1, 99.5])
     image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     edge = rng.uniform(0, 0.10, 4) * size
     rows, columns = np.mgrid[:size, :size]

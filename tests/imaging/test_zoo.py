@@ -51,7 +51,8 @@ def test_model__beats_its_simplest_rival_on_a_new_subject(path, case):
         rival = source
     result = model(source)
     assert result.shape == truth.shape
-    assert metrics.psnr(truth, result, 1.0) > metrics.psnr(truth, rival, 1.0) + 1.0
+    margin = 0.5 if model.task.scale > 1 else 1.0  # cubic is the stronger rival
+    assert metrics.psnr(truth, result, 1.0) > metrics.psnr(truth, rival, 1.0) + margin
     if model.task.scale > 1:
         assert metrics.ssim(truth, result, 1.0) > metrics.ssim(truth, rival, 1.0)
 

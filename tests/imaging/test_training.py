@@ -1,0 +1,146 @@
+"""Training: networks that are what they say, runs that survive being cut off, exports equal to PyTorch.
+
+Needs PyTorch (make setup-train); skipped where it is not installed.
+"""
+
+import csv
+import glob
+import os
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch.nn import functional as F  # noqa: E402
+
+from lab import dataset, degrade, losses, metrics, networks, training  # noqa: E402
+from lab.tasks import TASKS  # noqa: E402
+
+SMALL = {"kind": "resunet", "widths": [8, 12], "blocks": [1, 1]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def experiment(folder, **train):
+    import yaml
+    spec = {"task": "t2-to-t1", "version": "0.0.1", "name": "t2-to-t1 test", "seed": 5, "network": SMALL,
+            "data": {"subjects": 2, "validation": 1, "crop": 64},
+            "train": {"steps": 30, "batch": 2, "rate": 0.002, "l1": 100.0, "gradient": 10.0, "ssim": 1.0, "gan": 0.0,
+                      "gan_from": 1.0, "average": 0.9, **train}}
+    path = os.path.join(folder, "test.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(spec, file)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def test_super_resolution__starts_as_cubic_interpolation():
+    net = networks.SuperResolution(width=8, depth=1)
+    torch.nn.init.zeros_(net.tail.weight)
+    x = torch.rand(2, 1, 12, 17)
+    assert torch.allclose(net(x), F.interpolate(x, scale_factor=4, mode="bicubic"), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["resunet", "encoder-decoder"])
+def test_generators__keep_the_size(kind):
+    net = networks.build({"kind": kind, **({"base": 8, "depth": 5} if kind == "encoder-decoder" else {"widths": [8, 12, 16], "blocks": [1, 1, 1]})})
+    n = net.multiple
+    assert net.eval()(torch.zeros(1, 1, 2 * n, 3 * n)).shape == (1, 1, 2 * n, 3 * n)
+
+
+def test_only__gives_one_channel_of_the_network_that_learned_several():
+    torch.manual_seed(0)
+    net = networks.build({**SMALL, "outputs": 3}).eval()
+    x = torch.rand(1, 1, 16, 24)
+    together = net(x)
+    assert together.shape == (1, 3, 16, 24)
+    assert torch.allclose(net.only(1)(x), together[:, 1:2], atol=1e-6)
+
+
+def test_degrade__equals_pytorch_interpolation():
+    image = np.random.default_rng(0).random((64, 48), dtype=np.float32)
+    x = torch.from_numpy(image)[None, None]
+    plain = F.interpolate(x, scale_factor=0.25, mode="bilinear")[0, 0].numpy()
+    smooth = F.interpolate(x, scale_factor=0.25, mode="bilinear", antialias=True)[0, 0].numpy()
+    assert degrade.linear(image, 4) == pytest.approx(plain, abs=1e-6)
+    assert degrade.antialiased(image, 4)[1:-1, 1:-1] == pytest.approx(smooth[1:-1, 1:-1], abs=1e-6)
+
+
+def test_structure_loss__is_one_minus_ssim():
+    rng = np.random.default_rng(0)
+    a = rng.random((40, 50)) * 2 - 1
+    b = a + 0.1 * rng.standard_normal(a.shape)
+    loss = losses.structure(torch.tensor(a)[None, None], torch.tensor(b)[None, None])
+    # The loss uses population variances (1/49), the measure sample variances (1/48).
+    assert 1 - float(loss) == pytest.approx(metrics.ssim(a, b, 2.0), abs=0.003)
+
+
+def test_run__goes_on_where_it_was_cut_off(tmp_path, cache, monkeypatch):
+    path, run = experiment(tmp_path), str(tmp_path / "run")
+    real = training.Run.learn
+
+    def cut(self, *args):
+        if self.step == 12:
+            self.save()
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    monkeypatch.setattr(training.Run, "learn", cut)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(path, run, cache, threads=1, workers=1)
+    monkeypatch.undo()
+    steps = []
+    monkeypatch.setattr(training.Run, "learn", lambda self, *a: steps.append(self.step) or real(self, *a))
+    training.train(path, run, cache, threads=1, workers=1)
+    assert steps == list(range(12, 30))
+    with open(os.path.join(run, "curve.csv"), encoding="utf-8") as file:
+        assert int(list(csv.DictReader(file))[-1]["step"]) == 30
+    assert glob.glob(os.path.join(run, "samples", "*.png"))
+
+
+@pytest.mark.parametrize("gan", [0.0, 1.0])
+def test_learning__lowers_the_loss(tmp_path, cache, gan):
+    import yaml
+    with open(experiment(tmp_path, gan=gan, gan_from=0.0), encoding="utf-8") as file:
+        spec = yaml.safe_load(file)
+    run = training.Run(spec, str(tmp_path / "run"), cache)
+    pool = run.task.pool(dataset.build(cache, "train", 2, workers=1))
+    pairs = [run.task.pair(pool, np.random.default_rng([1, k]), 64) for k in range(4)]
+    batch = [torch.from_numpy(np.stack(side)) for side in zip(*pairs)]
+    first = run.learn(*batch, 0.2)["l1"]
+    for run.step in range(1, 60):
+        last = run.learn(*batch, 0.2)["l1"]
+    assert last < 0.6 * first
+
+
+def test_export__equals_pytorch_and_says_what_it_is(tmp_path, cache):
+    onnx = pytest.importorskip("onnx")
+    from lab import export
+    path, run = experiment(tmp_path, steps=3), str(tmp_path / "run")
+    training.train(path, run, cache, threads=1, workers=1)
+    facts = export.export(run, str(tmp_path / "t2-to-t1.onnx"))
+    assert facts["difference"] < export.GREY_LEVEL
+    model = onnx.load(str(tmp_path / "t2-to-t1.onnx"))
+    said = {p.key: p.value for p in model.metadata_props}
+    assert said["spinenode.task"] == "t2-to-t1" and said["spinenode.grid"] == "any:4"
+    known = {"Conv", "ConvTranspose", "LeakyRelu", "Add", "Mul", "Clip", "Cast", "DepthToSpace", "Pad", "Constant"}
+    assert {n.op_type for n in model.graph.node} <= known
+
+
+def test_pairs__line_up_low_and_high_resolution(cache):
+    task = TASKS["super-resolution"]
+    pool = task.pool(dataset.build(cache, "train", 2, workers=1))
+    pool.slices = [s for s in pool.slices if s.shape[-1] >= 192] or pytest.skip("no slice is large enough")
+    for k in range(5):
+        low, high = task.pair(pool, np.random.default_rng(k), 64)
+        assert low.shape == (1, 16, 16) and high.shape == (1, 64, 64)
+        mean = high[0].reshape(16, 4, 16, 4).mean((1, 3))
+        if high.std() > 0.1:
+            assert np.corrcoef(mean.ravel(), low.ravel())[0, 1] > 0.9
