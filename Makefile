@@ -56,7 +56,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all bench-engine engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom bench demo setup setup-train clean help
+.PHONY: all bench-engine engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -130,7 +130,7 @@ build/fuzz/fuzz_onnx: tests/fuzz/fuzz_onnx.c $(FUZZ_ENGINE_SRC) $(wildcard model
 	@mkdir -p $(@D)
 	clang -std=gnu17 -O1 -g -I. -D_GNU_SOURCE -DENGINE_NO_CPU -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		$(filter %.c,$^) $(ENGINE_LIBS) -o $@
-fuzz: fuzz-model fuzz-dicom
+fuzz: fuzz-model fuzz-dicom fuzz-dataset
 fuzz-model: build/fuzz/fuzz_onnx
 	.venv/bin/python tests/fuzz/seeds_onnx.py build/fuzz/seeds-onnx
 	@mkdir -p build/fuzz/corpus-onnx
@@ -147,6 +147,16 @@ fuzz-dicom: $(addprefix build/fuzz/,$(FUZZ_DICOM))
 	@for f in $(FUZZ_DICOM); do mkdir -p build/fuzz/corpus-$$f; \
 	    build/fuzz/$$f build/fuzz/corpus-$$f -max_len=20000 -timeout=10 -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/ \
 	    || exit 1; done
+# The same with DCMTK; DCMTK itself is not instrumented. Seeds: the real files that come with pydicom.
+build/fuzz/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	clang++ -std=gnu++17 -O1 -g $(CPPFLAGS) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c $< -o $@
+build/fuzz/fuzz_dataset: $(patsubst %,build/fuzz/%.o,tests/fuzz/fuzz_dataset.c dicom/dataset.cc dicom/dataset_write.cc dicom/pixel.cc) build/fuzz/libdicom.a
+	clang++ -fsanitize=fuzzer,address,undefined $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lpthread -lm -o $@
+fuzz-dataset: build/fuzz/fuzz_dataset
+	@mkdir -p build/fuzz/corpus-fuzz_dataset build/fuzz/seeds-dataset
+	@.venv/bin/python -c "import pydicom,pathlib,shutil; [shutil.copy(p,'build/fuzz/seeds-dataset') for p in (pathlib.Path(pydicom.__file__).parent/'data/test_files').glob('*.dcm') if p.stat().st_size<20000]"
+	build/fuzz/fuzz_dataset build/fuzz/corpus-fuzz_dataset build/fuzz/seeds-dataset -max_len=20000 -timeout=20 -rss_limit_mb=2048 -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/
 
 # The CPU engine beside onnxruntime and OpenVINO; ARGS="--help" says what can be chosen.
 $(B)/bench_engine_worker: $(B)/scripts/bench_engine_worker.c.o $(LIBMODEL) $(LIBFLOOR)

@@ -82,12 +82,15 @@ static void choose_text(char out[TEXT_BYTES], const char *what, unsigned columns
         snprintf(known, sizeof known, " %s", what);
     for (char *p = known; *p; p++)
         *p = (char)toupper((unsigned char)*p);
-    for (int form = 0; form < 5; form++) {
+    for (int form = 0; form < 6; form++) {
         switch (form) {
         case 0:
             snprintf(out, TEXT_BYTES, "SYNTHETIC - AI%s - NOT AN ACQUISITION", known);
             break;
         case 1:
+            snprintf(out, TEXT_BYTES, "SYNTHETIC AI%s - NOT AN ACQUISITION", known);
+            break;
+        case 2:
             snprintf(out, TEXT_BYTES, "SYNTHETIC AI%s", known);
             break;
         default:

@@ -19,7 +19,8 @@ struct err;
 /*
  * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 16 characters,
  * or "". The text is "SYNTHETIC - AI <what> - NOT AN ACQUISITION", and in narrow images the longest
- * of its short forms that fits ("SYNTHETIC AI <what>", "SYNTHETIC AI", "SYNTHETIC", "SYNTH"; the
+ * of its short forms that fits ("SYNTHETIC AI <what> - NOT AN
+ * ACQUISITION", "SYNTHETIC AI <what>", "SYNTHETIC AI", "SYNTHETIC", "SYNTH"; the
  * last one fits always). dark and bright are the stored values to use.
  * ERR_LIMIT: the image is too small. *height (unless NULL): rows taken.
  */

@@ -113,6 +113,10 @@ static void banner__grows_with_the_image_and_fits_it(void **state)
     /* "SYNTHETIC - AI T2>T1 - NOT AN ACQUISITION": 41 characters of 6 columns */
     assert_int_equal(text_width(pixels, 256, height), 2 + 41 * 6 - 1);
     free(pixels);
+    pixels = grey_image(256, 256); /* two characters too many: the hyphen goes, not the warning */
+    banner_draw(pixels, 256, 256, "T2>TIRM", 1, 999, &height, NULL);
+    assert_int_equal(text_width(pixels, 256, height), 2 + 41 * 6 - 1);
+    free(pixels);
     pixels = grey_image(512, 512);
     banner_draw(pixels, 512, 512, "T2>T1", 1, 999, &height, NULL);
     assert_int_equal(height, 22);
