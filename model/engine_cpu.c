@@ -290,7 +290,8 @@ static int workspace_new(const void *impl, void **out, struct err *e)
     if (!w)
         return err_set(e, ERR_NOMEM, "no memory for a workspace");
     w->p = p;
-    int rc = pool_new(&w->pool, p->threads, p->pin, e);
+    /* no more threads than there are arenas: a thread's index is its arena's */
+    int rc = pool_new(&w->pool, p->by_image ? lanes : p->threads, p->pin, e);
     if (rc < 0)
         goto out;
     w->memory = map_floats(lane_floats(p) * (size_t)lanes, &w->bytes);

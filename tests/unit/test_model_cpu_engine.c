@@ -1,0 +1,393 @@
+/* The CPU engine from C: nothing is allocated while running, plans are shared by threads, costs are
+ * known before; the thread pool; the kernels that convolutions do not use, against plain loops. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/cpu_kernels.h"
+#include "model/engine.h"
+#include "model/pool.h"
+#include "node/base/err.h"
+
+/* Counts allocations of the whole process while `watching`; not under sanitizers, whose own
+ * allocator stands there. */
+static atomic_int watching, allocations;
+#if !defined(__SANITIZE_ADDRESS__)
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+void *malloc(size_t n)
+{
+    allocations += watching;
+    return __libc_malloc(n);
+}
+void *calloc(size_t n, size_t size)
+{
+    allocations += watching;
+    return __libc_calloc(n, size);
+}
+void *realloc(void *p, size_t n)
+{
+    allocations += watching;
+    return __libc_realloc(p, n);
+}
+#endif
+
+static uint32_t seed = 5;
+static float noise(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / (float)(1 << 23) - 1.0f;
+}
+
+static int constant(struct graph *g, int rank, const int64_t *dim)
+{
+    struct shape s = {.rank = rank};
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++)
+        n *= s.dim[i] = dim[i];
+    float *x = malloc((size_t)n * sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = 0.2f * noise();
+    int v = graph_add_value(g, "w", DTYPE_F32);
+    assert_int_equal(graph_set_f32(g, v, &s, x), 0);
+    free(x);
+    return v;
+}
+
+static int add_node(struct graph *g, enum op op, int in0, int in1, int in2, struct node **out)
+{
+    int n_in = in2 >= 0 ? 3 : in1 >= 0 ? 2 : 1, v = graph_add_value(g, op_name(op), DTYPE_F32);
+    g->value[v].shape.rank = -1;
+    struct node *n = graph_add_node(g, op, op_name(op), n_in, 1);
+    assert_non_null(n);
+    const int in[] = {in0, in1, in2};
+    for (int i = 0; i < n_in; i++)
+        n->in[i] = in[i];
+    n->out[0] = v;
+    n->opset = 17;
+    if (out)
+        *out = n;
+    return v;
+}
+
+static int conv(struct graph *g, bool transposed, int x, int c, int oc, int k, int s, int p)
+{
+    struct node *n;
+    int64_t w[] = {transposed ? c : oc, transposed ? oc : c, k, k}, b[] = {oc};
+    int v = add_node(g, transposed ? OP_CONV_TRANSPOSE : OP_CONV, x, constant(g, 4, w),
+                     constant(g, 1, b), &n);
+    for (int i = 0; i < 2; i++) {
+        n->conv.kernel[i] = k;
+        n->conv.stride[i] = s;
+        n->conv.dilation[i] = 1;
+        n->conv.pad_begin[i] = n->conv.pad_end[i] = p;
+    }
+    n->conv.group = 1;
+    n->conv.rank = 2;
+    return v;
+}
+
+static int act(struct graph *g, int x, enum act_kind kind)
+{
+    struct node *n;
+    int v = add_node(g, OP_ACT, x, -1, -1, &n);
+    n->act = (struct act){.kind = kind, .alpha = 0.2f};
+    return v;
+}
+
+/* Down, norm, down, up, concat, up: with every kind of memory that the engine uses. */
+static struct graph *network(void)
+{
+    struct graph *g = graph_new();
+    assert_non_null(g);
+    int x = graph_add_value(g, "image", DTYPE_F32);
+    g->value[x].shape = (struct shape){.rank = 4, .dim = {2, 3, 32, 32}};
+    int64_t c24[] = {24};
+    int d1 = act(g, conv(g, false, x, 3, 20, 4, 2, 1), ACT_LEAKY_RELU);
+    struct node *n;
+    int d2 = conv(g, false, d1, 20, 24, 4, 2, 1);
+    d2 = add_node(g, OP_INSTANCE_NORM, d2, constant(g, 1, c24), constant(g, 1, c24), &n);
+    n->norm.epsilon = 1e-5;
+    int u1 = conv(g, true, act(g, d2, ACT_RELU), 24, 12, 4, 2, 1);
+    int cat = add_node(g, OP_CONCAT, d1, u1, -1, &n);
+    n->axis = 1;
+    int y = act(g, conv(g, true, act(g, cat, ACT_RELU), 32, 1, 4, 2, 1), ACT_TANH);
+    g->input = graph_alloc(g, sizeof(int));
+    g->output = graph_alloc(g, sizeof(int));
+    assert_true(g->input && g->output);
+    g->input[0] = x;
+    g->output[0] = y;
+    g->n_inputs = g->n_outputs = 1;
+    g->opset = 17;
+    graph_index(g);
+    return g;
+}
+
+#define IN  (2 * 3 * 32 * 32)
+#define OUT (2 * 32 * 32)
+
+static struct plan *compile(const struct engine_options *o)
+{
+    struct graph *g = network();
+    struct err e = {0};
+    struct plan *p = NULL;
+    if (engine_compile(engine_find("cpu"), g, &g->value[g->input[0]].shape, o, &p, &e) != 0)
+        fail_msg("%s", e.text);
+    graph_free(g); /* a plan does not need its graph */
+    return p;
+}
+
+static float *random_input(void)
+{
+    float *x = malloc(IN * sizeof *x);
+    assert_non_null(x);
+    for (int i = 0; i < IN; i++)
+        x[i] = noise();
+    return x;
+}
+
+static void engine_cpu__allocates_nothing_while_running(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 3; threads += 2)
+        for (int mode = 0; mode < 2; mode++) {
+            seed = 11;
+            struct engine_options o = {.threads = threads, .mode = (enum engine_mode)mode};
+            struct plan *p = compile(&o);
+            struct workspace *w;
+            struct err e = {0};
+            assert_int_equal(engine_workspace_new(p, &w, &e), 0);
+            float *x = random_input(), *y = malloc(OUT * sizeof *y);
+            const float *in = x;
+            atomic_store(&allocations, 0);
+            atomic_store(&watching, 1);
+            int rc = 0;
+            for (int i = 0; i < 5; i++)
+                rc |= engine_run(p, w, &in, &y, &e);
+            atomic_store(&watching, 0);
+            assert_int_equal(rc, 0);
+            assert_int_equal(atomic_load(&allocations), 0);
+            engine_workspace_free(w);
+            engine_plan_free(p);
+            free(x);
+            free(y);
+        }
+}
+
+struct runner {
+    const struct plan *p;
+    const float *x;
+    float y[OUT];
+    int rc;
+};
+
+static void *run_often(void *arg)
+{
+    struct runner *r = arg;
+    struct workspace *w;
+    struct err e = {0};
+    float *out = r->y;
+    r->rc = engine_workspace_new(r->p, &w, &e);
+    for (int i = 0; i < 20 && r->rc == 0; i++)
+        r->rc = engine_run(r->p, w, &r->x, &out, &e);
+    engine_workspace_free(w);
+    return NULL;
+}
+
+static void engine_cpu__runs_one_plan_in_several_threads_at_once(void **state)
+{
+    (void)state;
+    seed = 12;
+    struct engine_options o = {.threads = 2};
+    struct plan *p = compile(&o);
+    float *x = random_input();
+    static struct runner r[4];
+    pthread_t t[4];
+    for (int i = 0; i < 4; i++) {
+        r[i].p = p;
+        r[i].x = x;
+        assert_int_equal(pthread_create(&t[i], NULL, run_often, &r[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(t[i], NULL);
+        assert_int_equal(r[i].rc, 0);
+        assert_memory_equal(r[i].y, r[0].y, sizeof r[0].y);
+    }
+    double sum = 0;
+    for (int i = 0; i < OUT; i++)
+        sum += fabs((double)r[0].y[i]);
+    assert_true(sum > 1);
+    engine_plan_free(p);
+    free(x);
+}
+
+static void engine_cpu__agrees_with_the_reference(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    float *x = NULL, *y[2];
+    for (int i = 0; i < 2; i++) {
+        seed = 13;
+        struct graph *g = network();
+        struct plan *p = NULL;
+        struct workspace *w = NULL;
+        assert_int_equal(engine_compile(engine_find(i ? "cpu" : "ref"), g,
+                                        &g->value[g->input[0]].shape, NULL, &p, &e),
+                         0);
+        graph_free(g);
+        assert_int_equal(engine_workspace_new(p, &w, &e), 0);
+        x = x ? x : random_input();
+        const float *in = x;
+        y[i] = malloc(OUT * sizeof **y);
+        assert_int_equal(engine_run(p, w, &in, &y[i], &e), 0);
+        engine_workspace_free(w);
+        engine_plan_free(p);
+    }
+    for (int i = 0; i < OUT; i++)
+        assert_true(fabsf(y[0][i] - y[1][i]) <= 2e-6f);
+    free(x);
+    free(y[0]);
+    free(y[1]);
+}
+
+static void engine_cpu__tells_its_cost_beforehand(void **state)
+{
+    (void)state;
+    struct graph *g = network();
+    struct engine_cost one, four;
+    struct err e = {0};
+    struct engine_options o = {.threads = 1};
+    const struct shape *s = &g->value[g->input[0]].shape;
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &o, &one, &e), 0);
+    o.threads = 4;
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &o, &four, &e), 0);
+    assert_true(one.macs > 0 && one.plan_bytes > 0);
+    assert_true(four.workspace_bytes > one.workspace_bytes); /* scratch for each thread */
+    assert_int_equal(four.plan_bytes, one.plan_bytes);
+    graph_free(g);
+}
+
+static void engine_cpu__refuses_what_it_cannot_do(void **state)
+{
+    (void)state;
+    struct graph *g = network();
+    struct plan *p = NULL;
+    struct err e = {0};
+    const struct shape *s = &g->value[g->input[0]].shape;
+    struct engine_options o = {.precision = ENGINE_F16};
+    assert_int_equal(engine_compile(engine_find("cpu"), g, s, &o, &p, &e), ERR_UNSUPPORTED);
+    o = (struct engine_options){.threads = POOL_THREADS_MAX + 1};
+    assert_int_equal(engine_compile(engine_find("cpu"), g, s, &o, &p, &e), ERR_LIMIT);
+    o = (struct engine_options){.isa = "sse9"};
+    assert_int_equal(engine_compile(engine_find("cpu"), g, s, &o, &p, &e), ERR_CONFIG);
+    assert_null(p);
+    graph_free(g);
+}
+
+/* --- pool --- */
+
+static void count_task(void *arg, int task, int thread)
+{
+    atomic_int *seen = arg;
+    assert_true(thread >= 0 && thread < 4);
+    atomic_fetch_add(&seen[task], 1);
+}
+
+static void pool__runs_every_task_once(void **state)
+{
+    (void)state;
+    struct pool *p;
+    struct err e;
+    static atomic_int seen[1000];
+    assert_int_equal(pool_new(&p, 4, true, &e), 0);
+    for (int round = 1; round <= 300; round++) {
+        int tasks = round % 7 == 0 ? 1000 : round % 5;
+        memset(seen, 0, sizeof seen);
+        pool_run(p, tasks, count_task, seen);
+        for (int i = 0; i < 1000; i++)
+            assert_int_equal(atomic_load(&seen[i]), i < tasks);
+    }
+    pool_free(p);
+    pool_free(NULL);
+    assert_int_equal(pool_new(&p, 0, false, &e), ERR_LIMIT);
+}
+
+/* --- kernels --- */
+
+static void kernels__follow_the_mathematics_to_the_ends_of_the_range(void **state)
+{
+    (void)state;
+    static const char *isas[] = {"avx512", "avx2", "base"};
+    for (int s = 0; s < 3; s++) {
+        const struct cpu_kernels *k;
+        if (cpu_kernels_pick(isas[s], &k, NULL) != 0)
+            continue;
+        float x[37], y[37];
+        const float hard[] = {0,      1e-30f, -1e-8f, 0.62f, -0.62f, 0.63f, 5,
+                              -9.01f, 20,     -88,    89,    -200,   1e30f, -1e30f};
+        for (int i = 0; i < 37; i++)
+            x[i] = i < 14 ? hard[i] : 8 * noise();
+        struct cpu_act t = {CPU_TANH, 0, 0}, sig = {CPU_SIGMOID, 0, 0},
+                       leaky = {CPU_LEAKY, 2.5f, 0};
+        k->finish(x, NULL, NULL, 37, &t, y);
+        for (int i = 0; i < 37; i++)
+            assert_true(fabs((double)y[i] - tanh((double)x[i])) <=
+                        3e-7 * fabs((double)y[i]) + 1e-37);
+        k->finish(x, NULL, NULL, 37, &sig, y);
+        for (int i = 0; i < 37; i++)
+            assert_true(fabs((double)y[i] - 1 / (1 + exp(-(double)x[i]))) <= 4e-7);
+        k->finish(x, NULL, NULL, 37, &leaky, y);
+        for (int i = 0; i < 37; i++)
+            assert_true(y[i] == (x[i] < 0 ? 2.5f * x[i] : x[i]));
+    }
+}
+
+static void kernels__let_what_is_not_finite_through(void **state)
+{
+    (void)state;
+    static const char *isas[] = {"avx512", "avx2", "base"};
+    for (int s = 0; s < 3; s++) {
+        const struct cpu_kernels *k;
+        if (cpu_kernels_pick(isas[s], &k, NULL) != 0)
+            continue;
+        for (int place = 0; place < 19; place++)
+            for (enum cpu_act_kind kind = CPU_NONE; kind <= CPU_SIGMOID; kind++) {
+                float x[19] = {0}, y[19];
+                x[place] = NAN;
+                assert_int_equal(k->finite(x, 19), 0);
+                struct cpu_act a = {kind, kind == CPU_CLIP ? -1.0f : 0.1f, 1.0f};
+                k->finish(x, NULL, NULL, 19, &a, y);
+                for (int i = 0; i < 19; i++)
+                    assert_int_equal(isnan(y[i]) != 0, i == place);
+            }
+        float inf[3] = {0, -INFINITY, 0}, ok[3] = {3e38f, -3e38f, 0};
+        assert_int_equal(k->finite(inf, 3), 0);
+        assert_int_equal(k->finite(ok, 3), 1);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(engine_cpu__allocates_nothing_while_running),
+        cmocka_unit_test(engine_cpu__runs_one_plan_in_several_threads_at_once),
+        cmocka_unit_test(engine_cpu__agrees_with_the_reference),
+        cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
+        cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
+        cmocka_unit_test(pool__runs_every_task_once),
+        cmocka_unit_test(kernels__follow_the_mathematics_to_the_ends_of_the_range),
+        cmocka_unit_test(kernels__let_what_is_not_finite_through),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
