@@ -289,6 +289,33 @@ static int check_output(const struct package *p, struct err *e)
     return rc;
 }
 
+/* Would a batch mix its samples, by statistics over the batch that no pass could take apart? */
+static int check_batch(const struct package *p, struct err *e)
+{
+    struct shape in;
+    struct graph *lowered;
+    if (p->graph->value[p->graph->input[0]].shape.dim[0] >= 0)
+        return 0; /* one size of batch, that of one sample */
+    int rc = package_input_shape(p, p->rows_min, p->columns_min, 2, &in, e);
+    if (rc == 0)
+        rc = graph_lower(p->graph, &in, onnx_default_limits.activation_bytes, &lowered, NULL, e);
+    if (rc != 0)
+        return rc;
+    for (int i = 0; i < lowered->n_nodes && rc == 0; i++) {
+        const struct node *n = &lowered->node[i];
+        bool reduces = n->op == OP_REDUCE_MEAN || n->op == OP_REDUCE_SUM ||
+                       n->op == OP_REDUCE_SUM_SQUARE || n->op == OP_REDUCE_PROD;
+        if (reduces && n->reduce.axis[0] == 0)
+            rc = err_set(
+                e, ERR_UNSUPPORTED,
+                "node '%s' (%s) reduces over the batch, which would mix patients: export the "
+                "model with statistics per sample, or with a batch of 1",
+                n->name, op_name(n->op));
+    }
+    graph_free(lowered);
+    return rc;
+}
+
 int package_open(const char *path, const struct onnx_limits *limits, struct package **out,
                  struct err *e)
 {
@@ -301,8 +328,8 @@ int package_open(const char *path, const struct onnx_limits *limits, struct pack
         struct reader r = {.g = p->graph, .e = e};
         read_facts(&r, p);
         rc = r.rc;
-        if (rc == 0 && (rc = check_input(p, e)) == 0)
-            rc = check_output(p, e);
+        if (rc == 0 && (rc = check_input(p, e)) == 0 && (rc = check_output(p, e)) == 0)
+            rc = check_batch(p, e);
         p->parameters = graph_parameters(p->graph);
         if (rc != 0)
             err_context(e, "%s", path);

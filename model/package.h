@@ -16,10 +16,13 @@
  *   spinenode.rows, spinenode.columns    "min-max"
  *   spinenode.normalisation  "percentile LO HI"
  *   spinenode.output         "unit" | "source"
- *   spinenode.training_data, spinenode.intended_use, spinenode.limits, spinenode.licence,
- * spinenode.figures    free text, the last optional The graph must have one input "image" [N,
- * input_slices, H, W] and one output "synthetic" [N, 1, scale·H, scale·W]; with a grid "RxC" its H
- * and W may be fixed, and then are R and C.
+ *   spinenode.training_data, spinenode.intended_use, spinenode.limits, spinenode.licence
+ *                            free text
+ *   spinenode.figures        free text, optional
+ *
+ * The graph must have one input "image" [N, input_slices, H, W] and one output "synthetic"
+ * [N, 1, scale * H, scale * W]. With a grid "RxC" its H and W may be fixed, and then are R and C.
+ * No sample of a batch may depend on another.
  */
 #ifndef SPINENODE_MODEL_PACKAGE_H
 #define SPINENODE_MODEL_PACKAGE_H

@@ -4,6 +4,7 @@
  *     opcheck MODEL --engine NAME [--against NAME] [--in FILE.npy ...] [--shape AxBxC ...]
  *             [--out FILE.npy ...] [--threads N] [--isa ISA] [--throughput] [--low-memory]
  *             [--repeat N] [--explain]
+ *     opcheck --package MODEL        opens it as the node does: facts and graph are checked
  *     opcheck --list                 the engines of this build
  *
  * Inputs come from NumPy files, or are made from shapes (uniform in [-1, 1), the same every time).
@@ -24,6 +25,7 @@
 #include "model/engine.h"
 #include "model/npy.h"
 #include "model/onnx.h"
+#include "model/package.h"
 #include "model/passes.h"
 
 #define DATA_MAX ((int64_t)8 << 30)
@@ -271,6 +273,17 @@ int main(int argc, char **argv)
 #endif
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {
         list_engines();
+        return 0;
+    }
+    if (argc == 3 && strcmp(argv[1], "--package") == 0) {
+        struct package *p;
+        if (package_open(argv[2], NULL, &p, &e) != 0) {
+            fprintf(stderr, "opcheck: %s: %s\npeak_mb %.1f\n", err_word(e.code), e.text, peak_mb());
+            return 1;
+        }
+        printf("{\"task\": \"%s\", \"parameters\": %lld}\n", model_task_name(p->task),
+               (long long)p->parameters);
+        package_free(p);
         return 0;
     }
     if (parse_options(argc, argv, &o) != 0) {
