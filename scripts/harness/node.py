@@ -19,6 +19,13 @@ SHIPPED = ROOT / "config" / "spinenode.yaml"
 SANITIZER = re.compile(r"ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|UndefinedBehaviorSanitizer")
 
 
+class _NoAliases(yaml.SafeDumper):
+    """The node takes no YAML aliases."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
 def binary() -> Path:
     """The spinenode to test: of SPINENODE_BUILD (make test sets it), else of build/."""
     return ROOT / os.environ.get("SPINENODE_BUILD", "build") / "spinenode"
@@ -72,7 +79,7 @@ class Node:
         return settings
 
     def write_config(self) -> None:
-        self.config_path.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        self.config_path.write_text(yaml.dump(self.settings, Dumper=_NoAliases, sort_keys=False))
 
     # --- the process ---
 

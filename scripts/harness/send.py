@@ -1,5 +1,6 @@
 """C-STORE and C-ECHO towards the node or a PACS, with pynetdicom: a peer that shares no code with the node."""
 
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -41,6 +42,35 @@ def dicom_files(folder: Path) -> list[Path]:
     return found
 
 
+class _Held:
+    """Keeps pynetdicom's reactor thread still for a whole run of requests.
+
+    pynetdicom lets it go after each one, and on a busy machine it then takes the next answer away from the caller
+    ("Received unexpected C-STORE service message").
+    """
+
+    class _Deaf(threading.Event):
+        def set(self) -> None:
+            pass
+
+        def clear(self) -> None:
+            pass
+
+    def __init__(self, association):
+        self.association, self.real = association, association._reactor_checkpoint
+
+    def __enter__(self) -> None:
+        self.real.clear()
+        while not self.association._is_paused and self.association.is_established:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        self.association._reactor_checkpoint = self._Deaf()
+
+    def __exit__(self, *_) -> None:
+        self.association._reactor_checkpoint = self.real
+        self.real.set()
+
+
 def _syntax(item: Path | Dataset) -> tuple[str, str]:
     if isinstance(item, Path):
         head = dcmread(item, specific_tags=["SOPClassUID"], stop_before_pixels=True)
@@ -65,16 +95,17 @@ def store(items: Iterable[Path | Dataset], port: int, called: str = "SPINENODE",
         return sent
     sent.established = True
     try:
-        for item in items:
-            try:
-                answer = association.send_c_store(item)
-            except (ValueError, RuntimeError, AttributeError) as e:
-                sent.statuses.append(None)
-                sent.comments.append(str(e))
-                continue
-            sent.statuses.append(answer.Status if "Status" in answer else None)
-            sent.comments.append(answer.get("ErrorComment", "") or "")
-            sent.last_response = time.monotonic()
+        with _Held(association):
+            for item in items:
+                try:
+                    answer = association.send_c_store(item)
+                except (ValueError, RuntimeError, AttributeError) as e:
+                    sent.statuses.append(None)
+                    sent.comments.append(str(e))
+                    continue
+                sent.statuses.append(answer.Status if "Status" in answer else None)
+                sent.comments.append(answer.get("ErrorComment", "") or "")
+                sent.last_response = time.monotonic()
     finally:
         if association.is_established:
             association.release()

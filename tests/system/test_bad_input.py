@@ -100,8 +100,7 @@ def repeated(count: int) -> Callable:
         base.Rows = base.Columns = 64
         many = []
         for k in range(count):
-            image = copy.copy(base)
-            image.file_meta = copy.copy(base.file_meta)
+            image = copy.deepcopy(base)
             image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
             x, y, z = base.ImagePositionPatient
             image.ImagePositionPatient = [float(x) + 0.5 * k, y, z]

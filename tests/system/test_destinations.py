@@ -3,6 +3,7 @@
 One series, one inference, one job with many destinations; each has its own state and reason.
 """
 
+import itertools
 import json
 import re
 
@@ -13,12 +14,20 @@ from harness.scp import Pacs
 from harness.send import store
 from systemkit import QUICK, ended
 
+
+
+def full_once(at: int):
+    """A destination that is out of space for one request, in the middle of a series."""
+    requests = itertools.count(1)
+    return lambda _uid, _attempt: 0xA700 if next(requests) == at else 0
+
+
 RETRY = {"first_ms": 200, "longest_ms": 400, "attempts": 3}
 # Name -> (attributes of the Pacs, state at the end, word in the reason). After three attempts a transient one gives up.
 PEERS = {
     "good": ({}, ("sent", "committed"), ""),
     "warns": ({"status": 0xB000}, ("sent", "committed"), ""),
-    "recovers": ({"status": lambda _uid, attempt: 0xA700 if attempt == 1 else 0}, ("sent", "committed"), ""),
+    "recovers": ({"status": full_once(at=3)}, ("sent", "committed"), ""),
     "down": ({"down": True}, ("failed",), "connect"),
     "refuses": ({"refuse_callers": True}, ("failed",), "reject|refus|recogni"),
     "takes-no-images": ({"accept_storage": False}, ("failed",), "accept|context|SOP class"),
@@ -83,7 +92,7 @@ def test_delivery__ends_as_the_destination_deserves(outcome, name):
     tried = {r.sop_instance for r in peers[name].attempts}
     if "sent" in states:
         stored = [r.sop_instance for r in peers[name].stored]
-        assert len(stored) == len(set(stored)) and set(stored) == tried
+        assert len(stored) == len(set(stored)) and set(stored) == tried, "an image was sent again after it was taken"
     if name in PERMANENT:
         assert len(peers[name].attempts) <= len(tried), "a permanent failure was tried again"
 
