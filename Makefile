@@ -56,7 +56,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all bench-engine engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
+.PHONY: all gpu-check gpu-bench bench-engine engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -167,6 +167,13 @@ $(B)/bench_engine_worker: $(B)/scripts/bench_engine_worker.c.o $(LIBMODEL) $(LIB
 bench-engine: $(B)/bench_engine_worker
 	.venv/bin/python scripts/bench_engine --build $(B) $(ARGS)
 
+# On a machine with a GPU; PYTHON needs numpy, onnx, onnxruntime and pytest, gpu-bench PyTorch with CUDA.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+gpu-check: engine
+	$(PYTHON) -m pytest -q -p no:cacheprovider tests/engine -k cuda
+gpu-bench: engine
+	$(PYTHON) scripts/bench_gpu --opcheck $(OPCHECK) $(BENCH)
+
 unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
@@ -201,6 +208,7 @@ help:
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
 	@echo "make fuzz       FUZZ_S=600 seconds each of hostile model files, command sets and data sets (needs clang and .venv)"
 	@echo "make lint       the house rules; make format: clang-format"
+	@echo "make gpu-check  the CUDA engine on a GPU against its oracles; make gpu-bench: against PyTorch"
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
 	@echo "make clean      remove build/"

@@ -27,10 +27,13 @@
 /* A cache file at most. */
 #define CACHE_MAX (64 << 20)
 
+/* A spec as text, terminator included. */
+#define SPEC_BYTES 320
+
 #define TIMED_RUNS 5
 
 struct kept {
-    char spec[320];
+    char spec[SPEC_BYTES];
     enum convolution_fused fused;
     char *json;
     struct kept *next;
@@ -93,7 +96,25 @@ static void keep(struct cuda *c, const char *spec, enum convolution_fused fused,
     c->kept = k;
 }
 
-/* Lines "SPEC|FUSED|BYTES\n" and so many bytes and a newline. */
+/* One entry: "SPEC|FUSED|BYTES\n", so many bytes, a newline. Returns where the bytes begin, NULL if
+ * it is no whole entry. */
+static const char *cache_line(const char *p, const char *end, char spec[SPEC_BYTES], long *fused,
+                              size_t *bytes)
+{
+    const char *line = memchr(p, '\n', (size_t)(end - p));
+    const char *bar = line ? memchr(p, '|', (size_t)(line - p)) : NULL;
+    char *after;
+    if (!bar || bar - p >= SPEC_BYTES)
+        return NULL;
+    memcpy(spec, p, (size_t)(bar - p));
+    spec[bar - p] = '\0';
+    *fused = strtol(bar + 1, &after, 10);
+    if (*after != '|' || *fused < CONVOLUTION_BARE || *fused > CONVOLUTION_ALL)
+        return NULL;
+    *bytes = strtoul(after + 1, &after, 10);
+    return after == line && *bytes <= (size_t)(end - line) - 1 ? line + 1 : NULL;
+}
+
 static void cache_read(struct cuda *c)
 {
     struct buf b;
@@ -101,15 +122,14 @@ static void cache_read(struct cuda *c)
     if (file_read(c->cache, &b, NULL) == 0) {
         const char *p = buf_text(&b), *end = p + b.len;
         while (p < end) {
-            const char *line = memchr(p, '\n', (size_t)(end - p));
-            char spec[320];
-            int fused;
+            char spec[SPEC_BYTES];
+            long fused;
             size_t bytes;
-            if (!line || sscanf(p, "%319[^|]|%d|%zu", spec, &fused, &bytes) != 3 || fused < 0 ||
-                fused > CONVOLUTION_ALL || bytes > (size_t)(end - line) - 1)
+            const char *body = cache_line(p, end, spec, &fused, &bytes);
+            if (!body)
                 break;
-            keep(c, spec, (enum convolution_fused)fused, line + 1, bytes);
-            p = line + 1 + bytes + 1;
+            keep(c, spec, (enum convolution_fused)fused, body, bytes);
+            p = body + bytes + 1;
         }
     }
     buf_fini(&b);
@@ -315,7 +335,7 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
     struct cuda *c = self(d);
     struct convolution_target target = {.handle = c->handle, .time = time_candidate, .ctx = c};
     struct convolution *made = NULL;
-    char key[320];
+    char key[SPEC_BYTES];
     spec_text(spec, key, sizeof key);
     for (const struct kept *k = c->kept; k && !made; k = k->next)
         if (strcmp(k->spec, key) == 0 &&

@@ -6,6 +6,7 @@
 #include "cuda/device.h"
 
 #include <stdio.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

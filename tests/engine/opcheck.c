@@ -144,10 +144,15 @@ static int make_input(const struct options *o, int i, struct npy *a, struct err 
     return 0;
 }
 
+#define TIMES_MAX 1000
+
 struct result {
     struct npy out[GRAPH_INPUTS_MAX];
     int n_out;
     double compile_ms, first_ms, min_ms;
+    double ms[TIMES_MAX]; /* of the first runs */
+    int n_ms;
+    bool same_bits; /* every repeat gave what the first did */
     char text[200];
 };
 
@@ -155,6 +160,27 @@ static void result_fini(struct result *r)
 {
     for (int i = 0; i < GRAPH_INPUTS_MAX; i++)
         npy_fini(&r->out[i]);
+}
+
+/* FNV-1a of all outputs, word by word. */
+static uint64_t bits_of(const struct result *r)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int i = 0; i < r->n_out; i++) {
+        int64_t n = shape_count(&r->out[i].shape);
+        for (int64_t k = 0; k < n; k++) {
+            uint32_t bits;
+            memcpy(&bits, &r->out[i].data[k], sizeof bits);
+            h = (h ^ bits) * 0x100000001b3u;
+        }
+    }
+    return h;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
 static int run_engine(const struct options *o, const char *name, const struct graph *g,
@@ -188,13 +214,20 @@ static int run_engine(const struct options *o, const char *name, const struct gr
             goto out;
         }
     }
+    uint64_t first_bits = 0;
     for (int k = 0; k < repeat && rc == 0; k++) {
         start = now_ms();
         rc = engine_run(plan, work, in_data, out_data, e);
         double ms = now_ms() - start;
         r->first_ms = k == 0 ? ms : r->first_ms;
         r->min_ms = k == 0 || ms < r->min_ms ? ms : r->min_ms;
+        if (k < TIMES_MAX)
+            r->ms[r->n_ms++] = ms;
+        uint64_t bits = rc == 0 ? bits_of(r) : 0;
+        r->same_bits = k == 0 || (r->same_bits && bits == first_bits);
+        first_bits = k == 0 ? bits : first_bits;
     }
+    qsort(r->ms, (size_t)r->n_ms, sizeof r->ms[0], by_value);
 out:
     engine_workspace_free(work);
     engine_plan_free(plan);
@@ -310,8 +343,9 @@ int main(int argc, char **argv)
     }
     if (rc == 0 && o.engine != NULL) {
         printf("{\"engine\": \"%s\", \"open_ms\": %.3f, \"compile_ms\": %.3f, \"first_ms\": %.3f, "
-               "\"min_ms\": %.3f, \"peak_mb\": %.1f",
-               a.text, open_ms, a.compile_ms, a.first_ms, a.min_ms, peak_mb());
+               "\"min_ms\": %.3f, \"median_ms\": %.3f, \"same_bits\": %s, \"peak_mb\": %.1f",
+               a.text, open_ms, a.compile_ms, a.first_ms, a.min_ms, a.n_ms ? a.ms[a.n_ms / 2] : 0,
+               a.same_bits ? "true" : "false", peak_mb());
         if (o.against != NULL)
             print_difference(&a, &b);
         printf("}\n");

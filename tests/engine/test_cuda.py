@@ -5,6 +5,7 @@ made for a GPU that is only described. With a GPU the engine itself is in `engin
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ SMALL = ["unet64", "unet64_instance", "encdec64", "resnet2", "edsr_small", "rrdb
 FULL = ["unet64", "unet64_instance", "encdec64", "resnet2", "edsr_small"]
 HERE = Path(__file__).resolve().parent
 PLANCHECK = enginekit.BUILD / "plancheck"
+GPU = "cuda" in enginekit.engines()
+CUDA_ENGINES = ["cuda-host", "cuda"] if GPU else ["cuda-host"]
+needs_gpu = pytest.mark.skipif(not GPU, reason="no GPU that CUDA and cuDNN can use")
 
 
 def image(shape, seed=1):
@@ -36,11 +40,13 @@ def test_network_in_float_agrees_with_onnxruntime(name, fused, tmp_path):
     assert np.abs(got - want).max() <= 1e-5 * max(1, np.abs(want).max())
 
 
+@pytest.mark.parametrize("cuda", CUDA_ENGINES)
 @pytest.mark.parametrize("name", SMALL)
-def test_network_in_half_stays_within_its_tolerance(name, tmp_path):
+def test_network_in_half_stays_within_its_tolerance(name, cuda, tmp_path):
     path, shape = nets.write(name, tmp_path)
     x = image(shape)
-    got = enginekit.run(path, [x], tmp_path, engine="cuda-host", arguments=("--device", "all", "--precision", "f16")).outputs[0]
+    device = ("--device", "all") if cuda == "cuda-host" else ()
+    got = enginekit.run(path, [x], tmp_path, engine=cuda, arguments=(*device, "--precision", "f16")).outputs[0]
     want = enginekit.oracle(path, [x])[0]
     assert np.abs(got - want).max() <= 5e-3 * max(1, np.abs(want).max())
     assert not np.array_equal(got, want)  # it did compute in half
@@ -54,6 +60,29 @@ def test_image_gives_the_same_bits_wherever_it_stands_in_a_batch(tmp_path):
     for i in range(3):
         alone = enginekit.run(single, [x[i : i + 1]], tmp_path, engine="cuda-host").outputs[0]
         assert np.array_equal(together[i : i + 1], alone)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["f16", "f32"])
+@pytest.mark.parametrize("name", SMALL)
+def test_gpu_gives_the_same_bits_a_hundred_times(name, precision, tmp_path):
+    path, shape = nets.write(name, tmp_path)
+    x = image(shape)
+    run = enginekit.run(path, [x], tmp_path, engine="cuda", arguments=("--repeat", "100", "--precision", precision))
+    assert run.facts["same_bits"] is True
+    want = enginekit.oracle(path, [x])[0]
+    assert np.abs(run.outputs[0] - want).max() <= (5e-3 if precision == "f16" else 1e-5) * max(1, np.abs(want).max())
+
+
+@needs_gpu
+@pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="no compute-sanitizer")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+@pytest.mark.parametrize("name", ["unet64_instance", "edsr_small"])
+def test_compute_sanitizer_finds_nothing(name, tool, tmp_path):
+    path, shape = nets.write(name, tmp_path)
+    done = subprocess.run(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", enginekit.OPCHECK, path, "--engine", "cuda",
+                           "--precision", "f16", "--shape", "x".join(map(str, shape))], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_overflow_of_half_is_an_error_that_names_the_layer(tmp_path):
