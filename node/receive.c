@@ -238,6 +238,7 @@ static uint16_t stored(struct receive *r, struct scp_peer *peer, const struct st
         return STATUS_SUCCESS;
     case STORE_SAME:
         atomic_fetch_add(&m->instances_known, 1);
+        touch(r, peer->user, row->series_uid);
         log_debug("instance_known", "association=%llu series=%s sop=%s",
                   (unsigned long long)peer->id, row->series_uid, row->sop_uid);
         return STATUS_SUCCESS;

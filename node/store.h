@@ -156,6 +156,10 @@ int store_instances_forget(struct store *s, const char (*sop_uids)[STORE_UID], s
 int store_association_ended(struct store *s, const char (*series_uids)[STORE_UID], size_t n,
                             int64_t now, struct err *e);
 
+/* The process that held all associations is gone: so are they, and the quiet time of what they were
+ * bringing starts. store_recover() does the same. */
+int store_associations_lost(struct store *s, int64_t now, struct err *e);
+
 /* ---- series --------------------------------------------------------------------------------- */
 
 struct store_series {

@@ -467,11 +467,7 @@ int store_recover(struct store *s, const char *node, int64_t now, struct store_r
     int rc = leases_void(s, node, false, STORE_INTERRUPTIONS_MAX, reason, now, out, e);
     if (rc != 0)
         return rc;
-    if ((rc = sql_begin(s, e)) != 0)
-        return rc;
-    rc = sql_run(s, e, NULL, "UPDATE series SET ended_at=?1 WHERE state=0 AND ended_at<last_at",
-                 "i", now);
-    return sql_end(s, rc, e);
+    return store_associations_lost(s, now, e);
 }
 
 int store_owner_died(struct store *s, const char *owner, const char *cause, int32_t crashes_max,

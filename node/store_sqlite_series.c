@@ -203,6 +203,16 @@ int store_association_ended(struct store *s, const char (*series_uids)[STORE_UID
     return sql_end(s, rc, e);
 }
 
+int store_associations_lost(struct store *s, int64_t now, struct err *e)
+{
+    int rc = sql_begin(s, e);
+    if (rc != 0)
+        return rc;
+    rc = sql_run(s, e, NULL, "UPDATE series SET ended_at=?1 WHERE state=0 AND ended_at<last_at",
+                 "i", now);
+    return sql_end(s, rc, e);
+}
+
 #define SERIES_COLUMNS                                                                             \
     "id, study_uid, series_uid, calling_ae, state, revision, instances, bytes, first_at, last_at," \
     " ended_at, changed_at, attempts, crashes, interruptions, reason"

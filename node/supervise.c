@@ -242,6 +242,7 @@ static void children_start(struct supervisor *sv)
 }
 
 struct death {
+    enum stage_kind kind;
     const char *owner;
     char cause[64];
 };
@@ -252,6 +253,8 @@ static int give_back(struct supervisor *sv, struct store *s, const void *argumen
     struct store_recovery gone;
     int rc = store_owner_died(s, death->owner, death->cause, sv->config->work.crashes_max,
                               clock_wall_ms(), &gone, e);
+    if (rc == 0 && death->kind == STAGE_RECEIVE)
+        rc = store_associations_lost(s, clock_wall_ms(), e);
     if (rc == 0 && gone.series + gone.jobs + gone.deliveries > 0)
         log_warning("leases_back",
                     "owner=%s series=%" PRId64 " jobs=%" PRId64 " deliveries=%" PRId64
@@ -274,6 +277,7 @@ static void child_ended(struct supervisor *sv, struct child *child, int status)
         snprintf(death.cause, sizeof death.cause, "exit %d", WEXITSTATUS(status));
     stage_owner_name(owner, sv->stage.node, child->kind, child->number);
     death.owner = owner;
+    death.kind = child->kind;
     if (now - child->started_at >= SETTLED_MS)
         child->wait_ms = 0;
     child->start_at = now + child->wait_ms;

@@ -9,6 +9,8 @@ import time
 import pytest
 from harness.net import wait_for
 from nodekit import check_once, jobs_settled, make_series, send, send_until_taken, stage_pids, write_toy_model
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
 
 SLICES = 4
 # Crashes are counted; a test that kills a worker over and over must not have its jobs set aside for it.
@@ -80,6 +82,20 @@ def test_node__loses_and_doubles_nothing_when_everything_is_killed_again_and_aga
         node.start()
     sender.finish()
     wait_until_delivered(node, pacs, series)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_node__series_is_complete_though_the_receiver_died_before_the_association_ended(toy_node, pacs, again):
+    node = toy_node()
+    [(uid, images)] = study(1).items()
+    ae = AE(ae_title="TESTER")
+    ae.add_requested_context(images[0].SOPClassUID, ExplicitVRLittleEndian)
+    association = ae.associate("127.0.0.1", node.port, ae_title="SPINENODE")
+    assert [association.send_c_store(i).Status for i in images] == [0] * SLICES
+    os.kill(stage_pids(node)["receive"][0], signal.SIGKILL)
+    if again:
+        send_until_taken(node, images)
+    wait_until_delivered(node, pacs, [uid])
 
 
 def test_node__what_was_acknowledged_before_a_kill_is_there_after_it(toy_node):

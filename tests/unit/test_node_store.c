@@ -404,6 +404,19 @@ static void store__recovery_starts_the_quiet_time_of_broken_associations(void **
     assert_int_equal(only_series(p, SERIES_RECEIVING).ended_at, 99);
 }
 
+static void store__end_of_an_association_counts_only_after_its_last_instance(void **state)
+{
+    struct place *p = *state;
+    const char uids[1][STORE_UID] = {"1.2.4"};
+    add(p, "1.2.4", 1, 10);
+    assert_int_equal(store_association_ended(p->s, uids, 1, 20, &p->e), 0);
+    assert_int_equal(store_associations_lost(p->s, 30, &p->e), 0);
+    assert_int_equal(only_series(p, SERIES_RECEIVING).ended_at, 20);
+    add(p, "1.2.4", 2, 40);
+    assert_int_equal(store_associations_lost(p->s, 50, &p->e), 0);
+    assert_int_equal(only_series(p, SERIES_RECEIVING).ended_at, 50);
+}
+
 static void store__series_that_kills_the_planner_is_set_aside(void **state)
 {
     struct place *p = *state;
@@ -715,6 +728,7 @@ int main(void)
         IN_PLACE(store__expired_leases_count_as_crashes),
         IN_PLACE(store__interruption_of_the_whole_node_is_no_crash),
         IN_PLACE(store__recovery_starts_the_quiet_time_of_broken_associations),
+        IN_PLACE(store__end_of_an_association_counts_only_after_its_last_instance),
         IN_PLACE(store__series_that_kills_the_planner_is_set_aside),
         IN_PLACE(store__cancel_reaches_waiting_and_leased_jobs),
         IN_PLACE(store__returned_job_waits_for_its_time),
