@@ -7,7 +7,7 @@
 
 #include "node/base/err.h"
 
-#define RESAMPLE_TAPS_MAX ((int64_t)1 << 26)
+#define RESAMPLE_TAPS_MAX ((int64_t)1 << 22)
 
 /* Where output element x lies in the input. */
 static double source_of(const struct resize_attr *a, double scale, int64_t in, int64_t out,

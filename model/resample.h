@@ -21,7 +21,7 @@ struct resample {
     double *weight; /* out x taps; sums to 1 */
 };
 
-/* The table of an axis of a lowered OP_RESIZE. ERR_NOMEM, ERR_LIMIT (more than 2^26 taps). */
+/* The table of an axis of a lowered OP_RESIZE. ERR_NOMEM, ERR_LIMIT (more than 2^22 taps). */
 int resample_init(struct resample *r, const struct resize_attr *a, int axis, int64_t in,
                   int64_t out, struct err *e);
 void resample_fini(struct resample *r);
