@@ -52,8 +52,9 @@ static void pack_direct(void *arg, int task, int thread)
     (void)thread;
     const struct pack *p = arg;
     const struct cpu_conv *c = p->c;
-    int panel = task % c->panels, chunk = task / c->panels % p->chunks;
-    int set = task / c->panels / p->chunks, group = set / c->phases;
+    /* the taps of a panel one after the other: they share the tensor's cache lines */
+    int chunk = task % p->chunks, panel = task / p->chunks % c->panels;
+    int set = task / p->chunks / c->panels, group = set / c->phases;
     const struct cpu_phase *f = &c->phase[set % c->phases];
     int k0 = chunk * CPU_KC, kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
     if (kc <= 0)

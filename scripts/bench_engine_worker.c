@@ -34,7 +34,7 @@ static double status_mb(const char *field)
     FILE *f = fopen("/proc/self/status", "r");
     while (f && fgets(line, sizeof line, f))
         if (strncmp(line, field, strlen(field)) == 0)
-            kb = atof(line + strlen(field));
+            kb = strtod(line + strlen(field), NULL);
     if (f)
         fclose(f);
     return kb / 1024;
@@ -44,7 +44,7 @@ int main(int argc, char **argv)
 {
     if (argc < 5)
         return 2;
-    struct engine_options o = {.threads = atoi(argv[4])};
+    struct engine_options o = {.threads = (int)strtol(argv[4], NULL, 10)};
     for (int i = 5; i < argc; i++) {
         if (strncmp(argv[i], "isa=", 4) == 0)
             o.isa = argv[i] + 4;
