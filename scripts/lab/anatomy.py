@@ -182,11 +182,7 @@ class Subject:
 
         amplitude, phase = abs(rng.normal(0, 2.6)), rng.uniform(0, 2 * np.pi)
         length, lean = rng.uniform(180, 320), rng.normal(0, 0.018)
-
-        def x_of(z):
-            return amplitude * (np.sin(z / length * 2 * np.pi + phase) - np.sin(phase)) + lean * z
-
-        self.x_of = x_of
+        self.bend = (amplitude, length, phase, lean)
         young = np.clip(rng.normal(0.30, 0.04), 0.22, 0.38)
         fat_share = float(np.clip(young + 0.33 * age + rng.normal(0, 0.07), 0.15, 0.8))
         self.fat_share = fat_share
@@ -235,7 +231,7 @@ class Subject:
                 b.frame = Frame(y, z, tilt[i + step])
                 i += step
         for i, b in enumerate(self.bodies):
-            b.x = float(x_of(b.frame.z))
+            b.x = float(self.x_of(b.frame.z))
             if i in self.haemangiomas:
                 b.haemangioma = (rng.uniform(-0.2, 0.2) * b.depth, rng.uniform(-0.15, 0.15) * b.height,
                                  rng.normal(0, 6.0), self.haemangiomas[i])
@@ -263,6 +259,11 @@ class Subject:
                 a.spur_top, b.spur_bottom = rng.uniform(0.5, 3.5, 2)
             self.discs[i] = disc
         self.body_rng_seed = int(rng.integers(2**31))
+
+    def x_of(self, z):
+        """Lateral place of the spine's middle at height z: a scoliotic curve and a lean."""
+        amplitude, length, phase, lean = self.bend
+        return amplitude * (np.sin(z / length * 2 * np.pi + phase) - np.sin(phase)) + lean * z
 
     # -- everything around ------------------------------------------------------------------
 

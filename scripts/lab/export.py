@@ -27,6 +27,7 @@ INTENDED_USE = ("Research and development. Shows how a series would look in anot
 LIMITS = ("Preliminary: briefly trained on a numerical phantom, not validated on patients. Sagittal lumbar turbo spin echo at 1.5 T without "
           "contrast agent, fat saturation or implants. May miss, change or invent findings; signal that the source does not hold "
           "(a lesion visible only in the target contrast) cannot appear.")
+FLUID = " On the one real T2 volume tried, cerebrospinal fluid came out wrong (too bright on T1, partly dark on STIR and TIRM)."
 
 
 class Deployed(torch.nn.Module):
@@ -89,7 +90,7 @@ def facts_of(spec, step, figures):
         "spinenode.normalisation": f"percentile {low:g} {high:g}",
         "spinenode.output": "source" if scale > 1 else "unit",
         "spinenode.training_data": TRAINING_DATA.format(first=first, last=first + spec["data"]["subjects"] - 1),
-        "spinenode.intended_use": INTENDED_USE, "spinenode.limits": LIMITS,
+        "spinenode.intended_use": INTENDED_USE, "spinenode.limits": LIMITS + (FLUID if scale == 1 and task.source == "t2" else ""),
         "spinenode.licence": "same licence as Spinenode's source",
         "spinenode.figures": figures,
         "spinenode.training": f"scripts/train {spec.get('together', spec['task'])}; {step} steps of {spec['train']['batch']} crops; commit {commit}",
@@ -126,7 +127,7 @@ def export(run, path, figures=None, task=None):
     if chosen is None:
         raise RuntimeError(f"{run}: the exported network differs from PyTorch's by {difference:.2e}")
     if figures is None:
-        figures = last_figures(run)
+        figures = last_figures(run) + ("; mean of the contrasts learned together" if "together" in spec else "")
     helper.set_model_props(chosen, facts_of(spec, step, figures))
     data = chosen.SerializeToString()
     if len(data) > LIMIT_BYTES:

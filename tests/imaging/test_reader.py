@@ -13,7 +13,7 @@ def case(offset, findings=None):
 
 @pytest.fixture(scope="module")
 def cases():
-    return [case(3000 + k) for k in range(14)]
+    return [case(3000 + k) for k in range(10)]
 
 
 def collect(cases, contrast, name):
@@ -31,7 +31,7 @@ def test_disc__scores_fall_with_degeneration(cases, contrast):
 
 def test_protrusion__darkens_the_canal_behind_its_disc():
     found = []
-    for k in range(60):
+    for k in range(30):
         c = case(4000 + k, {"protrusion"})
         for (i,), value, truth in reader.scores(c.images["t2"][0], c.subject, c.positions[0], c.field_mm)["protrusion"]:
             found.append((value, truth))
