@@ -24,7 +24,7 @@ LDFLAGS  += $(SAN) -pie -Wl,-z,relro,-z,now
 # CUDNN_HOME: where cuDNN's include/ and lib/ are, if not with CUDA or the compiler.
 FOUND_NVCC := $(if $(filter no,$(CUDA)),,$(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc)))
 CUDA_HOME  := $(if $(FOUND_NVCC),$(abspath $(dir $(FOUND_NVCC))..))
-CUDNN      := $(firstword $(wildcard $(addsuffix /cudnn.h,$(CUDNN_HOME)/include $(CUDA_HOME)/include /usr/local/include /usr/include /usr/include/x86_64-linux-gnu)))
+CUDNN      := $(firstword $(wildcard $(addsuffix /cudnn.h,$(addsuffix /include,$(CUDNN_HOME) $(CUDA_HOME)) /usr/local/include /usr/include /usr/include/x86_64-linux-gnu)))
 NVCC       := $(if $(CUDNN),$(FOUND_NVCC))
 
 # The rooms. cpu_<isa>.c are built for their instruction set only, see below.
@@ -37,7 +37,7 @@ NODE_SRC  := $(filter-out node/main.c,$(wildcard node/*.c))
 CUDA_ONLY := cuda/convolution.c cuda/device_cuda.c cuda/engine_cuda.c
 CUDA_SRC  := $(filter-out $(if $(NVCC),,$(CUDA_ONLY)),$(wildcard cuda/*.c))
 CUDA_CU   := $(if $(NVCC),$(wildcard cuda/*.cu))
-CUDA_LIBS := $(if $(NVCC),$(addprefix -L,$(wildcard $(CUDNN_HOME)/lib $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib)) -lcudnn -lcudart -lstdc++)
+CUDA_LIBS := $(if $(NVCC),$(addprefix -L,$(wildcard $(addsuffix /lib,$(CUDNN_HOME) $(CUDA_HOME)) $(addsuffix /lib64,$(CUDA_HOME)))) -lcudnn -lcudart -lstdc++)
 CPPFLAGS  += $(if $(NVCC),-DSPINENODE_CUDA)
 $(addprefix $(B)/,$(addsuffix .o,$(CUDA_ONLY))): CPPFLAGS += -I$(dir $(CUDNN)) -I$(CUDA_HOME)/include
 # Hopper's own code; for every other GPU that cuDNN 9 knows the driver compiles the rest.
