@@ -310,10 +310,13 @@ int cuda_diagnose(const void *impl, void *work, const float *const *in, float *c
             if (rc == 0)
                 rc = d->ops->wait(d, w->stream, e);
             int64_t n = look->bytes / (array.half ? 2 : 4);
-            for (int64_t j = 0; rc == 0 && j < n; j++)
-                if (!isfinite(load(array, j)))
-                    rc = err_set(e, ERR_NUMERIC, "not a finite number after node %s (cuda%s)",
-                                 look->name, array.half ? ", half: try float" : "");
+            for (int64_t j = 0; rc == 0 && j < n; j++) {
+                float x = load(array, j);
+                if (!isfinite(x))
+                    rc = err_set(e, ERR_NUMERIC, "%s in the result of node %s (cuda%s)",
+                                 isnan(x) ? "NaN" : "an infinite number", look->name,
+                                 array.half ? ", half: try float" : "");
+            }
         }
     }
     d->ops->clear(d, w->stream, w->arena, p->arena_bytes, NULL);

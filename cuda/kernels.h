@@ -182,11 +182,12 @@ KERNEL_BODY void export_item(const struct export_args *a, int64_t i)
 
 /* ---- per channel ----------------------------------------------------------------------------- */
 
-/* y = act(x·scale[c] + shift[c]); scale NULL: 1. Tables of `tables` channels, one for all images
- * (table_step 0) or one per image. i: octet of the input's first `octets` octets of each pixel. */
+/* y = act((x - centre[c])·scale[c] + shift[c]); NULL: 0, 1 and 0. Tables of channels, one for all
+ * images (table_step 0) or one per image. i: octet of the input's first `octets` octets of each
+ * pixel. */
 struct affine_args {
     struct kernel_array in, out;
-    const float *scale, *shift; /* shift NULL: 0 */
+    const float *centre, *scale, *shift;
     int32_t octets, pixels, in_pitch, out_pitch, table_step;
     struct kernel_act_args act;
 };
@@ -197,6 +198,8 @@ KERNEL_BODY void affine_item(const struct affine_args *a, int64_t i)
     struct octet o = octet_load(a->in, p * a->in_pitch + c0);
     for (int k = 0; k < OCTET; k++) {
         float x = o.v[k];
+        if (a->centre)
+            x -= a->centre[t + k];
         if (a->scale)
             x *= a->scale[t + k];
         if (a->shift)
@@ -272,7 +275,7 @@ KERNEL_BODY void moments_item(const struct moments_args *a, int64_t i)
 }
 
 /* Adds the chunks. Pass 1 (scale NULL): mean[i]. Pass 2: scale[i] = gamma / sqrt(variance + eps),
- * shift[i] = beta - mean·scale. i: channel of one image, 0 … n·octets·8. */
+ * shift[i] = beta. i: channel of one image, 0 … n·octets·8. */
 struct moments_sum_args {
     const float *part;
     float *mean, *scale, *shift;
@@ -292,7 +295,7 @@ KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, int64_t i)
         a->mean[i] = sum;
     } else {
         a->scale[i] = a->gamma[c] / sqrtf(sum + a->epsilon);
-        a->shift[i] = a->beta[c] - a->mean[i] * a->scale[i];
+        a->shift[i] = a->beta[c];
     }
 }
 

@@ -346,8 +346,8 @@ struct kernel_view build_view(const struct build *b, const struct build_tensor *
 }
 
 int build_affine(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
-                 int64_t n, int64_t pixels, struct place scale, struct place shift,
-                 int64_t table_step, struct kernel_act_args act)
+                 int64_t n, int64_t pixels, const struct build_tables *tables,
+                 struct kernel_act_args act)
 {
     union kernel_args a = {.affine_ = {.in = {NULL, b->half},
                                        .out = {NULL, b->half},
@@ -355,15 +355,16 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
                                        .pixels = (int32_t)pixels,
                                        .in_pitch = (int32_t)in->pitch,
                                        .out_pitch = (int32_t)out->pitch,
-                                       .table_step = (int32_t)table_step,
+                                       .table_step = (int32_t)tables->step,
                                        .act = act}};
     int rc = build_launch(b, KERNEL_affine, &a, n * pixels * in->octets);
     if (rc != 0)
         return rc;
     build_point(b, FIELD(affine, in.data), build_place(b, in));
     build_point(b, FIELD(affine, out.data), build_place(b, out));
-    build_point(b, FIELD(affine, scale), scale);
-    build_point(b, FIELD(affine, shift), shift);
+    build_point(b, FIELD(affine, centre), tables->centre);
+    build_point(b, FIELD(affine, scale), tables->scale);
+    build_point(b, FIELD(affine, shift), tables->shift);
     return 0;
 }
 

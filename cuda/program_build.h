@@ -65,10 +65,14 @@ int build_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_
 struct kernel_act_args build_act(const struct act *act);
 struct kernel_view build_view(const struct build *b, const struct build_tensor *t,
                               const struct shape *s);
-/* y = act(x·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
+/* y = act((x - centre)·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
+struct build_tables {
+    struct place centre, scale, shift;
+    int64_t step; /* between the tables of two images; 0: one for all */
+};
 int build_affine(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
-                 int64_t n, int64_t pixels, struct place scale, struct place shift,
-                 int64_t table_step, struct kernel_act_args act);
+                 int64_t n, int64_t pixels, const struct build_tables *tables,
+                 struct kernel_act_args act);
 
 /* program_convolution.c */
 int build_conv(struct build *b, const struct node *n);

@@ -59,7 +59,7 @@ static int packed_input(struct build *b, const struct shape *s, const struct bui
     if (rc != 0)
         return rc;
     if (!pad)
-        return build_affine(b, in, out, s->dim[0], h * w, (struct place){0}, (struct place){0}, 0,
+        return build_affine(b, in, out, s->dim[0], h * w, &(struct build_tables){0},
                             (struct kernel_act_args){0});
     struct shape lanes = {.rank = 4, .dim = {s->dim[0], in->octets * OCTET, s->dim[2], s->dim[3]}};
     struct shape padded = {.rank = 4, .dim = {s->dim[0], in->octets * OCTET, h, w}};
@@ -298,8 +298,8 @@ int build_conv(struct build *b, const struct node *n)
     struct kernel_act_args act = build_act(&n->act);
     if (!act_left)
         act.kind = KACT_NONE;
-    return build_affine(b, &y, out, ys->dim[0], ys->dim[2] * ys->dim[3], none,
-                        bias_left ? bias : none, 0, act);
+    const struct build_tables tables = {.shift = bias_left ? bias : none};
+    return build_affine(b, &y, out, ys->dim[0], ys->dim[2] * ys->dim[3], &tables, act);
 }
 
 int build_conv_transpose(struct build *b, const struct node *n)

@@ -46,18 +46,18 @@ static int build_copy(struct build *b, const struct build_tensor *in, struct ker
 static int build_affine_node(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
-    struct place scale, shift;
+    struct build_tables tables = {0};
     const struct shape *s = shape_of(b, n->in[0]);
     if (s->rank != 4)
         return build_fail(b, "only tensors N,C,H,W");
     int rc = unary_ends(b, n, &in, &out);
     if (rc == 0)
-        rc = build_table(b, n->in[1], s->dim[1], &scale);
+        rc = build_table(b, n->in[1], s->dim[1], &tables.scale);
     if (rc == 0)
-        rc = build_table(b, n->in[2], s->dim[1], &shift);
+        rc = build_table(b, n->in[2], s->dim[1], &tables.shift);
     if (rc != 0)
         return rc;
-    return build_affine(b, in, out, s->dim[0], pixels_of(s), scale, shift, 0, build_act(&n->act));
+    return build_affine(b, in, out, s->dim[0], pixels_of(s), &tables, build_act(&n->act));
 }
 
 static int build_moments(struct build *b, const struct build_tensor *in, const struct shape *s,
@@ -128,8 +128,8 @@ static int build_instance_norm(struct build *b, const struct node *n)
     }
     if (rc != 0)
         return rc;
-    return build_affine(b, in, out, s->dim[0], pixels_of(s), scale, shift, channels,
-                        build_act(&n->act));
+    const struct build_tables tables = {mean, scale, shift, channels};
+    return build_affine(b, in, out, s->dim[0], pixels_of(s), &tables, build_act(&n->act));
 }
 
 static int build_unary(struct build *b, const struct node *n, enum kernel_unary op)
@@ -140,8 +140,8 @@ static int build_unary(struct build *b, const struct node *n, enum kernel_unary 
     if (rc != 0)
         return rc;
     if (op == KU_ACT && in->nhwc)
-        return build_affine(b, in, out, s->dim[0], pixels_of(s), (struct place){0},
-                            (struct place){0}, 0, build_act(&n->act));
+        return build_affine(b, in, out, s->dim[0], pixels_of(s), &(struct build_tables){0},
+                            build_act(&n->act));
     union kernel_args a = {.unary_ = {.in = {NULL, b->half},
                                       .out = {NULL, b->half},
                                       .from = build_view(b, in, s),
