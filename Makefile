@@ -6,6 +6,9 @@
 #            CUDA=no                      leave the CUDA engine out though nvcc is there
 
 SHELL := /bin/bash
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
 CC  ?= gcc
 CXX ?= g++
 B := build$(if $(SANITIZE),/sanitize)$(if $(DEBUG),/debug)
@@ -69,7 +72,8 @@ $(LIBNODE):  $(call obj,$(NODE_SRC))
 $(LIBCUDA):  $(call obj,$(CUDA_SRC) $(CUDA_CU))
 $(B)/%.a:
 	@mkdir -p $(@D); rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)ar rcs $@ $^
 
 # The numeric kernels: one source, one object per instruction set, chosen at run time.
 $(B)/model/%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
@@ -81,16 +85,20 @@ $(B)/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mf
 
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -c $< -o $@
 $(B)/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) -I. -O3 $(CUDA_ARCH) -Xcompiler -fPIE -c $< -o $@
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) -I. -O3 $(CUDA_ARCH) -Xcompiler -fPIE -c $< -o $@
 $(B)/%.cc.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+	$(call say,CXX,$<)
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 
 $(B)/spinenode: $(B)/node/main.c.o $(LIBNODE) $(LIBDICOM) $(LIBCUDA) $(LIBMODEL) $(LIBBASE)
-	$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) $(CUDA_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) $(CUDA_LIBS) -o $@
 
 # Unit tests: tests/unit/test_*.c, one program each. 
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
@@ -98,31 +106,37 @@ UNIT_BIN := $(addprefix $(B)/tests/,$(UNIT))
 # test_model_*.c need no DICOM, no SQL and no OpenSSL.
 $(B)/tests/test_%: $(B)/tests/unit/test_%.c.o $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE)
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) $< $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE) -lcmocka $(NODE_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) $< $(LIBNODE) $(LIBDICOM) $(LIBMODEL) $(LIBBASE) -lcmocka $(NODE_LIBS) -o $@
 $(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
 
 # What tests/net drives the network edge with.
 $(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
 
 # What tests/dicom shows files and series to.
 $(B)/tests/dicom_driver: $(B)/tests/dicom/driver.c.o $(LIBDICOM) $(LIBBASE)
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
 
 .PRECIOUS: $(B)/%.c.o
 
 # The engines alone, with the program that runs any of them on any ONNX file: no DICOM, SQL or OpenSSL.
 OPCHECK := $(B)/opcheck
 $(OPCHECK): $(B)/tests/engine/opcheck.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
-	$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
 # What cuDNN would plan for a network, asked without a GPU.
 PLANCHECK := $(if $(NVCC),$(B)/plancheck)
 $(B)/plancheck: $(B)/tests/engine/plancheck.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
-	$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
 engine: $(OPCHECK) $(PLANCHECK)
 	@echo "engine: $(OPCHECK)"
 
@@ -163,7 +177,8 @@ fuzz-dataset: build/fuzz/fuzz_dataset
 
 # The CPU engine beside onnxruntime and OpenVINO; ARGS="--help" says what can be chosen.
 $(B)/bench_engine_worker: $(B)/scripts/bench_engine_worker.c.o $(LIBMODEL) $(LIBFLOOR)
-	$(CC) $(LDFLAGS) $^ $(ENGINE_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(ENGINE_LIBS) -o $@
 bench-engine: $(B)/bench_engine_worker
 	.venv/bin/python scripts/bench_engine --build $(B) $(ARGS)
 
@@ -212,7 +227,7 @@ help:
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
 	@echo "make clean      remove build/"
-	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no"
+	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no  V=1"
 
 clean:
 	rm -rf build

@@ -61,8 +61,10 @@ int err_context(struct err *e, const char *format, ...)
     va_start(args, format);
     int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof text)
-        snprintf(text + n, sizeof text - (size_t)n, ": %s", e->text);
+    /* What does not fit is cut: the cause's end is worth less than where it happened. */
+    if (n >= 0 && (size_t)n < sizeof text &&
+        snprintf(text + n, sizeof text - (size_t)n, ": %s", e->text) < 0)
+        text[n] = '\0';
     memcpy(e->text, text, sizeof text);
     return e->code;
 }
