@@ -179,8 +179,10 @@ fuzz-dataset: build/fuzz/fuzz_dataset
 $(B)/bench_engine_worker: $(B)/scripts/bench_engine_worker.c.o $(LIBMODEL) $(LIBFLOOR)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(ENGINE_LIBS) -o $@
-bench-engine: $(B)/bench_engine_worker
-	.venv/bin/python scripts/bench_engine --build $(B) $(ARGS)
+bench-engine:
+	@scripts/setup bench
+	@$(MAKE) --no-print-directory $(PARALLEL) $(B)/bench_engine_worker
+	@.venv-bench/bin/python scripts/bench_engine --build $(B) $(ARGS)
 
 # On a machine with a GPU; PYTHON needs numpy, onnx, onnxruntime and pytest, gpu-bench PyTorch with CUDA.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
@@ -223,6 +225,7 @@ help:
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
 	@echo "make fuzz       FUZZ_S=600 seconds each of hostile model files, command sets and data sets (needs clang and .venv)"
 	@echo "make lint       the house rules; make format: clang-format"
+	@echo "make bench-engine  set up, the CPU engine beside onnxruntime and OpenVINO"
 	@echo "make gpu-check  the CUDA engine on a GPU against its oracles; make gpu-bench: against PyTorch"
 	@echo "make bench      set up, build, measure"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
