@@ -11,7 +11,7 @@ from lab import dataset, degrade, metrics, testset
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 ZOO = os.path.join(os.path.dirname(__file__), "..", "..", "model", "zoo")
-MODELS = sorted(glob.glob(os.path.join(ZOO, "*.onnx")))
+MODELS = sorted(glob.glob(os.path.join(ZOO, "**", "*.onnx"), recursive=True))
 KEYS = ("format", "task", "version", "name", "input_contrast", "output_contrast", "input_slices", "scale", "grid", "spacing_mm",
         "rows", "columns", "normalisation", "output", "training_data", "intended_use", "limits", "licence", "figures")
 
@@ -22,8 +22,13 @@ def case():
 
 
 def test_zoo__holds_the_models_that_the_shipped_rules_name():
-    names = {os.path.basename(p) for p in MODELS}
+    names = {os.path.basename(p) for p in glob.glob(os.path.join(ZOO, "*.onnx"))}
     assert {"t1-to-t2.onnx", "t2-to-t1.onnx", "super-resolution.onnx"} <= names
+
+
+def test_zoo__does_not_run_models_that_miss_endplate_lesions_by_default():
+    assert {os.path.basename(p) for p in glob.glob(os.path.join(ZOO, "experimental", "*.onnx"))} == {"t2-to-stir.onnx", "t2-to-tirm.onnx"}
+    assert not glob.glob(os.path.join(ZOO, "t2-to-[st]i*.onnx"))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
