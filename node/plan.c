@@ -133,7 +133,10 @@ static const char *complete_why(struct plan *p, const struct store_series *s, in
         return "max_wait";
     if (s->ended_at == 0 || s->ended_at < s->last_at)
         return NULL; /* an association still brings some */
-    int64_t quiet_at = s->ended_at + c->quiet_ms;
+    /* While nobody can send, silence says nothing: the sender of the rest finds a closed door. */
+    int64_t since = atomic_load(&p->st->shared->receiving_since);
+    int64_t quiet_from = since == 0 ? now : since > s->ended_at ? since : s->ended_at;
+    int64_t quiet_at = quiet_from + c->quiet_ms;
     if (c->ask_pacs[0] == '\0') {
         *when = quiet_at < give_up_at ? quiet_at : give_up_at;
         return now >= quiet_at ? "quiet" : NULL;

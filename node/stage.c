@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "node/base/clock.h"
+
 #define X(name, word) word,
 static const char *const words[] = {STAGES(X)};
 #undef X
@@ -65,6 +67,8 @@ void stage_ready(const struct stage *st)
 {
     uint64_t one = 1;
     atomic_fetch_add(&st->shared->ready[st->kind], 1);
+    if (st->kind == STAGE_RECEIVE)
+        atomic_store(&st->shared->receiving_since, clock_wall_ms());
     ssize_t n = write(st->ready_fd, &one, sizeof one);
     (void)n;
 }

@@ -73,6 +73,8 @@ struct metrics {
 struct stage_shared {
     struct metrics metrics;
     atomic_int ready[STAGE_KINDS]; /* how many processes of the kind are */
+    /* Since when (wall clock, ms) senders can reach us without a break; 0 = they can not. */
+    atomic_int_fast64_t receiving_since;
 };
 
 /* A stage's view; also the supervisor's. */

@@ -290,6 +290,8 @@ static void child_ended(struct supervisor *sv, struct child *child, int status)
     atomic_fetch_add(&sv->stage.shared->metrics.restarts[child->kind], 1);
     if (atomic_load(&sv->stage.shared->ready[child->kind]) > 0)
         atomic_fetch_sub(&sv->stage.shared->ready[child->kind], 1);
+    if (child->kind == STAGE_RECEIVE)
+        atomic_store(&sv->stage.shared->receiving_since, 0);
     if (with_store(sv, give_back, &death, &e) != 0)
         log_error("leases_not_back", "owner=%s reason=%s", owner,
                   log_quote(reason, sizeof reason, e.text));

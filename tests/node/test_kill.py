@@ -14,7 +14,8 @@ from pynetdicom import AE
 
 SLICES = 4
 # Crashes are counted; a test that kills a worker over and over must not have its jobs set aside for it.
-PATIENT = {"work": {"workers": 2, "crashes_max": 100, "lease_ms": 5000}}
+# The quiet time is longer than a sender waits before it tries again, as it is where nobody hurries.
+PATIENT = {"completeness": {"quiet_ms": 1500}, "work": {"workers": 2, "crashes_max": 100, "lease_ms": 5000}}
 
 
 def study(count: int) -> dict[str, list]:
@@ -141,7 +142,7 @@ def test_node__sets_a_job_aside_that_ends_its_worker_three_times(toy_node, model
     [job] = node.jobs()["jobs"]
     assert job["crashes"] == 3 and "signal 9" in job["reason"]
 
-    assert node.http("/readyz")[0] == 200
+    wait_for(lambda: node.http("/readyz")[0] == 200, 15, "the next worker, which was made to wait a little")
     assert node.command("jobs", "-c", str(node.config_path), "retry", str(job["id"])).returncode == 0
     wait_for(lambda: node.jobs()["jobs"][0]["state"] == "done", 60, "the job to be done after all")
 
