@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from . import proc
 from .net import LOOPBACK, end_process, free_port, http, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,11 +119,8 @@ class Node:
         while pending:
             pid = pending.pop()
             try:
-                with open(f"/proc/{pid}/cmdline", "rb") as f:
-                    found[pid] = f.read().replace(b"\0", b" ").decode(errors="replace").strip()
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{task}/children") as f:
-                        pending += [int(p) for p in f.read().split()]
+                found[pid] = proc.read(pid, "cmdline").replace("\0", " ").strip()
+                pending += proc.children(pid)
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import node as harness_node
+from harness import proc
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +56,7 @@ class Scp:
         return sorted(p for p in self.folder.iterdir() if p.name != "stderr.txt")
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"{proc.folder(self.process.pid)}/fd"))
 
     def begin_stop(self) -> None:
         self.process.stdin.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from harness import proc
 from harness.net import LOOPBACK, wait_for
 from harness.node import Node
 from onnx import TensorProto, helper
@@ -154,7 +155,7 @@ def stage_pids(node: Node) -> dict[str, list[int]]:
     stages: dict[str, list[int]] = {}
     for pid in node.processes():
         try:
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            name = proc.read(pid, "comm").strip()
         except FileNotFoundError:
             continue
         if name.startswith("spn-"):

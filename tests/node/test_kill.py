@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from harness import proc
 from harness.net import wait_for
 from nodekit import check_once, jobs_settled, make_series, send, send_until_taken, stage_pids, write_toy_model
 from pydicom.uid import ExplicitVRLittleEndian
@@ -119,7 +120,7 @@ def test_node__stages_end_when_their_supervisor_is_killed(toy_node):
     node.process = None
 
     def gone() -> bool:
-        return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+        return not any(proc.is_alive(pid) for pid in pids)
 
     wait_for(gone, 5, "the stages to end")
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from harness import proc
 from harness.net import free_port, http, wait_for
 from nodekit import check_once, jobs_settled, make_series, send, settings, stage_pids, write_toy_model
 from pydicom.uid import ImplicitVRLittleEndian
@@ -331,8 +332,7 @@ def test_node__is_idle_when_there_is_nothing_to_do(toy_node):
     def ticks() -> int:
         total = 0
         for pid in node.processes():
-            with open(f"/proc/{pid}/stat") as f:
-                fields = f.read().rpartition(")")[2].split()
+            fields = proc.read(pid, "stat").rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
         return total
 
