@@ -165,6 +165,12 @@ struct config_work {
     int32_t crashes_max; /* a job that killed so many workers is set aside */
 };
 
+/* How long what came to its end stays here (store_purge_next()); 0 = for ever. */
+struct config_retention {
+    int64_t done_ms;   /* done and delivered, or refused */
+    int64_t failed_ms; /* a job or a delivery of it failed, or was cancelled or set aside */
+};
+
 struct config_http {
     char *bind;
     int32_t port; /* 0 = no HTTP */
@@ -188,6 +194,7 @@ struct config {
     struct config_engine engine;
     struct config_work work;
     struct config_limits limits;
+    struct config_retention retention;
     struct config_http http;
     char *path; /* the file that it came from, absolute; not a key */
 };

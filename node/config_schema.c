@@ -192,6 +192,12 @@ static const cyaml_schema_field_t limits_keys[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t retention_keys[] = {
+    INT(struct config_retention, done_ms),
+    INT(struct config_retention, failed_ms),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t http_keys[] = {
     TEXT(struct config_http, bind),
     INT(struct config_http, port),
@@ -209,6 +215,7 @@ static const cyaml_schema_field_t all_keys[] = {
     PART(struct config, engine, engine_keys),
     PART(struct config, work, work_keys),
     PART(struct config, limits, limits_keys),
+    PART(struct config, retention, retention_keys),
     PART(struct config, http, http_keys),
     CYAML_FIELD_END,
 };
@@ -452,6 +459,8 @@ static const struct config_setting settings[] = {
     {"limits.queue", "1000", 1, 1000000, NULL, NULL},
     {"limits.disk_free_bytes", "1073741824", 0, 1e15, NULL, NULL},
     {"limits.disk_free_percent", "5", 0, 99, NULL, NULL},
+    {"retention.done_ms", "259200000", 0, 3660 * DAY_MS, NULL, NULL},
+    {"retention.failed_ms", "2592000000", 0, 3660 * DAY_MS, NULL, NULL},
     {"http.bind", "127.0.0.1", 0, 0, is_address, ADDRESS_EXPECTED},
     {"http.port", "8081", 0, 65535, NULL, NULL},
 };

@@ -136,6 +136,11 @@ static void network_write(struct buf *out, struct metrics *m)
     counter(out, "instances_sent_total", "Instances acknowledged by destinations.",
             &m->instances_out);
     counter(out, "bytes_sent_total", "Bytes of them.", &m->bytes_out);
+    counter(out, "series_purged_total", "Series removed by age or for want of room.",
+            &m->series_purged);
+    counter(out, "instances_purged_total", "Instances and results removed with them.",
+            &m->instances_purged);
+    counter(out, "bytes_purged_total", "Bytes of them.", &m->bytes_purged);
     counter(out, "commitment_reports_total", "Storage commitment reports taken.", &m->commitments);
     errors(out, "delivery_failures_total", "Failed attempts to deliver, by class.",
            m->deliveries_failed);

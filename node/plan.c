@@ -11,6 +11,8 @@
  * rules: one job for each rule that matches, with a key that makes the same work one job. What
  * is not processed is refused with its reason, for `spinenode jobs`.
  *
+ * Between two rounds it removes what is over (retain.h).
+ *
  * Failure modes: a series whose reading kills this process is refused at the third time; what can
  * pass (no memory, disk) is tried again later; a PACS that does not answer costs only the earlier
  * start, and is not asked again for a while.
@@ -33,6 +35,7 @@
 #include "node/catalogue.h"
 #include "node/config.h"
 #include "node/parameters.h"
+#include "node/retain.h"
 #include "node/rules.h"
 #include "node/stage.h"
 #include "node/synthesise.h"
@@ -399,11 +402,14 @@ int plan_run(struct stage *st)
     if (rc == 0)
         rc = store_open(&p->s, st->config->node.database, &e);
     if (rc == 0) {
+        struct retain retain = {.st = st, .s = p->s};
         stage_ready(st);
         for (bool stop = false; !stop;) {
             int64_t next = complete_round(p);
             while (!stage_stopping(st) && plan_next(p))
                 ;
+            int64_t again = retain_round(&retain);
+            next = again < next ? again : next;
             stop = stage_wait(st, next - clock_wall_ms());
         }
     } else {

@@ -221,6 +221,38 @@ void spool_output_drop(const struct spool *sp, const char *job_key)
         folder_remove(path, NULL);
 }
 
+static int trash_remove(const struct spool *sp, struct store *s, const char *relative,
+                        struct err *e)
+{
+    char path[PATH_BYTES];
+    enum job_state state;
+    int rc = spool_path(sp, relative, path, e);
+    if (rc != 0)
+        return rc;
+    if (strncmp(relative, "out/", 4) != 0)
+        return unlink(path) == 0 || errno == ENOENT ? 0
+                                                    : err_errno(e, errno, "cannot remove %s", path);
+    rc = store_job_state(s, relative + 4, &state, e);
+    if (rc == ERR_NOT_FOUND)
+        rc = folder_remove(path, e);
+    return rc;
+}
+
+int spool_trash(const struct spool *sp, struct store *s, size_t max, struct spool_emptied *out,
+                struct err *e)
+{
+    char paths[SPOOL_TRASH_MAX][STORE_PATH];
+    memset(out, 0, sizeof *out);
+    max = max < SPOOL_TRASH_MAX ? max : SPOOL_TRASH_MAX;
+    int rc = store_trash_list(s, paths, max, &out->paths, e);
+    for (size_t i = 0; i < out->paths && rc == 0; i++)
+        if (trash_remove(sp, s, paths[i], &out->problem) != 0)
+            out->problems++;
+    if (rc == 0 && out->paths > 0)
+        rc = store_trash_forget(s, (const char(*)[STORE_PATH])paths, out->paths, e);
+    return rc;
+}
+
 /* ---- the sweep ------------------------------------------------------------------------------ */
 
 struct sweep {

@@ -14,12 +14,12 @@
 #ifndef SPINENODE_SPOOL_H
 #define SPINENODE_SPOOL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include "node/base/err.h"
 #include "node/base/file.h"
 #include "node/store.h"
-
-struct err;
 
 struct spool {
     char root[PATH_BYTES];
@@ -57,6 +57,19 @@ int spool_work_publish(const struct spool *sp, const char *job_key, int number, 
 /* Removes that folder, if it is there; and published outputs of a job that did not get done. */
 void spool_work_drop(const struct spool *sp, const char *job_key, int number);
 void spool_output_drop(const struct spool *sp, const char *job_key);
+
+struct spool_emptied {
+    size_t paths;       /* files and folders that are out of the trash */
+    size_t problems;    /* of them could not be removed; the sweep of the next start tries again */
+    struct err problem; /* the last */
+};
+
+/* Removes what stands in the store's trash, at most `max` (≤ SPOOL_TRASH_MAX) files and folders;
+ * out->paths < max: it is empty. The outputs of a job that is there (again) stay. Only for the
+ * process that makes jobs: none may be made meanwhile. */
+#define SPOOL_TRASH_MAX 64
+int spool_trash(const struct spool *sp, struct store *s, size_t max, struct spool_emptied *out,
+                struct err *e);
 
 struct spool_swept {
     int64_t files;   /* received files without a row */

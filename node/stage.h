@@ -67,6 +67,7 @@ struct metrics {
     atomic_uint_fast64_t inference_buckets[METRICS_BUCKET_COUNT + 1], inference_ms;
     atomic_uint_fast64_t instances_out, bytes_out, deliveries_failed[METRICS_ERRORS];
     atomic_uint_fast64_t commitments;
+    atomic_uint_fast64_t series_purged, instances_purged, bytes_purged;
     atomic_uint_fast64_t restarts[STAGE_KINDS];
 };
 

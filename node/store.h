@@ -32,7 +32,7 @@
 struct err;
 struct store;
 
-#define STORE_SCHEMA 1
+#define STORE_SCHEMA 2
 
 /* Sizes of texts, terminator included. */
 #define STORE_UID    65   /* PS3.5 9.1 */
@@ -86,8 +86,8 @@ const char *delivery_state_word(enum delivery_state state);
 
 /* ---- the store itself -------------------------------------------------------------------- */
 
-/* Opens the database, making it and its tables if they are not there. A database of a newer schema
- * is ERR_CONFIG and left alone. */
+/* Opens the database, making it and its tables if they are not there. One of an older
+ * schema is brought up to ours; of a newer one it is ERR_CONFIG and left alone. */
 int store_open(struct store **out, const char *path, struct err *e);
 void store_close(struct store *s); /* NULL is fine */
 
@@ -279,7 +279,8 @@ struct store_output {
     int64_t bytes;
 };
 
-/* leased → done, with its outputs and a pending delivery to each of its destinations. */
+/* leased → done, with its outputs and a pending delivery to each of its destinations. ERR_REFUSED:
+ * the same work was done, and removed, before with other contents (store_purge_next()). */
 int store_job_done(struct store *s, int64_t id, const char *owner, const struct store_output *list,
                    size_t n, int64_t run_ms, int64_t now, struct err *e);
 
@@ -391,6 +392,45 @@ int store_commitment_result(struct store *s, const char *transaction_uid,
 /* All deliveries of a job. *out is to be freed with free(). */
 int store_job_deliveries(struct store *s, int64_t job_id, struct store_delivery **out, size_t *n,
                          struct err *e);
+
+/* ---- retention ------------------------------------------------------------------------------ */
+
+/* A series goes when it and everything that came of it has come to an end, and the last thing that
+ * happened to any of it (an instance of it that came again included) lies before the time for its
+ * kind; 0 = not this kind. Never, whatever its age: a series that is receiving, complete or
+ * planning, that has a job waiting or leased, or a delivery pending, sending, held, or due for
+ * (another request for) storage commitment. */
+struct store_retention {
+    int64_t done_before;      /* all jobs done, all deliveries sent or committed; refused series */
+    int64_t failed_before;    /* a job that ended otherwise, or a delivery that failed */
+    int64_t delivered_before; /* the first kind, but only planned series that have jobs */
+};
+
+struct store_purged {
+    int64_t series_id;
+    char series_uid[STORE_UID];
+    int64_t revision;
+    int64_t jobs, instances, outputs;
+    int64_t bytes; /* of instances and outputs */
+    bool failed;   /* of the second kind */
+};
+
+/* Removes the series that has been settled longest, whole, with its jobs, their outputs and their
+ * deliveries. ERR_NOT_FOUND: there is none (or it moved just now). The files are still there; their
+ * paths stand in the trash, from which spool_trash() removes them, also after a kill in between.
+ *
+ * Of a job that was done a line stays for ever (its key, when it was created, one digest of its
+ * outputs): when the series is sent again later it is work like any other, but its job takes over
+ * the old time of creation, so that the same UIDs get the same bytes. Should they not (other images
+ * under the same UIDs, another program), store_job_done() refuses. A single instance that comes
+ * late is a series of its own then. Ids are not used again. */
+int store_purge_next(struct store *s, const struct store_retention *r, struct store_purged *out,
+                     struct err *e);
+
+/* Up to `max` paths in the trash, the oldest first: a received file, or "out/<key of a job>". */
+int store_trash_list(struct store *s, char (*paths)[STORE_PATH], size_t max, size_t *n,
+                     struct err *e);
+int store_trash_forget(struct store *s, const char (*paths)[STORE_PATH], size_t n, struct err *e);
 
 /* ---- figures -------------------------------------------------------------------------------- */
 

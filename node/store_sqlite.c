@@ -90,6 +90,20 @@ static const char schema[] =
     " transaction_uid TEXT PRIMARY KEY, delivery_id INTEGER NOT NULL REFERENCES deliveries(id),"
     " asked_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
 
+/* What schema 2 adds to schema 1: series.seen_at, when an instance that we had came again;
+ * past_jobs and trash, see store_purge_next(); used_ids, the highest ids that are gone, so that
+ * none names two things; indexes for what foreign keys look for when rows go. */
+static const char schema_2[] =
+    "ALTER TABLE series ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE past_jobs("
+    " key TEXT PRIMARY KEY, created_at INTEGER NOT NULL, outputs TEXT NOT NULL)"
+    " STRICT, WITHOUT ROWID;"
+    "CREATE TABLE trash(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE) STRICT;"
+    "CREATE TABLE used_ids(series INTEGER NOT NULL, jobs INTEGER NOT NULL) STRICT;"
+    "INSERT INTO used_ids VALUES(0,0);"
+    "CREATE INDEX items_by_output ON items(output_id);"
+    "CREATE INDEX commitments_by_delivery ON commitments(delivery_id);";
+
 const char *series_state_word(enum series_state state)
 {
     return (unsigned)state < SERIES_STATES ? series_words[state] : "unknown";
@@ -303,7 +317,7 @@ void *sql_rows_add(struct sql_rows *rows, struct err *e)
     return row;
 }
 
-/* A new file gets the tables; an old one must be of our schema. */
+/* A new file gets the tables, one of schema 1 what it lacks; any other must be of our schema. */
 static int check_schema(struct store *s, const char *path, struct err *e)
 {
     sqlite3_stmt *statement;
@@ -318,14 +332,17 @@ static int check_schema(struct store *s, const char *path, struct err *e)
     rc = 0;
     if (version == STORE_SCHEMA)
         goto out;
-    if (version != 0) {
+    if (version != 0 && version != 1) {
         rc = err_set(e, ERR_CONFIG,
                      "database %s has schema %d, this program knows %d: run the version that made "
                      "it, or move the file away",
                      path, version, STORE_SCHEMA);
         goto out;
     }
-    rc = sql_exec(s, schema, e);
+    if (version == 0)
+        rc = sql_exec(s, schema, e);
+    if (rc == 0)
+        rc = sql_exec(s, schema_2, e);
     if (rc == 0) {
         char set_version[64];
         snprintf(set_version, sizeof set_version, "PRAGMA user_version=%d", STORE_SCHEMA);

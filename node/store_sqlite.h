@@ -14,7 +14,7 @@
 
 #include "node/store.h"
 
-#define SQL_STATEMENTS 96
+#define SQL_STATEMENTS 128
 
 struct store {
     sqlite3 *db;
@@ -60,6 +60,10 @@ int sql_fits(const char *text, size_t size, const char *what, struct err *e);
     "o.id, o.sop_uid, o.sop_class, o.series_uid, o.study_uid, o.transfer_syntax, o.path,"          \
     " o.sha256, o.bytes"
 void sql_read_output(sqlite3_stmt *row, int column, struct store_output *out);
+
+/* Do the outputs just entered for a job have the contents of those that were made under its key
+ * before and are removed since? ERR_REFUSED if not. */
+int sql_past_agrees(struct store *s, const char *key, int64_t job, struct err *e);
 
 /* A growing array of rows. */
 struct sql_rows {

@@ -203,6 +203,8 @@ int store_job_done(struct store *s, int64_t id, const char *owner, const struct 
                  "iii", id, now, run_ms);
     if (rc == 0)
         rc = outputs_insert(s, id, list, n, e);
+    if (rc == 0)
+        rc = sql_past_agrees(s, job->key, id, e);
     for (uint32_t i = 0; i < job->destinations_count && rc == 0; i++) {
         rc = sql_run(s, e, NULL,
                      "INSERT INTO deliveries(job_id, destination, state, due_at, created_at,"

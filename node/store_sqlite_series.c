@@ -57,7 +57,12 @@ static int instance_known(struct store *s, struct store_instance *in, struct err
                     : strcmp(class, in->sop_class) == 0 && strcmp(study, in->study_uid) == 0 &&
                           strcmp(series, in->series_uid) == 0;
     in->outcome = same ? STORE_SAME : STORE_CONFLICT;
-    return 1;
+    /* So that a series that is being sent again is not removed in the middle of it. */
+    if (same)
+        rc = sql_run(s, e, NULL,
+                     "UPDATE series SET seen_at=?2 WHERE series_uid=?1 AND seen_at<?2-1000", "ti",
+                     series, in->received_at);
+    return rc < 0 ? rc : 1;
 }
 
 static int instance_add(struct store *s, struct store_instance *in, struct err *e)
@@ -68,8 +73,10 @@ static int instance_add(struct store *s, struct store_instance *in, struct err *
     /* Late for a series that was complete: its next revision, and everything anew. */
     rc =
         sql_run(s, e, NULL,
-                "INSERT INTO series(series_uid, study_uid, calling_ae, state, revision, instances,"
-                " bytes, first_at, last_at, changed_at) VALUES(?1,?2,?3,0,1,1,?4,?5,?5,?5)"
+                "INSERT INTO series(id, series_uid, study_uid, calling_ae, state, revision,"
+                " instances, bytes, first_at, last_at, changed_at) VALUES((SELECT 1+max(series,"
+                " coalesce((SELECT max(id) FROM series),0)) FROM used_ids),"
+                " ?1,?2,?3,0,1,1,?4,?5,?5,?5)"
                 " ON CONFLICT(series_uid) DO UPDATE SET"
                 " revision=CASE WHEN state=0 THEN revision ELSE revision+1 END,"
                 " attempts=CASE WHEN state=0 THEN attempts ELSE 0 END,"
@@ -370,8 +377,11 @@ static int job_insert(struct store *s, const struct store_new_job *job, int64_t 
         at += (uint32_t)snprintf(destinations + at, sizeof destinations - at, "%s%s", i ? "\n" : "",
                                  job->destinations[i]);
     int rc = sql_run(s, e, &changed,
-                     "INSERT INTO jobs(key, state, task, rule, model, model_digest, parameters,"
-                     " destinations, created_at, changed_at) VALUES(?1,0,?2,?3,?4,?5,?6,?7,?8,?8)"
+                     "INSERT INTO jobs(id, key, state, task, rule, model, model_digest,"
+                     " parameters, destinations, created_at, changed_at) VALUES("
+                     "(SELECT 1+max(jobs, coalesce((SELECT max(id) FROM jobs),0)) FROM used_ids),"
+                     " ?1,0,?2,?3,?4,?5,?6,?7,"
+                     " coalesce((SELECT created_at FROM past_jobs WHERE key=?1),?8),?8)"
                      " ON CONFLICT(key) DO NOTHING",
                      "ttttttti", job->key, job->task, job->rule, job->model, job->model_digest,
                      job->parameters, destinations, now);

@@ -257,7 +257,7 @@ static int job_do(struct work *w, const struct store_job *job, struct err *e)
                  result.read_ms, result.run_ms, result.write_ms, clock_mono_ms() - began);
     } else {
         spool_work_drop(&w->st->spool, job->key, w->st->number);
-        if (published && rc == ERR_CANCELLED)
+        if (published && (rc == ERR_CANCELLED || rc == ERR_REFUSED))
             spool_output_drop(&w->st->spool, job->key);
     }
     free(outputs);
