@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from harness import proc
-from harness.net import LOOPBACK, wait_for
+from harness.net import wait_for
 from harness.node import Node
+from harness.send import store
 from onnx import TensorProto, helper
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-from pynetdicom import AE
 
 SIDE = 64
 
@@ -106,26 +106,11 @@ def make_series(uid: str, slices: int = 4, study: str | None = None, side: int =
 
 def send(port: int, images: list[Dataset], calling: str = "TESTER", called: str = "SPINENODE") -> list[int | None]:
     """C-STORE of each; the statuses, None where no answer came. An association that is not accepted gives all None."""
-    ae = AE(ae_title=calling)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
-    for sop_class in {d.SOPClassUID for d in images}:
-        ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
     try:
-        association = ae.associate(LOOPBACK, port, ae_title=called)
+        statuses = store(images, port, called=called, calling=calling, timeout=20).statuses
     except (OSError, RuntimeError):
-        return [None] * len(images)
-    statuses: list[int | None] = []
-    for ds in images:
-        status = None
-        if association.is_established:
-            try:
-                status = association.send_c_store(ds).get("Status")
-            except (RuntimeError, ValueError):
-                status = None
-        statuses.append(status)
-    if association.is_established:
-        association.release()
-    return statuses
+        statuses = []
+    return statuses + [None] * (len(images) - len(statuses))
 
 
 def send_until_taken(node: Node, images: list[Dataset], seconds: float = 60) -> None:
