@@ -104,13 +104,17 @@ def make_series(uid: str, slices: int = 4, study: str | None = None, side: int =
     return images
 
 
-def send(port: int, images: list[Dataset], calling: str = "TESTER", called: str = "SPINENODE") -> list[int | None]:
+def send(port: int, images: list[Dataset], calling: str = "TESTER", called: str = "SPINENODE", timeout: float = 20) -> list[int | None]:
     """C-STORE of each; the statuses, None where no answer came. An association that is not accepted gives all None."""
     try:
-        statuses = store(images, port, called=called, calling=calling, timeout=20).statuses
+        statuses = store(images, port, called=called, calling=calling, timeout=timeout).statuses
     except (OSError, RuntimeError):
         statuses = []
     return statuses + [None] * (len(images) - len(statuses))
+
+
+# A sender that had no answer for so long asks again.
+RESEND_S = 2.5
 
 
 def send_until_taken(node: Node, images: list[Dataset], seconds: float = 60) -> None:
@@ -119,7 +123,7 @@ def send_until_taken(node: Node, images: list[Dataset], seconds: float = 60) -> 
 
     def taken() -> bool:
         nonlocal missing
-        statuses = send(node.port, missing)
+        statuses = send(node.port, missing, timeout=RESEND_S)
         missing = [d for d, s in zip(missing, statuses, strict=True) if s != 0]
         return not missing
 

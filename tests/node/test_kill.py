@@ -16,7 +16,7 @@ from pynetdicom import AE
 SLICES = 4
 # Crashes are counted; a test that kills a worker over and over must not have its jobs set aside for it.
 # The quiet time is longer than a sender waits before it tries again, as it is where nobody hurries.
-PATIENT = {"completeness": {"quiet_ms": 1500}, "work": {"workers": 2, "crashes_max": 100, "lease_ms": 5000}}
+PATIENT = {"completeness": {"quiet_ms": 4000}, "work": {"workers": 2, "crashes_max": 100, "lease_ms": 5000}}
 
 
 def study(count: int) -> dict[str, list]:
