@@ -86,13 +86,14 @@ class Disc:
 class Subject:
     """Everything about one person that the pictures are made from."""
 
-    def __init__(self, seed, findings=None, posture=0.0):
+    def __init__(self, seed, findings=None, posture=0.0, odds=1.0):
         """findings: None draws them by age; else a set of names from FINDINGS to be present.
 
+        odds: factor on the chance of every finding; training sees more of what is rare.
         posture: degrees by which sacral slope and lordosis exceed those of lying (standing: about 6).
         """
         self.seed = int(seed)
-        self.posture = float(posture)
+        self.posture, self.odds = float(posture), float(odds)
         rng = np.random.default_rng([self.seed, 1])
         self.age = float(rng.uniform(22, 82))
         self.sex = "M" if rng.random() < 0.5 else "F"
@@ -117,7 +118,7 @@ class Subject:
         chance = {"protrusion": 0.5, "modic1": 0.14, "modic2": 0.22, "modic3": 0.07,
                   "wedge": 0.05 + 0.12 * age, "biconcave": 0.04 + 0.08 * age, "oedema": 0.08,
                   "haemangioma": 0.15, "schmorl": 0.25, "transitional": 0.08}
-        drawn = {name for name, p in chance.items() if rng.random() < p}
+        drawn = {name for name, p in chance.items() if rng.random() < min(0.9, self.odds * p)}
         if wanted is not None:
             drawn = set(wanted) - {"degeneration"}
             if "degeneration" not in wanted:

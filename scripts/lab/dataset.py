@@ -12,16 +12,17 @@ import json
 import os
 import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 
 import numpy as np
 
-from . import scanner, tissue
+from . import nifti, scanner, tissue
 from .anatomy import Subject
 
 SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
-VERSION = 4  # raise it when the phantom changes in a way that makes cached slices stale
+VERSION = 5  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -38,48 +39,71 @@ def normalise(stack, low_high=None):
     return np.clip((stack - low) / max(float(high) - float(low), 1e-6), 0.0, 1.0), (float(low), float(high))
 
 
-def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
-    """Normalised slices of a subject: list of (noisy, clean, facts), arrays (contrasts, n, n) float16.
+def widen(rng, values, protocols):
+    """Vary what differs between sites and readers' textbooks: how bright fluid and fat are, echo time, bandwidth.
 
-    wide: tissue values, noise and matrix vary more than in practice, as training should.
+    values: tissue table of a subject, changed in place; returns the protocols.
+    """
+    fluid, fat = tissue.INDEX["csf"], [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
+    if rng.random() < 0.35:  # fluid that moves, or a long refocused train: far from the textbook's brightness
+        values[fluid, 1] *= rng.uniform(0.08, 0.5)
+        values[fluid, 2] *= rng.uniform(0.55, 1.0)
+    if rng.random() < 0.35:
+        values[fat, 1] *= rng.uniform(0.75, 1.6)
+    out = []
+    for p in protocols:
+        if p.contrast == "t2" and rng.random() < 0.3:
+            p = replace(p, te=round(rng.uniform(60, 150)))
+        if rng.random() < 0.3:
+            p = replace(p, bandwidth_hz=round(rng.uniform(250, 600)))
+        out.append(p)
+    return out
+
+
+def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
+    """Normalised slices of a subject: list of (noisy, mean, marks, facts).
+
+    noisy, mean: as scanned, and the mean over all noise, (contrasts, n, n) float16; marks: share of each
+    pixel that a finding covers, (n, n) float16.
+    wide: findings are more frequent, tissue values, noise and matrix vary more than in practice, as training should.
     """
     rng = np.random.default_rng([seed, 50])
-    subject = Subject(seed)
-    if wide:
-        subject.values = tissue.sample_values(np.random.default_rng([seed, 51]), 0.14)
+    subject = Subject(seed, odds=2.5 if wide and rng.random() < 0.6 else 1.0)
     n = size or int(rng.choice([512, 512, 512, 448, 384, 320, 256]))
     field = float(rng.uniform(260, 350)) if n > 320 else float(rng.uniform(240, 350))
     scene = scanner.Scene.sample(rng, float(rng.choice([0.5, 1.0, 1.6])) if wide else 1.0)
     protocols = [tissue.sample_protocol(c, np.random.default_rng([seed, 52, i]), n) for i, c in enumerate(contrasts)]
+    if wide:
+        subject.values = tissue.sample_values(np.random.default_rng([seed, 51]), 0.14)
+        protocols = widen(np.random.default_rng([seed, 54]), subject.values, protocols)
     middle = float(np.mean([b.x for b in subject.bodies[5:9]]))
     spread = rng.permutation(np.linspace(-19, 19, max(slices, 1)))[:slices] if slices > 1 else np.array([0.0])
-    noisy, clean = [], []
+    noisy, mean, marks = [], [], []
     for k, offset in enumerate(spread + rng.uniform(-3, 3, slices)):
-        images, pure, _ = scanner.render_plane(subject, middle + offset, scene, protocols, n, field, subject.centre,
-                                               np.random.default_rng([seed, 53, k]), thickness=float(rng.uniform(3.0, 5.0)),
-                                               texture=1000 + k, both=True)
+        images, pure, plane = scanner.render_plane(subject, middle + offset, scene, protocols, n, field, subject.centre,
+                                                   np.random.default_rng([seed, 53, k]), thickness=float(rng.uniform(3.0, 5.0)),
+                                                   texture=1000 + k, both=True)
         noisy.append([images[c] for c in contrasts])
-        clean.append([pure[c] for c in contrasts])
-    noisy, clean = np.array(noisy), np.array(clean)
+        mean.append([pure[c] for c in contrasts])
+        marks.append(plane.marked.astype(np.float16))
+    noisy, mean = np.array(noisy), np.array(mean)
     for i in range(len(contrasts)):
         noisy[:, i], limits = normalise(noisy[:, i])
-        clean[:, i], _ = normalise(clean[:, i], limits)
+        mean[:, i], _ = normalise(mean[:, i], limits)
     facts = {"seed": seed, "spacing_mm": field / n, "contrasts": list(contrasts)}
-    return [(a.astype(np.float16), b.astype(np.float16), facts) for a, b in zip(noisy, clean)]
+    return [(a.astype(np.float16), b.astype(np.float16), m, facts) for a, b, m in zip(noisy, mean, marks)]
 
 
 def _make(folder, seed, slices, contrasts):
-    path = os.path.join(folder, f"{seed}.npz")
-    if os.path.exists(path):
-        return path
+    """One subject's file: (slices, 2 * contrasts + 1, n, n) float16: as scanned, means, marks."""
+    path = os.path.join(folder, str(seed))
     samples = draw_subject(seed, slices, contrasts)
-    data = np.stack([np.stack([a, b]) for a, b, _ in samples])
+    data = np.stack([np.concatenate([a, b, m[None]]) for a, b, m, _ in samples])
     temporary = path + f".{os.getpid()}.tmp.npy"
     np.save(temporary, data)
-    os.replace(temporary, path[:-4] + ".npy")
-    with open(path[:-4] + ".json", "w", encoding="utf-8") as file:
-        json.dump(samples[0][2], file)
-    return path
+    os.replace(temporary, path + ".npy")
+    with open(path + ".json", "w", encoding="utf-8") as file:
+        json.dump(samples[0][3], file)
 
 
 def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, progress=None):
@@ -99,30 +123,73 @@ def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, pro
 
 
 class Pool:
-    """Random crops from cached subjects, held in memory as far as a task needs them.
+    """Random crops from cached subjects, read from the page cache as they are needed.
 
-    picks: list of (variant, contrast); variant 0 is as scanned, 1 without noise.
+    picks: list of (variant, contrast); variant 0 is as scanned, 1 the mean over all noise.  ("marks", None) is
+    the map of findings; where it is picked, a share of the crops is drawn around findings.
     """
 
-    def __init__(self, paths, picks, contrasts=CONTRASTS):
-        index = [(variant, list(contrasts).index(c)) for variant, c in picks]
+    NEAR = 0.4  # share of the crops that hold a finding, where the slice has one
+
+    def __init__(self, paths, picks, contrasts=CONTRASTS, extra=(), share=0.0):
+        """extra: (len(picks), n, n) arrays from elsewhere, from which a share of the crops is taken."""
+        self.extra, self.share = list(extra), share if len(extra) else 0.0
+        count = len(contrasts)
+        self.planes = [2 * count if v == "marks" else v * count + list(contrasts).index(c) for v, c in picks]
+        self.aims = any(v == "marks" for v, _ in picks)
         self.slices = []
         for path in paths:
-            data = np.load(path, mmap_mode="r")
-            self.slices += [np.stack([one[v, c] for v, c in index]) for one in data]
-        self.wide = {}
+            self.slices += list(np.load(path, mmap_mode="r"))
+        self.wide, self.marked = {}, {}
 
     def crop(self, rng, size):
         """The picked images, (len(picks), size, size) float32, from a random place of a random slice."""
         if size not in self.wide:
-            self.wide[size] = [s for s in self.slices if s.shape[-1] >= size]
+            self.wide[size] = [k for k, s in enumerate(self.slices) if s.shape[-1] >= size]
         if not self.wide[size]:
             raise ValueError(f"no slice in the pool is as large as the crop of {size}")
-        one = self.wide[size][rng.integers(len(self.wide[size]))]
+        if self.share and rng.random() < self.share:
+            one = self.extra[rng.integers(len(self.extra))]
+            top, left = (int(rng.integers(0, n - size + 1)) for n in one.shape[1:])
+            return one[:, top:top + size, left:left + size].astype(np.float32)
+        number = self.wide[size][rng.integers(len(self.wide[size]))]
+        one = self.slices[number]
         n = one.shape[-1]
         # The spine is right of the middle more often than not; leave most of the belly out.
         top, left = int(rng.integers(0, n - size + 1)), int(round((n - size) * rng.beta(2.2, 1.6)))
-        return one[:, top:top + size, left:left + size].astype(np.float32)
+        if self.aims and rng.random() < self.NEAR:
+            if number not in self.marked:
+                self.marked[number] = np.argwhere(one[-1][::4, ::4] > 0.5).astype(np.int16) * 4
+            places = self.marked[number]
+            if len(places):
+                row, column = places[rng.integers(len(places))] - rng.integers(size // 8, size - size // 8, 2)
+                top, left = int(np.clip(row, 0, n - size)), int(np.clip(column, 0, n - size))
+        return np.stack([one[p, top:top + size, left:left + size] for p in self.planes]).astype(np.float32)
+
+
+REAL_TEST_SLICES = 8  # sagittal slices through the middle of the real volume that are for measuring only
+REAL_GAP = 4          # slices on either side of them that nobody uses
+
+
+def real_volume(folder):
+    """(slices through the real lumbar T2 volume from side to side, each rows x columns in [0, 1], voxel mm), or None."""
+    path = os.path.join(folder or "", "sct_t2_lumbar.nii.gz")
+    if not os.path.exists(path):
+        return None
+    volume, voxel = nifti.read(path)
+    volume, _ = normalise(volume)
+    return [np.ascontiguousarray(one.T[::-1]).astype(np.float32) for one in volume], voxel
+
+
+def real_for_training(folder, least):
+    """The lateral slices of the real volume, (1, n, n) each, mirrored at the borders to at least the given size."""
+    found = real_volume(folder)
+    if not found:
+        return []
+    slices, _ = found
+    first = len(slices) // 2 - REAL_TEST_SLICES // 2
+    kept = slices[:first - REAL_GAP] + slices[first + REAL_TEST_SLICES + REAL_GAP:]
+    return [np.pad(s, [(0, max(0, least - n)) for n in s.shape], mode="reflect")[None] for s in kept]
 
 
 def fingerprint(paths):

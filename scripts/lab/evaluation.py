@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 from PIL import Image
 
-from . import degrade, metrics, nifti, reader
+from . import dataset, degrade, metrics, reader
 from .tasks import TASKS
 
 MEASURES = ("mse", "psnr", "ssim", "vifp", "cpbd")
@@ -133,17 +133,14 @@ def _agreement(name, native, synthetic, truth, labels):
     return row
 
 
-def real_slices(folder, count=8):
+def real_slices(folder, count=dataset.REAL_TEST_SLICES):
     """Sagittal slices of the real lumbar T2 volume, through the spine, normalised; [] when absent."""
-    path = os.path.join(folder, "sct_t2_lumbar.nii.gz")
-    if not os.path.exists(path):
+    found = dataset.real_volume(folder)
+    if not found:
         return [], None
-    volume, voxel = nifti.read(path)
-    low, high = np.percentile(volume, (1.0, 99.5))
-    volume = np.clip((volume - low) / (high - low), 0, 1)
-    middle = volume.shape[0] // 2
-    picks = range(middle - count // 2, middle - count // 2 + count)
-    return [np.ascontiguousarray(volume[k].T[::-1]) for k in picks], voxel
+    slices, voxel = found
+    first = len(slices) // 2 - count // 2
+    return slices[first:first + count], voxel
 
 
 def sheet(rows, path, cell=256):

@@ -20,8 +20,10 @@ from .tasks import TASKS
 LIMIT_BYTES = 8 << 20
 GREY_LEVEL = 2.0 / 4095.0
 
-TRAINING_DATA = ("Slices of a numerical lumbar-spine phantom only (scripts/phantom: anatomy drawn from seeds, contrasts by the "
-                 "spin-echo equations at 1.5 T); no patient's image was used. Subjects {first} to {last}.")
+TRAINING_DATA = ("Slices of a numerical lumbar-spine phantom (scripts/phantom: anatomy drawn from seeds, contrasts by the "
+                 "spin-echo equations at 1.5 T), subjects {first} to {last}; {real}.")
+NO_REAL = "no patient's image was used"
+SOME_REAL = "and {count} lateral slices of one volunteer's T2 volume (Spinal Cord Toolbox tutorial data, MIT licence)"
 INTENDED_USE = ("Research and development. Shows how a series would look in another contrast or resolution; not for diagnosis, "
                 "never in place of an acquisition.")
 LIMITS = ("Preliminary: briefly trained on a numerical phantom, not validated on patients. Sagittal lumbar turbo spin echo at 1.5 T without "
@@ -54,7 +56,7 @@ def load(run, task=None):
     if task and task != spec["task"]:
         network.only(TASKS[spec["task"]].targets.index(TASKS[task].target))
         spec = {**spec, "together": spec["task"], "task": task, "name": spec["name"].replace(spec["task"], task)}
-    return spec, network.eval(), state["step"]
+    return {**spec, "real slices": state.get("real", 0)}, network.eval(), state["step"]
 
 
 def halve(model):
@@ -89,7 +91,8 @@ def facts_of(spec, step, figures):
         "spinenode.columns": "64-192" if scale > 1 else "192-1024",
         "spinenode.normalisation": f"percentile {low:g} {high:g}",
         "spinenode.output": "source" if scale > 1 else "unit",
-        "spinenode.training_data": TRAINING_DATA.format(first=first, last=first + spec["data"]["subjects"] - 1),
+        "spinenode.training_data": TRAINING_DATA.format(first=first, last=first + spec["data"]["subjects"] - 1,
+                                                         real=SOME_REAL.format(count=spec["real slices"]) if spec.get("real slices") else NO_REAL),
         "spinenode.intended_use": INTENDED_USE, "spinenode.limits": LIMITS + (FLUID if scale == 1 and task.source == "t2" else ""),
         "spinenode.licence": "same licence as Spinenode's source",
         "spinenode.figures": figures,
@@ -146,7 +149,7 @@ def probes(spec):
     samples = dataset.draw_subject(dataset.SPLITS["validation"] + 5000, 2, size=256)
     source = TASKS[spec["task"]].source
     out = []
-    for noisy, _, facts in samples:
+    for noisy, _, _, facts in samples:
         image = noisy[facts["contrasts"].index(source)].astype(np.float32)
         out.append(torch.from_numpy(image[None, ::scale, ::scale].copy() * 2 - 1))
     return out

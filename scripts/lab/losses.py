@@ -4,15 +4,29 @@ import torch
 from torch.nn import functional as F
 
 
-def gradient(a, b):
+def absolute(a, b, weight=None):
+    """Mean absolute difference; weight [N, 1, H, W] says how much each pixel counts."""
+    d = (a - b).abs()
+    return (d if weight is None else d * weight).mean()
+
+
+def square(a, b, weight=None):
+    """Mean squared difference."""
+    d = (a - b).square()
+    return (d if weight is None else d * weight).mean()
+
+
+def gradient(a, b, weight=None):
     """Mean absolute difference of horizontal and vertical differences: punishes blur."""
-    dx = (a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])
-    dy = (a[..., 1:, :] - a[..., :-1, :]) - (b[..., 1:, :] - b[..., :-1, :])
-    return dx.abs().mean() + dy.abs().mean()
+    d = a - b
+    dx, dy = (d[..., 1:] - d[..., :-1]).abs(), (d[..., 1:, :] - d[..., :-1, :]).abs()
+    if weight is not None:
+        dx, dy = dx * weight[..., 1:], dy * weight[..., 1:, :]
+    return dx.mean() + dy.mean()
 
 
-def structure(a, b, window=7):
-    """1 - mean SSIM with a uniform window; the range of the data is 2."""
+def structure(a, b, weight=None, window=7):
+    """1 - mean SSIM with a uniform window; the range of the data is 2.  The weight does not count here."""
     a, b = a.float().contiguous(), b.float().contiguous()
 
     def pool(x):

@@ -9,7 +9,7 @@ relaxed signal of water.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft
+from scipy import fft, special
 
 from . import tissue
 from .canvas import smooth_noise, smooth_step
@@ -61,8 +61,14 @@ def shift_along(image, pixels, axis):
     return first * (1 - share) + np.roll(first, 1, axis) * share
 
 
+def rician_mean(amplitude, sigma):
+    """Mean of the magnitude of amplitude + complex noise of deviation sigma per channel (Rice's distribution)."""
+    x = np.square(amplitude / max(sigma, 1e-9)) / 4.0
+    return (np.sqrt(np.pi / 2.0) * sigma * ((1.0 + 2.0 * x) * special.i0e(x) + 2.0 * x * special.i1e(x))).astype(np.float32)
+
+
 def acquire(water, fat, protocol, scene, rng, field_mm, size):
-    """Reconstructed magnitudes (size, size), with noise and without, from signed water and fat.
+    """Reconstructed magnitudes (size, size) from signed water and fat: with noise, and their mean over all noise.
 
     field_mm: side of the field of view, that of the input grid and of the result.
     """
@@ -105,15 +111,15 @@ def acquire(water, fat, protocol, scene, rng, field_mm, size):
         pair = rng.standard_normal((2, rows, half), dtype=np.float32)
         return (pair[0] + 1j * pair[1]) * np.float32(scale)
 
-    pure = full(kept)
-    return np.hypot(pure + full(noise()), full(noise())), np.abs(pure)
+    pure, quadrature = full(kept), full(noise())
+    return np.hypot(pure + full(noise()), quadrature), rician_mean(np.abs(pure), float(quadrature.std()))
 
 
 def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_slices=2, thickness=4.0,
                  render=None, texture=0, both=False):
     """All contrasts of one slice: {contrast: (size, size) float32}, and the plane they came from.
 
-    both: also the same images without noise, as a second dictionary before the plane.
+    both: also the same images as a mean over all noise, as a second dictionary before the plane.
 
     The tissue maps are painted once per sub-slice and serve every protocol.  centre is (y, z).
     """

@@ -21,6 +21,7 @@ class Plane:
         self.s = subject
         self.x = float(x)
         self.canvas = Canvas(y, z)
+        self.marked = np.zeros(self.canvas.shape, np.float32)  # share of each pixel that a finding in bone or canal covers
         self.rng = np.random.default_rng([subject.seed, 77, int(texture_seed)])
         self._lines()
         self.rough = 0.4 * self.noise(7.0) + 0.3 * self.noise(2.6)  # mm by which no outline is perfect
@@ -299,6 +300,7 @@ class Plane:
         fat = np.clip(b.fat_share + 0.05 * grain + 0.05 * patch, 0.03, 0.95)
         if b.oedema or (b.fracture and b.acute):
             wet = self._wet(b, p, q)
+            self._mark(box, wet * inside)
         else:
             wet = 0.0
         c.paint(box, inside, {"marrow_fat": fat * (1 - wet), "marrow_water": (1 - fat) * (1 - wet) * 0.95,
@@ -317,6 +319,7 @@ class Plane:
             if r2 > 1:
                 ball = c.cover(np.hypot(p - hp, q - hq) - np.sqrt(r2)) * inside
                 stripes = 0.12 * (np.sin(p * 2.6 + 0.4 * grain) > 0.4)
+                self._mark(box, ball)
                 c.paint(box, 0.92 * ball, {"marrow_fat": 0.62 * (1 - stripes), "angioma": 0.38 * (1 - stripes), "cortical": stripes})
 
     def _wet(self, b, p, q):
@@ -422,7 +425,11 @@ class Plane:
                 distance = ellipse(p, sag, (reach + 1.0) * shape, (tall + 0.5) * shape + 0.5)
                 behind = smooth_step(p, -1.5, 0.5)
                 c.paint(box, c.cover(distance) * behind, {"ligament": 1.0})
+                self._mark(box, c.cover(distance) * behind)
                 c.paint(box, c.cover(distance + 0.9) * behind, {"annulus": 0.6, "dry_disc": 0.3, "nucleus": 0.1})
+
+    def _mark(self, box, share):
+        self.marked[box] = np.maximum(self.marked[box], share)
 
     def _modic(self, d, b, reach, up):
         c = self.canvas
@@ -439,6 +446,7 @@ class Plane:
         mixture = {1: {"oedema": 0.85, "marrow_fat": 0.15}, 2: {"marrow_fat": 0.92, "marrow_water": 0.08},
                    3: {"sclerosis": 0.9, "marrow_fat": 0.1}}[d.modic]
         c.paint(box, 0.95 * a, mixture)
+        self._mark(box, a)
 
     def _schmorl(self, i, d, above, p0, r):
         b = self.s.bodies[i + 1] if above else self.s.bodies[i]
@@ -450,6 +458,7 @@ class Plane:
             return
         p, q = c.local(f, box)
         distance = ellipse(p, q, r * 1.3, r * 0.95)
+        self._mark(box, c.cover(distance - 1.0))
         c.paint(box, c.cover(distance - 1.0), {"sclerosis": 0.6, "cortical": 0.4})
         wet = {1: 0.8, 2: 0.7, 3: 0.4}.get(d.grade, 0.1)
         c.paint(box, c.cover(distance), {"nucleus": wet, "dry_disc": 1 - wet})

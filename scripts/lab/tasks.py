@@ -23,21 +23,29 @@ class Task:
         """Contrasts that come out, one channel each (several where one network learns them together)."""
         return self.target.split("+")
 
-    def pool(self, paths):
-        """The cached slices that this task learns from: source as scanned, target without noise."""
-        picks = [(1, self.source)] if self.scale > 1 else [(0, self.source)] + [(1, target) for target in self.targets]
-        return dataset.Pool(paths, picks)
+    def pool(self, paths, real=None, share=0.0, crop=0):
+        """The cached slices that this task learns from: source as scanned, target as the mean over its noise.
+
+        real: folder of the real volumes, whose lateral slices make a share of super-resolution's crops.
+        """
+        if self.scale == 1:
+            picks = [(0, self.source)] + [(1, target) for target in self.targets] + [("marks", None)]
+            return dataset.Pool(paths, picks)
+        picks = [(1, self.source)]
+        extra = dataset.real_for_training(real, crop + 128) if share else []
+        return dataset.Pool(paths, picks, extra=extra, share=share)
 
     def pair(self, pool, rng, size):
-        """A training pair in [-1, 1]: (input of one channel, target of one channel per contrast), float32."""
+        """A training pair, float32: input of one channel in [-1, 1]; target of one channel per contrast in
+        [-1, 1], and last the map of findings in 0 to 1."""
         if self.scale > 1:
             return self._low_and_high(pool.crop(rng, size + 128)[0], rng, size)
-        source, *target = pool.crop(rng, size)
+        source, *target, marks = pool.crop(rng, size)
         if rng.random() < 0.5:  # what a percentile normalisation and a vendor's display curve may change
             source = np.clip(source * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** rng.uniform(0.85, 1.18)
         if rng.random() < 0.3:
             source = np.abs(source + rng.uniform(0, 0.02) * rng.standard_normal(source.shape, dtype=np.float32))
-        return (source[None] * 2 - 1).astype(np.float32), np.stack(target) * 2 - 1
+        return (source[None] * 2 - 1).astype(np.float32), np.stack([t * 2 - 1 for t in target] + [marks])
 
     def _low_and_high(self, high, rng, size):
         """Degrade a wide crop, then cut both so that the filters' borders are left out."""
@@ -47,7 +55,7 @@ class Task:
         count = size // s
         low = low[border:border + count, border:border + count]
         high = high[border * s:border * s + size, border * s:border * s + size]
-        return np.clip(low, 0, 1)[None] * 2 - 1, high[None] * 2 - 1
+        return np.clip(low, 0, 1)[None] * 2 - 1, np.stack([high * 2 - 1, np.zeros_like(high)])
 
 
 TASKS = {t.name: t for t in (

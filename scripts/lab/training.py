@@ -94,13 +94,14 @@ class Run:
         adversarial = self.t["gan"] > 0 and share >= self.t["gan_from"]
         layout = torch.channels_last
         source, target = (x.to(self.device, memory_format=layout) for x in (source, target))
+        target, marks = target[:, :-1], target[:, -1:]
+        weight = 1.0 + self.t.get("findings", 0.0) * marks
         half = torch.autocast(self.device, torch.bfloat16)
         with half:
             output = self.net(source)
         out = output.float()
-        kinds = {"l1": lambda a, b: (a - b).abs().mean(), "l2": lambda a, b: (a - b).square().mean(),
-                 "gradient": losses.gradient, "ssim": losses.structure}
-        parts = {k: loss(out, target) for k, loss in kinds.items() if self.t.get(k)}
+        kinds = {"l1": losses.absolute, "l2": losses.square, "gradient": losses.gradient, "ssim": losses.structure}
+        parts = {k: loss(out, target, weight) for k, loss in kinds.items() if self.t.get(k)}
         total = sum(self.t[k] * v for k, v in parts.items())
         if adversarial:
             for p in self.critic.parameters():
@@ -133,7 +134,8 @@ def validation_set(task, paths, crop):
     """Fixed pairs from validation subjects."""
     pool = task.pool(paths)
     pairs = [task.pair(pool, np.random.default_rng([61, k]), crop) for k in range(16)]
-    return tuple(torch.from_numpy(np.stack(side)) for side in zip(*pairs))
+    source, target = (torch.from_numpy(np.stack(side)) for side in zip(*pairs))
+    return source, target[:, :-1]
 
 
 @torch.no_grad()
@@ -153,7 +155,7 @@ def validate(network, pairs, folder, step):
     return psnr, ssim
 
 
-def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu", progress=None, fresh=False):
+def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu", progress=None, fresh=False, real=None):
     """Run an experiment to its end; returns the folder of the run."""
     with open(path, encoding="utf-8") as file:
         spec = yaml.safe_load(file)
@@ -164,7 +166,7 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     resumed = run.resume()
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
-    pool = run.task.pool(dataset.build(cache, "train", data["subjects"], workers=workers))
+    pool = run.task.pool(dataset.build(cache, "train", data["subjects"], workers=workers), real, data.get("real", 0.0), data["crop"])
     held_out = dataset.build(cache, "validation", data["validation"], workers=workers)
     pairs = validation_set(run.task, held_out, data["crop"])
     loader = Loader(run.task, pool, data["crop"], run.t["batch"], spec["seed"], run.step)
@@ -193,6 +195,6 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     finally:
         loader.stop = True
         curve.close()
-    torch.save({"mean": run.mean.state_dict(), "step": run.step, "data": dataset.fingerprint([p for p in held_out])},
+    torch.save({"mean": run.mean.state_dict(), "step": run.step, "data": dataset.fingerprint(held_out), "real": len(pool.extra)},
                os.path.join(folder, "best.pt"))
     return folder

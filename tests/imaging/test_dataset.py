@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from lab import dataset, degrade, nifti, testset
+from lab import dataset, degrade, evaluation, nifti, testset
+from lab.anatomy import Subject
+from lab.scanner import rician_mean
+from lab.spine import Plane
 
 
 def test_splits__do_not_overlap_and_hold_the_test_subjects():
@@ -20,9 +23,54 @@ def test_samples__follow_the_seed_and_are_normalised():
     one = dataset.draw_subject(dataset.SPLITS["validation"] + 7, 2, ("t1", "t2"), 256)
     same = dataset.draw_subject(dataset.SPLITS["validation"] + 7, 2, ("t1", "t2"), 256)
     assert all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(one, same))
-    stack = np.stack([a for a, _, _ in one]).astype(float)
+    stack = np.stack([a for a, *_ in one]).astype(float)
     assert stack.min() == 0.0 and stack.max() == 1.0
     assert 0.2 < np.mean(stack > 0.02) < 0.99
+
+
+def test_marks__are_where_the_findings_are():
+    subject = next(s for s in (Subject(k) for k in range(1, 200)) if 1 in s.modics.values())
+    plain = Subject(subject.seed, findings=set())
+    disc = next(d for d in subject.discs[:-1] if d.modic == 1)
+    y = subject.centre[0] + (np.arange(256) - 127.5) * 1.2
+    z = subject.centre[1] - (np.arange(256) - 127.5) * 1.2
+    plane = Plane(subject, disc.x, y, z, 0)
+    plane.paint()
+    marks = plane.marked
+    assert marks.max() > 0.8 and 0.0005 < marks.mean() < 0.08
+    row, column = np.argmin(abs(z - disc.frame.z)), np.argmin(abs(y - disc.frame.y))
+    assert marks[max(0, row - 12):row + 12, max(0, column - 10):column + 10].max() > 0.5
+    healthy = Plane(plain, disc.x, y, z, 0)
+    healthy.paint()
+    assert healthy.marked.max() == 0
+
+
+def test_pool__aims_at_findings(tmp_path):
+    data = np.zeros((1, 9, 256, 256), np.float16)
+    data[0, 8, 200:208, 30:40] = 1.0
+    np.save(tmp_path / "1.npy", data)
+    pool = dataset.Pool([tmp_path / "1.npy"], [(0, "t1"), ("marks", None)])
+    rng = np.random.default_rng(0)
+    hits = np.mean([pool.crop(rng, 64)[1].max() > 0 for _ in range(300)])
+    aimless = dataset.Pool([tmp_path / "1.npy"], [(0, "t1")])
+    assert pool.aims and not aimless.aims
+    assert hits > pool.NEAR
+
+
+def test_rice__mean_is_that_of_many_draws():
+    rng = np.random.default_rng(3)
+    amplitude = np.array([0.0, 0.5, 1.0, 3.0, 30.0])
+    draws = np.abs(amplitude + 0.7 * (rng.standard_normal((200_000, 5)) + 1j * rng.standard_normal((200_000, 5))))
+    assert rician_mean(amplitude, 0.7) == pytest.approx(draws.mean(0), rel=0.005)
+
+
+def test_real_slices__for_training_and_for_measuring_never_meet(monkeypatch):
+    numbered = [np.full((10, 12), k, np.float32) for k in range(38)]
+    monkeypatch.setattr(dataset, "real_volume", lambda folder: (numbered, (1, 1, 1)))
+    trained = {int(s.max()) for s in dataset.real_for_training("x", 16)}
+    measured = {int(s.max()) for s in evaluation.real_slices("x")[0]}
+    assert len(measured) == dataset.REAL_TEST_SLICES and trained
+    assert min(abs(a - b) for a in trained for b in measured) > dataset.REAL_GAP
 
 
 def test_normalise__maps_percentiles_as_numpy_does():

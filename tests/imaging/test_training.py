@@ -140,7 +140,7 @@ def test_pairs__line_up_low_and_high_resolution(cache):
     pool.slices = [s for s in pool.slices if s.shape[-1] >= 192] or pytest.skip("no slice is large enough")
     for k in range(5):
         low, high = task.pair(pool, np.random.default_rng(k), 64)
-        assert low.shape == (1, 16, 16) and high.shape == (1, 64, 64)
+        assert low.shape == (1, 16, 16) and high.shape == (2, 64, 64)
         mean = high[0].reshape(16, 4, 16, 4).mean((1, 3))
         if high.std() > 0.1:
             assert np.corrcoef(mean.ravel(), low.ravel())[0, 1] > 0.9
