@@ -59,7 +59,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all gpu-check gpu-bench bench-engine engine unit unit-programs test lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
+.PHONY: all gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -208,6 +208,9 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory $(PARALLEL) all unit-programs
 	@.venv/bin/python scripts/test --build $(B) $(PYTEST)
+# Breaks the code on purpose: does a test notice? ARGS="--help" says what can be chosen.
+mutate: setup
+	@.venv/bin/python scripts/mutate $(ARGS)
 bench: setup
 	@$(MAKE) --no-print-directory $(PARALLEL) all
 	@.venv/bin/python scripts/bench --spinenode $(B)/spinenode $(BENCH)
@@ -224,6 +227,7 @@ help:
 	@echo "make unit       the C unit tests alone"
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
 	@echo "make fuzz       FUZZ_S=600 seconds each of hostile model files, command sets and data sets (needs clang and .venv)"
+	@echo "make mutate     break the code on purpose, see that a test notices each break; ARGS=--coverage: which tests none made fail"
 	@echo "make lint       the house rules; make format: clang-format"
 	@echo "make bench-engine  set up, the CPU engine beside onnxruntime and OpenVINO"
 	@echo "make gpu-check  the CUDA engine on a GPU against its oracles; make gpu-bench: against PyTorch"

@@ -76,9 +76,9 @@ static void dimse__refuses_every_truncation(void **state)
         memcpy(copy, bytes, cut);
         int rc = dimse_parse(copy, cut, &out, NULL);
         free(copy);
-        /* Cut between two elements behind the data set type it is still a command. */
+        /* Cut between the data set type and the last element it is still a command. */
         if (rc == 0)
-            assert_true(cut > 12 + 8 + 26 + 10 + 10);
+            assert_int_equal(cut, 12 + 8 + 26 + 4 * 10);
         else
             assert_int_equal(rc, ERR_INVALID);
     }

@@ -1,0 +1,76 @@
+"""scripts/mutate, and the list of breaks that it applies."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "mutate"
+
+
+def mutate(*arguments, status: int = 0) -> str:
+    done = subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """tree(mutation, …) -> a working tree with a module and two tests, one of which notices nothing."""
+    root = tmp_path / "tree"
+    (root / "tests" / "mutations").mkdir(parents=True)
+    (root / "tests" / "pytest.ini").write_text("[pytest]\npythonpath = ..\naddopts = -p no:cacheprovider\n")
+    (root / "sums.py").write_text("def add(a, b):\n    return a + b\n")
+    (root / "tests" / "test_sums.py").write_text(
+        "import sums\ndef test_sum():\n    assert sums.add(2, 3) == 5\ndef test_type():\n    assert sums.add(2, 3) is not None\n")
+    subprocess.run(["git", "init", "-q", root], check=True)
+
+    def write(*mutations) -> list:
+        (root / "tests" / "mutations" / "all.yaml").write_text(yaml.safe_dump(list(mutations)))
+        return ["--root", root, "--scratch", tmp_path / "scratch"]
+
+    return write
+
+
+def breaks(**changes) -> dict:
+    return {"name": "minus", "file": "sums.py", "find": "a + b", "replace": "a - b", "tests": ["tests/test_sums.py::test_sum"], **changes}
+
+
+def test_list_fits_the_tree():
+    mutate("--lint")
+
+
+def test_lint_says_which_break_no_longer_fits(tree):
+    broken = [breaks(name="gone", find="a * b"), breaks(name="moved", file="other.py"), breaks(name="same", replace="a + b"),
+              breaks(name="test gone", tests=["tests/test_sums.py::test_other"]), breaks(name="twice", find="a"), breaks(name="right")]
+    found = json.loads(mutate("--lint", "--json", *tree(*broken), status=1))
+    assert found["mutations"] == len(broken)
+    for problem, name in zip(found["problems"], ["gone", "moved", "same", "test gone", "twice"], strict=True):
+        assert problem.startswith(f"all.yaml: {name}: ")
+
+
+def test_break_that_a_test_notices_is_told_from_one_that_survives(tree):
+    arguments = tree(breaks(), breaks(name="unnoticed", replace="a + b + 0"), breaks(name="type", tests=["tests/test_sums.py::test_type"]))
+    found = json.loads(mutate("--json", *arguments, status=1))
+    status = {m["name"]: (m["status"], m["failed"]) for m in found["mutations"]}
+    assert status == {"minus": ("killed", ["tests/test_sums.py::test_sum"]), "unnoticed": ("survived", []), "type": ("survived", [])}
+    unseen = json.loads(mutate("--coverage", "--json", *arguments, status=1))
+    assert unseen["unseen"] == ["tests/test_sums.py::test_type"]
+    assert unseen["seen"] == 1
+
+
+def test_test_that_fails_anyway_proves_nothing(tree, tmp_path):
+    arguments = tree(breaks())
+    (tmp_path / "tree" / "sums.py").write_text("def add(a, b):\n    return a + b + 1\n")
+    found = json.loads(mutate("--json", *arguments, status=1))
+    assert found["unsound"] == ["tests/test_sums.py::test_sum"]
+    assert json.loads(mutate("--coverage", "--json", *arguments, status=1))["seen"] == 0
+
+
+def test_break_that_hangs_tests_is_noticed_by_each(tree):
+    arguments = tree(breaks(find="return a + b", replace="\n    while True:\n        pass", tests=["tests/test_sums.py"]))
+    found = json.loads(mutate("--json", "--limit", "1", *arguments))
+    assert found["mutations"][0]["failed"] == ["tests/test_sums.py::test_sum", "tests/test_sums.py::test_type"]
