@@ -80,8 +80,8 @@ $(B)/model/%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
 # GCC 12's address sanitizer puts locals on a heap that is not aligned for vectors, when it looks for
 # their use after return: it must leave those of the kernels where they are.
 $(B)/model/cpu_avx2.c.o $(B)/model/cpu_avx512.c.o: SAN += $(if $(findstring address,$(SANITIZE)),--param asan-stack=0)
-$(B)/model/cpu_avx2.c.o:   ISA := -mavx2 -mfma
-$(B)/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma -mprefer-vector-width=512
+$(B)/model/cpu_avx2.c.o build/fuzz/model/cpu_avx2.c.o:     ISA := -mavx2 -mfma
+$(B)/model/cpu_avx512.c.o build/fuzz/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma -mprefer-vector-width=512
 
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -142,11 +142,9 @@ engine: $(OPCHECK) $(PLANCHECK)
 
 # Fuzzing, by clang: FUZZ_S seconds of each tests/fuzz/fuzz_*.c. What is found stays in build/fuzz.
 FUZZ_S ?= 600
-FUZZ_ENGINE_SRC := $(filter-out model/cpu_% model/engine_cpu% model/pool.c model/prepare.c,$(MODEL_SRC)) $(filter-out node/base/digest.c,$(BASE_SRC))
-build/fuzz/fuzz_onnx: tests/fuzz/fuzz_onnx.c $(FUZZ_ENGINE_SRC) $(wildcard model/*.h)
-	@mkdir -p $(@D)
-	clang -std=gnu17 -O1 -g -I. -D_GNU_SOURCE -DENGINE_NO_CPU -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-		$(filter %.c,$^) $(ENGINE_LIBS) -o $@
+build/fuzz/fuzz_onnx: $(patsubst %,build/fuzz/%.o,tests/fuzz/fuzz_onnx.c $(MODEL_SRC) $(filter-out node/base/digest.c,$(BASE_SRC)))
+	clang -fsanitize=fuzzer,address,undefined $^ $(ENGINE_LIBS) -o $@
+build/fuzz/model/cpu_avx2.c.o build/fuzz/model/cpu_avx512.c.o: FUZZ_OPT := -O0
 fuzz: fuzz-model fuzz-dicom fuzz-dataset
 fuzz-model: build/fuzz/fuzz_onnx
 	.venv/bin/python tests/fuzz/seeds_onnx.py build/fuzz/seeds-onnx
@@ -155,7 +153,7 @@ fuzz-model: build/fuzz/fuzz_onnx
 FUZZ_DICOM := fuzz_dimse fuzz_peek
 build/fuzz/%.c.o: %.c
 	@mkdir -p $(@D)
-	clang -std=gnu17 -O1 -g $(CPPFLAGS) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c $< -o $@
+	clang -std=gnu17 $(or $(FUZZ_OPT),-O1) -g $(CPPFLAGS) $(ISA) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c $< -o $@
 build/fuzz/libdicom.a: $(patsubst %,build/fuzz/%.o,$(BASE_SRC) $(DICOM_SRC))
 	@rm -f $@; ar rcs $@ $^
 $(addprefix build/fuzz/,$(FUZZ_DICOM)): build/fuzz/%: build/fuzz/tests/fuzz/%.c.o build/fuzz/libdicom.a

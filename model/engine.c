@@ -17,14 +17,8 @@
 #define ENGINES_MAX              8
 #define DEFAULT_ACTIVATION_BYTES ((int64_t)16 << 30)
 
-/* Fuzzing builds without the CPU engine, whose kernels want flags of their own. */
-#ifdef ENGINE_NO_CPU
-static const struct engine *engines[ENGINES_MAX] = {&engine_ref};
-static int n_engines = 1;
-#else
 static const struct engine *engines[ENGINES_MAX] = {&engine_ref, &engine_cpu};
 static int n_engines = 2;
-#endif
 
 const struct engine *engine_find(const char *name)
 {

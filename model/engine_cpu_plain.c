@@ -105,34 +105,34 @@ static int lower_slice(struct lower *l, const struct node *n)
     return lower_copy(l, n, &in, &out, NULL);
 }
 
-/* One axis after the other, each but the last into memory of its own. `table` makes the step's
- * table for an axis; `changes` says which axes there are. */
+/* Axes that change, to be done one after the other, each but the last into memory of its own.
+ * Those that shrink come first: nothing between is then larger than the input or the output. */
 struct axes {
-    bool changes[GRAPH_RANK_MAX];
-    int last;
+    int n, axis[GRAPH_RANK_MAX];
 };
 
-static int next_axis(struct lower *l, const struct axes *a, int axis, const struct place *in,
+static struct axes order_axes(const struct place *in, const struct place *out,
+                              const bool changes[GRAPH_RANK_MAX])
+{
+    struct axes a = {0};
+    for (int grows = 0; grows < 2; grows++)
+        for (int i = 0; i < in->rank; i++)
+            if (changes[i] && (out->dim[i] > in->dim[i]) == (grows == 1))
+                a.axis[a.n++] = i;
+    return a;
+}
+
+/* Where the result of the i-th of them goes. */
+static int next_axis(struct lower *l, const struct axes *a, int i, const struct place *in,
                      const struct place *out, struct place *to)
 {
-    if (axis == a->last) {
+    if (i == a->n - 1) {
         *to = *out;
         return 0;
     }
     *to = *in;
-    to->dim[axis] = out->dim[axis];
+    to->dim[a->axis[i]] = out->dim[a->axis[i]];
     return lower_memory(l, to, false);
-}
-
-static struct axes changed_axes(const struct place *in, const struct place *out)
-{
-    struct axes a = {.last = -1};
-    for (int i = 0; i < in->rank; i++) {
-        a.changes[i] = in->dim[i] != out->dim[i];
-        if (a.changes[i])
-            a.last = i;
-    }
-    return a;
 }
 
 static int lower_pad(struct lower *l, const struct node *n)
@@ -141,17 +141,15 @@ static int lower_pad(struct lower *l, const struct node *n)
     int rc;
     if ((rc = lower_read(l, n->in[0], &in)) < 0 || (rc = lower_write(l, n->out[0], &out)) < 0)
         return rc;
-    struct axes a = {.last = -1};
-    for (int i = 0; i < in.rank; i++) { /* a shift keeps the size but changes the axis */
-        a.changes[i] = n->pad.begin[i] != 0 || n->pad.end[i] != 0;
-        a.last = a.changes[i] ? i : a.last;
-    }
-    if (a.last < 0)
+    bool changes[GRAPH_RANK_MAX] = {0};
+    for (int i = 0; i < in.rank; i++) /* a shift keeps the size but changes the axis */
+        changes[i] = n->pad.begin[i] != 0 || n->pad.end[i] != 0;
+    struct axes a = order_axes(&in, &out, changes);
+    if (a.n == 0)
         return lower_copy(l, n, &in, &out, NULL);
-    for (int axis = 0; axis <= a.last; axis++) {
-        if (!a.changes[axis])
-            continue;
-        if ((rc = next_axis(l, &a, axis, &in, &out, &to)) < 0)
+    for (int k = 0; k < a.n; k++) {
+        int axis = a.axis[k];
+        if ((rc = next_axis(l, &a, k, &in, &out, &to)) < 0)
             return rc;
         struct step *s = lower_step(l, STEP_INDEX, n);
         if (!s)
@@ -176,19 +174,16 @@ static int lower_resize(struct lower *l, const struct node *n)
     int rc;
     if ((rc = lower_read(l, n->in[0], &in)) < 0 || (rc = lower_write(l, n->out[0], &out)) < 0)
         return rc;
-    struct axes a = changed_axes(&in, &out);
+    bool changes[GRAPH_RANK_MAX] = {0};
     for (int i = 0; i < in.rank; i++) /* the same size at another scale still moves elements */
-        if (n->resize.scale[i] != 1.0) {
-            a.changes[i] = true;
-            a.last = a.last > i ? a.last : i;
-        }
-    if (a.last < 0)
+        changes[i] = in.dim[i] != out.dim[i] || n->resize.scale[i] != 1.0;
+    struct axes a = order_axes(&in, &out, changes);
+    if (a.n == 0)
         return lower_copy(l, n, &in, &out, NULL);
-    for (int axis = 0; axis <= a.last; axis++) {
-        if (!a.changes[axis])
-            continue;
+    for (int k = 0; k < a.n; k++) {
+        int axis = a.axis[k];
         struct resample table;
-        if ((rc = next_axis(l, &a, axis, &in, &out, &to)) < 0 ||
+        if ((rc = next_axis(l, &a, k, &in, &out, &to)) < 0 ||
             (rc = resample_init(&table, &n->resize, axis, in.dim[axis], to.dim[axis], l->e)) < 0)
             return rc;
         bool index = table.taps == 1;

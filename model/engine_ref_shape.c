@@ -104,16 +104,19 @@ void ref_pad(const struct node *n, const struct tensor *x, struct tensor *y)
     }
 }
 
-/* One axis after the other; an axis that does not change is left alone. */
+/* One axis after the other, those that shrink first, so that nothing between is larger than the
+ * input or the output; an axis that does not change is left alone. */
 int ref_resize(const struct node *n, const struct tensor *x, struct tensor *y, struct err *e)
 {
     struct shape shape = x->shape;
     const double *from = x->data;
     double *owned = NULL;
     int rc = 0;
-    for (int axis = 0; axis < x->shape.rank && rc == 0; axis++) {
+    for (int i = 0; i < 2 * x->shape.rank && rc == 0; i++) {
+        int axis = i % x->shape.rank;
         int64_t in = shape.dim[axis], out = y->shape.dim[axis], outer, inner;
-        if (in == out && n->resize.scale[axis] == 1)
+        bool grows = out > x->shape.dim[axis], second = i >= x->shape.rank;
+        if (grows != second || (in == out && n->resize.scale[axis] == 1))
             continue;
         struct resample taps;
         if ((rc = resample_init(&taps, &n->resize, axis, in, out, e)) != 0)
@@ -123,12 +126,12 @@ int ref_resize(const struct node *n, const struct tensor *x, struct tensor *y, s
         if (to == NULL)
             rc = err_set(e, ERR_NOMEM, "no memory to resize");
         for (int64_t o = 0; rc == 0 && o < outer; o++)
-            for (int64_t i = 0; i < out; i++)
+            for (int64_t j = 0; j < out; j++)
                 for (int t = 0; t < taps.taps; t++) {
-                    double w = taps.weight[i * taps.taps + t];
-                    const double *row = from + (o * in + taps.index[i * taps.taps + t]) * inner;
+                    double w = taps.weight[j * taps.taps + t];
+                    const double *row = from + (o * in + taps.index[j * taps.taps + t]) * inner;
                     for (int64_t k = 0; k < inner; k++)
-                        to[(o * out + i) * inner + k] += w * row[k];
+                        to[(o * out + j) * inner + k] += w * row[k];
                 }
         resample_fini(&taps);
         free(owned);

@@ -7,7 +7,11 @@
 
 #include "node/base/err.h"
 
+/* Elements of a table. */
 #define RESAMPLE_TAPS_MAX ((int64_t)1 << 22)
+/* Taps for each input element and output: twice what the widest kernel has (cubic, antialiased, to
+ * one element), so the work of a resize is bounded by the elements that it reads and makes. */
+#define RESAMPLE_REACH_MAX 8
 
 /* Where output element x lies in the input. */
 static double source_of(const struct resize_attr *a, double scale, int64_t in, int64_t out,
@@ -76,9 +80,12 @@ int resample_init(struct resample *r, const struct resize_attr *a, int axis, int
     /* A kernel reaches `radius` input elements to each side; antialias widens it when shrinking. */
     double stretch = a->antialias && scale < 1 && a->mode != RESIZE_NEAREST ? scale : 1;
     double radius = (a->mode == RESIZE_CUBIC ? 2 : 1) / stretch;
-    int64_t taps = a->mode == RESIZE_NEAREST ? 1 : 2 * (int64_t)ceil(radius) + (stretch < 1);
+    int64_t taps = 1;
+    if (a->mode != RESIZE_NEAREST && radius < (double)RESAMPLE_TAPS_MAX)
+        taps = 2 * (int64_t)ceil(radius) + (stretch < 1);
     memset(r, 0, sizeof *r);
-    if (in < 1 || out < 1 || !(scale > 0) || taps > RESAMPLE_TAPS_MAX / out)
+    if (in < 1 || out < 1 || !(scale > 0) || !(radius < (double)RESAMPLE_TAPS_MAX) ||
+        taps > RESAMPLE_REACH_MAX * (in + 1) || taps > RESAMPLE_TAPS_MAX / out)
         return err_set(e, ERR_LIMIT, "resizing %lld to %lld elements needs too large a table",
                        (long long)in, (long long)out);
     r->out = out;

@@ -1,8 +1,9 @@
 /*
- * fuzz_onnx.c - bytes → reader → passes → reference engine (libFuzzer)
+ * fuzz_onnx.c - bytes → reader → passes → reference engine and CPU engine (libFuzzer)
  *
- * What is read must lower or be refused, and what lowers and is small must run, without a crash, a
- * leak or undefined behaviour. Limits are small so that memory and time stay bounded.
+ * What is read must lower or be refused, what lowers must have a plan or be refused, and a plan that
+ * is small must run, without a crash, a leak or undefined behaviour. Limits are small so that memory
+ * and time stay bounded. The bytes also choose instruction set, mode and memory of the CPU engine.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 
 #define ACTIVATIONS_MAX ((int64_t)1 << 20)
 #define MACS_MAX        ((int64_t)1 << 20)
+#define PLAN_BYTES_MAX  ((int64_t)16 << 20)
 
 static const struct onnx_limits limits = {
     .file_bytes = 1 << 20,
@@ -27,24 +29,49 @@ static const struct onnx_limits limits = {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void run(const struct graph *g, const struct shape *shape)
+/* An error must have a code and a reason. */
+static void check_reason(const struct err *e)
 {
-    struct engine_options options = {.max_activation_bytes = ACTIVATIONS_MAX, .threads = 1};
+    if (e->code == 0 || e->text[0] == '\0')
+        abort();
+}
+
+/* Numbers of both signs, none of them special. */
+static float *numbers(const struct shape *s)
+{
+    int64_t n = shape_count(s);
+    float *x = calloc((size_t)n, sizeof *x);
+    for (int64_t i = 0; i < n && x != NULL; i++)
+        x[i] = (float)(i * 37 % 64 - 31) / 32;
+    return x;
+}
+
+static void run(const char *name, const struct graph *g, const struct shape *shape,
+                const struct engine_options *options)
+{
+    const struct engine *engine = engine_find(name);
+    struct engine_cost cost;
     struct plan *plan;
     struct workspace *work = NULL;
     struct err e = {0};
     float *in[GRAPH_INPUTS_MAX] = {0}, *out[GRAPH_INPUTS_MAX] = {0};
-    if (engine_compile(engine_find("ref"), g, shape, &options, &plan, &e) != 0) {
-        if (e.code == 0 || e.text[0] == '\0')
-            abort(); /* an error without a reason */
+    if (engine_estimate(engine, g, shape, options, &cost, &e) != 0) {
+        check_reason(&e);
+        return;
+    }
+    if (cost.plan_bytes + cost.workspace_bytes + cost.compile_bytes > PLAN_BYTES_MAX)
+        return;
+    if (engine_compile(engine, g, shape, options, &plan, &e) != 0) {
+        check_reason(&e);
         return;
     }
     if (engine_workspace_new(plan, &work, &e) == 0) {
         for (int i = 0; i < engine_plan_inputs(plan); i++)
-            in[i] = calloc((size_t)shape_count(engine_plan_input_shape(plan, i)), sizeof(float));
+            in[i] = numbers(engine_plan_input_shape(plan, i));
         for (int i = 0; i < engine_plan_outputs(plan); i++)
-            out[i] = calloc((size_t)shape_count(engine_plan_output_shape(plan, i)), sizeof(float));
-        engine_run(plan, work, (const float *const *)in, out, &e);
+            out[i] = numbers(engine_plan_output_shape(plan, i));
+        if (engine_run(plan, work, (const float *const *)in, out, &e) != 0)
+            check_reason(&e);
     }
     for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
         free(in[i]);
@@ -54,6 +81,22 @@ static void run(const struct graph *g, const struct shape *shape)
     engine_plan_free(plan);
 }
 
+static void run_both(const uint8_t *data, size_t size, const struct graph *g,
+                     const struct shape *shape)
+{
+    static const char *const isa[] = {"base", "base", "avx2", "avx512"};
+    unsigned choice = data[size / 2] ^ (unsigned)size;
+    struct engine_options options = {
+        .max_activation_bytes = ACTIVATIONS_MAX,
+        .threads = 1 + (choice >> 2 & 1),
+        .mode = choice >> 3 & 1 ? ENGINE_THROUGHPUT : ENGINE_LATENCY,
+        .low_memory = choice >> 4 & 1,
+    };
+    run("ref", g, shape, &options);
+    options.isa = isa[choice & 3];
+    run("cpu", g, shape, &options);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct graph *g, *lowered;
@@ -61,8 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct shape shape[GRAPH_INPUTS_MAX];
     int64_t elements = 0;
     if (onnx_parse(data, (int64_t)size, &limits, &g, &e) != 0) {
-        if (e.code == 0 || e.text[0] == '\0')
-            abort();
+        check_reason(&e);
         return 0;
     }
     for (int i = 0; i < g->n_inputs; i++) {
@@ -82,7 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 outputs += lowered->node[i].pool.kernel[0] * lowered->node[i].pool.kernel[1];
         graph_free(lowered);
         if (macs >= 0 && macs < MACS_MAX && outputs < 1024)
-            run(g, shape);
+            run_both(data, size, g, shape);
     }
     graph_free(g);
     return 0;
