@@ -5,7 +5,8 @@
  * by AE title and address; whoever is not in the configuration is rejected.
  *
  *   0000  durable; also for an instance that we have already: nothing changes then
- *   A700  disk or queue full, or the database does not answer: send it again later
+ *   A700  disk full, or the database does not answer; queue full, and it is of a series that this
+ *         association has not begun to bring: send it again later
  *   A900  another instance came under this SOP Instance UID before: that one is kept. To answer
  *         success would hide that the sender's object is not the one that is processed
  *   0110  anything else that went wrong here
@@ -117,7 +118,9 @@ static uint16_t refuse(struct receive *r, uint16_t status)
     return status;
 }
 
-/* Is there more to do than the configuration wants to have waiting? */
+/* Is there more to do than the configuration wants to have waiting? A series that an association
+ * has begun to bring is let in to its end all the same: cut in two it would be processed as half
+ * of itself. */
 static bool queue_full(struct receive *r)
 {
     int64_t now = clock_mono_ms();
@@ -131,17 +134,36 @@ static bool queue_full(struct receive *r)
     return atomic_load(&r->waiting) > r->st->config->limits.queue;
 }
 
+/* Says no to an instance for now. */
+static uint16_t refuse_full(struct receive *r, const struct scp_peer *peer, const char *sop_uid,
+                            const struct err *e, char comment[SCP_COMMENT_BYTES])
+{
+    char reason[ERR_TEXT_MAX];
+    log_warning("instance_refused", "association=%llu sop=%s status=A700 reason=%s",
+                (unsigned long long)peer->id, sop_uid, log_quote(reason, sizeof reason, e->text));
+    comment_set(comment, e->code == ERR_FULL ? "disk or queue full, send it again later"
+                                             : "cannot store now, send it again later");
+    return refuse(r, STATUS_OUT_OF_RESOURCES);
+}
+
+static int queue_error(const struct receive *r, struct err *e)
+{
+    return err_set(e, ERR_FULL, "more than %d series wait to be processed (limits.queue)",
+                   (int)r->st->config->limits.queue);
+}
+
 static uint16_t store_open_file(void *ctx, struct scp_peer *peer, const struct scp_store_rq *rq,
                                 struct scp_sink *sink, char comment[SCP_COMMENT_BYTES])
 {
     struct receive *r = ctx;
     const struct config_limits *limits = &r->st->config->limits;
+    const struct touched *t = peer->user;
     struct err e = {0};
-    char relative[STORE_PATH], reason[ERR_TEXT_MAX];
+    char relative[STORE_PATH];
     int rc = spool_room(&r->st->spool, limits->disk_free_bytes, limits->disk_free_percent, &e);
-    if (rc == 0 && queue_full(r))
-        rc = err_set(&e, ERR_FULL, "more than %d series wait to be processed (limits.queue)",
-                     (int)limits->queue);
+    /* Of which series it is, is known when it is here; store_done() asks again. */
+    if (rc == 0 && t->n == 0 && queue_full(r))
+        rc = queue_error(r, &e);
     if (rc == 0 && (rc = spool_incoming(&r->st->spool, rq->sop_instance, relative, &e)) >= 0) {
         sink->fd = rc;
         rc = spool_path(&r->st->spool, relative, sink->path, &e);
@@ -151,12 +173,7 @@ static uint16_t store_open_file(void *ctx, struct scp_peer *peer, const struct s
         unlink(sink->path);
         rc = rc != 0 ? rc : err_set(&e, ERR_NOMEM, "no memory");
     }
-    log_warning("instance_refused", "association=%llu sop=%s status=A700 reason=%s",
-                (unsigned long long)peer->id, rq->sop_instance,
-                log_quote(reason, sizeof reason, e.text));
-    comment_set(comment, rc == ERR_FULL ? "disk or queue full, send it again later"
-                                        : "cannot store now, send it again later");
-    return refuse(r, STATUS_OUT_OF_RESOURCES);
+    return refuse_full(r, peer, rq->sop_instance, &e, comment);
 }
 
 static void sink_close(struct scp_sink *sink, bool drop)
@@ -185,11 +202,18 @@ static void store_abort(void *ctx, struct scp_peer *peer, struct scp_sink *sink,
                 log_quote(reason, sizeof reason, comment != NULL ? comment : ""));
 }
 
-static void touch(struct receive *r, struct touched *t, const char *series)
+static bool is_touched(const struct touched *t, const char *series)
 {
     for (size_t i = 0; i < t->n; i++)
         if (strcmp(t->series[i], series) == 0)
-            return;
+            return true;
+    return false;
+}
+
+static void touch(struct receive *r, struct touched *t, const char *series)
+{
+    if (is_touched(t, series))
+        return;
     if (t->n == TOUCHED_MAX) {
         store_association_ended(r->s, (const char(*)[STORE_UID])t->series, t->n, clock_wall_ms(),
                                 NULL);
@@ -261,6 +285,11 @@ static uint16_t store_done(void *ctx, struct scp_peer *peer, struct scp_sink *si
     struct store_instance row;
     struct err e = {0};
     char reason[ERR_TEXT_MAX];
+    if (!is_touched(peer->user, instance->series) && queue_full(r)) {
+        sink_close(sink, true);
+        queue_error(r, &e);
+        return refuse_full(r, peer, instance->sop_instance, &e, comment);
+    }
     int rc = row_fill(&row, instance, sink->token, &e);
     if (rc != 0) {
         sink_close(sink, true);
