@@ -15,7 +15,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from . import dataset, networks
-from .tasks import TASKS
+from .tasks import TASKS, Radiograph
 
 LIMIT_BYTES = 8 << 20
 GREY_LEVEL = 2.0 / 4095.0
@@ -29,6 +29,13 @@ INTENDED_USE = ("Research and development. Shows how a series would look in anot
 LIMITS = ("Preliminary: briefly trained on a numerical phantom, not validated on patients. Sagittal lumbar turbo spin echo at 1.5 T without "
           "contrast agent, fat saturation or implants. May miss, change or invent findings; signal that the source does not hold "
           "(a lesion visible only in the target contrast) cannot appear.")
+RADIOGRAPH_DATA = ("Standing lateral radiographs and midsagittal T2-weighted images in the same posture and frame, both of a numerical "
+                   "lumbar-spine phantom only (scripts/phantom: Beer-Lambert projection; spin-echo equations at 1.5 T); no patient's image "
+                   "was used. Subjects {first} to {last}.")
+RADIOGRAPH_LIMITS = ("Preliminary: briefly trained on a numerical phantom, not validated on patients. One standing lateral radiograph of the "
+                     "lumbar spine for presentation. A radiograph does not show discs' water, fluid, nerves, cord, protrusions, oedema or "
+                     "fatty marrow: all of these in the result are guesses of what is usual and no findings. Bones' outlines, alignment, disc "
+                     "heights and the shape of fractures follow the radiograph; widths are magnified as on it.")
 FLUID = " On the one real T2 volume tried, cerebrospinal fluid came out wrong (too bright on T1, partly dark on STIR and TIRM)."
 
 
@@ -81,19 +88,18 @@ def facts_of(spec, step, figures):
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True,
                             cwd=os.path.dirname(os.path.realpath(__file__)), check=False).stdout.strip()
     low, high = dataset.PERCENTILES
+    radiograph = isinstance(task, Radiograph)
     return {
         "spinenode.format": "1", "spinenode.task": task.name, "spinenode.version": spec["version"],
         "spinenode.name": spec["name"], "spinenode.input_contrast": task.input_contrast,
         "spinenode.output_contrast": task.output_contrast, "spinenode.input_slices": "1", "spinenode.scale": str(scale),
         "spinenode.grid": f"any:{network.multiple}",
-        "spinenode.spacing_mm": "1.8-3.2" if scale > 1 else "0.4-1.5",
-        "spinenode.rows": "64-192" if scale > 1 else "192-1024",
-        "spinenode.columns": "64-192" if scale > 1 else "192-1024",
+        **{"spinenode." + key: value for key, value in task.accepts.items()},
         "spinenode.normalisation": f"percentile {low:g} {high:g}",
         "spinenode.output": "source" if scale > 1 else "unit",
-        "spinenode.training_data": TRAINING_DATA.format(first=first, last=first + spec["data"]["subjects"] - 1,
+        "spinenode.training_data": (RADIOGRAPH_DATA if radiograph else TRAINING_DATA).format(first=first, last=first + spec["data"]["subjects"] - 1,
                                                          real=SOME_REAL.format(count=spec["real slices"]) if spec.get("real slices") else NO_REAL),
-        "spinenode.intended_use": INTENDED_USE, "spinenode.limits": LIMITS + (FLUID if scale == 1 and task.source == "t2" else ""),
+        "spinenode.intended_use": INTENDED_USE, "spinenode.limits": RADIOGRAPH_LIMITS if radiograph else LIMITS + (FLUID if scale == 1 and task.source == "t2" else ""),
         "spinenode.licence": "same licence as Spinenode's source",
         "spinenode.figures": figures,
         "spinenode.training": f"scripts/train {spec.get('together', spec['task'])}; {step} steps of {spec['train']['batch']} crops; commit {commit}",
@@ -144,15 +150,9 @@ def export(run, path, figures=None, task=None):
 
 
 def probes(spec):
-    """Inputs that the exported file is compared on: phantom slices and plain noise, [C, H, W] each."""
-    scale = TASKS[spec["task"]].scale
-    samples = dataset.draw_subject(dataset.SPLITS["validation"] + 5000, 2, size=256)
-    source = TASKS[spec["task"]].source
-    out = []
-    for noisy, _, _, facts in samples:
-        image = noisy[facts["contrasts"].index(source)].astype(np.float32)
-        out.append(torch.from_numpy(image[None, ::scale, ::scale].copy() * 2 - 1))
-    return out
+    """Inputs that the exported file is compared on: two of a validation subject, [C, H, W] each."""
+    images = TASKS[spec["task"]].examples(dataset.SPLITS["validation"] + 5000)
+    return [torch.from_numpy(image[None].astype(np.float32) * 2 - 1) for image in images]
 
 
 def last_figures(run):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import dataset, degrade
+from . import dataset, degrade, radiographs
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,22 @@ class Task:
     def targets(self):
         """Contrasts that come out, one channel each (several where one network learns them together)."""
         return self.target.split("+")
+
+    @property
+    def accepts(self):
+        """Size of pixels and images that the model is made for, as its file says it."""
+        if self.scale > 1:
+            return {"spacing_mm": "1.8-3.2", "rows": "64-192", "columns": "64-192"}
+        return {"spacing_mm": "0.4-1.5", "rows": "192-1024", "columns": "192-1024"}
+
+    def examples(self, seed):
+        """Two inputs of a subject, in [0, 1]."""
+        samples = dataset.draw_subject(seed, 2, size=256)
+        return [noisy[facts["contrasts"].index(self.source), ::self.scale, ::self.scale] for noisy, *_, facts in samples]
+
+    def build(self, cache, split, subjects, workers=2):
+        """Make sure that the cache folder holds so many subjects of a split; returns their paths."""
+        return dataset.build(cache, split, subjects, workers=workers)
 
     def pool(self, paths, real=None, share=0.0, crop=0):
         """The cached slices that this task learns from: source as scanned, target as the mean over its noise.
@@ -58,12 +74,33 @@ class Task:
         return np.clip(low, 0, 1)[None] * 2 - 1, np.stack([high * 2 - 1, np.zeros_like(high)])
 
 
+class Radiograph(Task):
+    """A radiograph in, the T2-weighted image in its frame out; learned at one pixel size, which the node resamples to."""
+
+    @property
+    def accepts(self):
+        return {"spacing_mm": "0.05-1.02", "pixel_mm": f"{radiographs.PIXEL_MM:g}", "rows": "128-640", "columns": "128-640"}
+
+    def examples(self, seed):
+        return [radiographs.draw_pair(s)[0][:256, :160] for s in (seed, seed + 1)]
+
+    def build(self, cache, split, subjects, workers=2):
+        return radiographs.build(cache, split, subjects, workers)
+
+    def pool(self, paths, real=None, share=0.0, crop=0):
+        return radiographs.Pool(paths)
+
+    def pair(self, pool, rng, size):
+        return radiographs.pair(pool, rng, size)
+
+
 TASKS = {t.name: t for t in (
     Task("super-resolution", "t2", "t2", "T2", "T2", 4),
     Task("t1-to-t2", "t1", "t2", "T1", "T2"),
     Task("t2-to-t1", "t2", "t1", "T2", "T1"),
     Task("t2-to-stir", "t2", "stir", "T2", "STIR"),
     Task("t2-to-tirm", "t2", "tirm", "T2", "TIRM"),
+    Radiograph("xray-to-t2", "xray", "t2", "XR", "T2"),
     Task("t2-to-all", "t2", "t1+stir+tirm", "T2", "T1+STIR+TIRM"),
 )}
 

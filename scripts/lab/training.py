@@ -166,8 +166,8 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     resumed = run.resume()
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
-    pool = run.task.pool(dataset.build(cache, "train", data["subjects"], workers=workers), real, data.get("real", 0.0), data["crop"])
-    held_out = dataset.build(cache, "validation", data["validation"], workers=workers)
+    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers), real, data.get("real", 0.0), data["crop"])
+    held_out = run.task.build(cache, "validation", data["validation"], workers)
     pairs = validation_set(run.task, held_out, data["crop"])
     loader = Loader(run.task, pool, data["crop"], run.t["batch"], spec["seed"], run.step)
     curve = open(os.path.join(folder, "curve.csv"), "a" if resumed else "w", newline="", encoding="utf-8")
