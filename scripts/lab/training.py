@@ -174,6 +174,7 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     writer = csv.writer(curve)
     if not resumed:
         writer.writerow(["step", "seconds", "l1", "gradient", "ssim_loss", "critic", "validation_psnr", "validation_ssim"])
+        curve.flush()
     last_save = time.monotonic()
     try:
         while run.progress(minutes) < 1.0:
