@@ -15,6 +15,9 @@ from . import tissue
 from .canvas import smooth_noise, smooth_step
 from .spine import Plane
 
+RICE_RATIO = np.linspace(0.0, 12.0, 481)  # amplitude over deviation, and the mean of the magnitude over deviation
+_x = np.square(RICE_RATIO) / 4.0
+RICE_MEAN = np.sqrt(np.pi / 2.0) * ((1.0 + 2.0 * _x) * special.i0e(_x) + 2.0 * _x * special.i1e(_x))
 FAT_SHIFT_HZ = 220.0  # 3.45 ppm at 1.5 T
 
 
@@ -63,8 +66,10 @@ def shift_along(image, pixels, axis):
 
 def rician_mean(amplitude, sigma):
     """Mean of the magnitude of amplitude + complex noise of deviation sigma per channel (Rice's distribution)."""
-    x = np.square(amplitude / max(sigma, 1e-9)) / 4.0
-    return (np.sqrt(np.pi / 2.0) * sigma * ((1.0 + 2.0 * x) * special.i0e(x) + 2.0 * x * special.i1e(x))).astype(np.float32)
+    sigma = max(float(sigma), 1e-9)
+    ratio = amplitude / sigma
+    near = np.interp(ratio, RICE_RATIO, RICE_MEAN)
+    return (sigma * np.where(ratio < RICE_RATIO[-1], near, ratio + 0.5 / np.maximum(ratio, 1.0))).astype(np.float32)
 
 
 def acquire(water, fat, protocol, scene, rng, field_mm, size):
