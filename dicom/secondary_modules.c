@@ -363,7 +363,7 @@ static int image(const struct secondary_parts *p, struct err *e)
 /* MR Image (C.8.3.1). A synthetic contrast has no echo and no repetition time. */
 static int mr_image(const struct secondary_parts *p, struct err *e)
 {
-    static const uint32_t words[] = {TAG_SCANNING_SEQUENCE, TAG_SEQUENCE_VARIANT, TAG_SCAN_OPTIONS};
+    static const uint32_t words[] = {TAG_SCANNING_SEQUENCE, TAG_SEQUENCE_VARIANT};
     static const uint32_t numbers[] = {TAG_REPETITION_TIME, TAG_ECHO_TIME, TAG_INVERSION_TIME,
                                        TAG_FLIP_ANGLE};
     int rc = 0;
@@ -372,6 +372,7 @@ static int mr_image(const struct secondary_parts *p, struct err *e)
             copy(&rc, p, words[i], e);
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
             copy_decimals(&rc, p, numbers[i], e);
+        copy_or_empty(&rc, p, TAG_SCAN_OPTIONS, e);
         copy_or_empty(&rc, p, TAG_ECHO_TRAIN_LENGTH, e);
     } else {
         put(&rc, p->to, TAG_SCANNING_SEQUENCE, "RM", e); /* "research mode": none of the others */
@@ -382,7 +383,6 @@ static int mr_image(const struct secondary_parts *p, struct err *e)
         put(&rc, p->to, TAG_ECHO_TRAIN_LENGTH, "", e);
     }
     copy_or_empty(&rc, p, TAG_MR_ACQUISITION_TYPE, e);
-    copy_or_empty(&rc, p, TAG_SCAN_OPTIONS, e);
     copy_decimals(&rc, p, TAG_MAGNETIC_FIELD_STRENGTH, e);
     copy(&rc, p, TAG_IMAGED_NUCLEUS, e);
     return rc;

@@ -134,7 +134,7 @@ def test_recognise__no_contrast_agent_in_words_is_none(look, no_agent):
 
 LATERAL = [
     dict(),
-    dict(ViewPosition="RL"),
+    dict(ViewPosition="RL", PatientOrientation=None),
     dict(ViewPosition=None),
     dict(ViewPosition=None, PatientOrientation=["P", "F"]),
     dict(ViewPosition=None, PatientOrientation=None, ViewCodeSequence=Sequence([code("399198007", "SCT", "right lateral")])),

@@ -197,17 +197,19 @@ def test_result__carries_nothing_that_is_not_named(make, kind):
 
 
 def test_mr_result__of_another_contrast_has_no_physics_of_its_source(make):
-    for image in make(mr_images(), kind="mr").images:
+    for image in make(mr_images(ScanOptions="PFP"), kind="mr").images:
         assert image.SOPClassUID == MRImageStorage
         assert (image.ScanningSequence, image.SequenceVariant) == ("RM", "NONE")
+        assert image.ScanOptions in (None, "")
         for keyword in ("RepetitionTime", "EchoTime", "EchoTrainLength"):
             assert image[keyword].value in (None, "")
         assert "FlipAngle" not in image and "InversionTime" not in image and "SequenceName" not in image
 
 
 def test_mr_result__of_super_resolution_keeps_the_physics(make):
-    for image in make(mr_images(), kind="mr", task="super-resolution", scale=2).images:
+    for image in make(mr_images(ScanOptions="PFP"), kind="mr", task="super-resolution", scale=2).images:
         assert (image.RepetitionTime, image.EchoTime, image.FlipAngle, image.ScanningSequence) == (3500, 100, 150, "SE")
+        assert image.ScanOptions == "PFP"
 
 
 @pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian])
