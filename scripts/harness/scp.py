@@ -78,8 +78,11 @@ class Pacs:
         return self
 
     def stop(self) -> None:
+        """Ends at once, also the associations that are open: those of a server alone live on."""
         if self._server is not None:
             self._server.shutdown()
+            for association in self._server.active_associations:
+                association.abort()
             self._server = None
 
     def __enter__(self) -> "Pacs":
