@@ -10,6 +10,7 @@
 
 #include "model/onnx.h"
 #include "model/passes.h"
+#include "model/quality.h"
 
 #define TEXT_MAX        4096
 #define NAME_MAX_LENGTH 64
@@ -328,6 +329,9 @@ int package_open(const char *path, const struct onnx_limits *limits, struct pack
         struct reader r = {.g = p->graph, .e = e};
         read_facts(&r, p);
         rc = r.rc;
+        const char *gate = graph_metadata(p->graph, "spinenode.gate");
+        if (rc == 0 && gate != NULL)
+            rc = quality_gate_parse(gate, &p->gate, e);
         if (rc == 0 && (rc = check_input(p, e)) == 0 && (rc = check_output(p, e)) == 0)
             rc = check_batch(p, e);
         p->parameters = graph_parameters(p->graph);
@@ -347,6 +351,7 @@ void package_free(struct package *p)
     if (p == NULL)
         return;
     graph_free(p->graph);
+    free(p->gate);
     free(p);
 }
 

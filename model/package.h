@@ -19,6 +19,7 @@
  *   spinenode.training_data, spinenode.intended_use, spinenode.limits, spinenode.licence
  *                            free text
  *   spinenode.figures        free text, optional
+ *   spinenode.gate           limits of the quality gate, optional; format: model/quality.h
  *
  * The graph must have one input "image" [N, input_slices, H, W] and one output "synthetic"
  * [N, 1, scale * H, scale * W]. With a grid "RxC" its H and W may be fixed, and then are R and C.
@@ -34,6 +35,7 @@
 
 struct err;
 struct onnx_limits;
+struct quality_gate;
 
 enum model_task {
     TASK_SUPER_RESOLUTION,
@@ -70,7 +72,8 @@ struct package {
     enum model_output_scale output;
     const char *training_data, *intended_use, *limits, *licence, *figures; /* figures may be "" */
     int64_t parameters;
-    struct graph *graph; /* owned */
+    struct quality_gate *gate; /* owned; NULL: the model was not calibrated */
+    struct graph *graph;       /* owned */
 };
 
 /* Reads and checks. *out is NULL after a failure, else for package_free(). Errors of onnx_open(),

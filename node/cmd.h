@@ -22,6 +22,7 @@ int cmd_route(int argc, char **argv);
 int cmd_infer(int argc, char **argv);
 int cmd_jobs(int argc, char **argv);
 int cmd_models(int argc, char **argv);
+int cmd_quality(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* One option. Exactly one of flag and value is set; both point at variables that hold the default.

@@ -24,6 +24,7 @@ static const struct verb verbs[] = {
     {"infer", "run a model on a DICOM series or a tensor", cmd_infer},
     {"jobs", "show what the node does, repeat or cancel a job", cmd_jobs},
     {"models", "say what model files are and what they cost", cmd_models},
+    {"quality", "say what the quality gate measures of a volume", cmd_quality},
     {"version", "say what this program is and what was built into it", cmd_version},
 };
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "node" / "spinenode.1"
-VERBS = ["run", "check-config", "route", "infer", "jobs", "models", "version"]
+VERBS = ["run", "check-config", "route", "infer", "jobs", "models", "quality", "version"]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-VERBS = ["check-config", "route", "infer", "models", "version", "run", "jobs"]
+VERBS = ["check-config", "route", "infer", "models", "quality", "version", "run", "jobs"]
 BARE = [v for v in VERBS if v != "version"]
 
 
@@ -62,6 +62,8 @@ def test_usage__without_a_verb_is_an_error(spinenode):
     (["route", "x"], "-c FILE is missing"),
     (["route", "-c", "x"], "expected the path"),
     (["models"], "expected the path"),
+    (["quality", "x"], "expected a model and a volume"),
+    (["quality", "x", "y", "--spacing-mm", "wide"], "millimetres"),
     (["models", "x", "--engine", "gpu"], "engine gpu is not in this build"),
     (["version", "now"], "unexpected argument 'now'"),
     (["infer", "m"], "either --series or --tensor"),

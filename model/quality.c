@@ -1,0 +1,151 @@
+/* quality.c - the gate's verdict: figures against limits; see quality.h */
+#include "model/quality.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *meaning;
+} figures[QUALITY_FIGURE_COUNT] = {
+    [QUALITY_UNLIKE] = {"unlike", "the images are unlike those that the model was made for"},
+    [QUALITY_DOWNSAMPLED] = {"downsampled", "the result, made small again, is not the source"},
+    [QUALITY_DOWNSAMPLED_BLOCK] = {"downsampled-block",
+                                   "a part of the result, made small again, is not the source"},
+    [QUALITY_STRUCTURE] = {"structure", "the result's structures are not those of the source"},
+    [QUALITY_STRUCTURE_BLOCK] = {"structure-block",
+                                 "a part of the result has structures that the source has not"},
+    [QUALITY_MOVED] = {"moved", "structures of the result are not where the source has them"},
+    [QUALITY_DISAGREEMENT] = {"disagreement",
+                              "the model says something else when the image is mirrored and moved"},
+    [QUALITY_DISAGREEMENT_BLOCK] =
+        {"disagreement-block",
+         "for a part of the image the model says something else when it is mirrored and moved"},
+};
+
+const char *quality_figure_name(enum quality_figure f)
+{
+    return (unsigned)f < QUALITY_FIGURE_COUNT ? figures[f].name : "?";
+}
+
+const char *quality_outcome_name(enum quality_outcome o)
+{
+    return o == QUALITY_PASS ? "pass" : o == QUALITY_MARK ? "mark" : "refuse";
+}
+
+void quality_begin(struct quality_report *r, const struct quality_gate *gate)
+{
+    *r = (struct quality_report){.calibrated = gate != NULL};
+    for (int i = 0; i < QUALITY_FIGURE_COUNT; i++)
+        r->figure[i] = NAN;
+    for (int i = 0; i < QUALITY_CLASSES_MAX; i++)
+        r->class_score[i] = NAN;
+}
+
+int quality_slices(int slices, int out[QUALITY_SLICES_MAX])
+{
+    /* A third of the series apart; the outer thirds show no spine any more. */
+    static const double shares[QUALITY_SLICES_MAX] = {0.35, 0.5, 0.65};
+    int n = 0;
+    for (int i = 0; i < QUALITY_SLICES_MAX; i++) {
+        int slice = (int)floor((slices - 1) * shares[i] + 0.5);
+        if (n == 0 || slice > out[n - 1])
+            out[n++] = slice;
+    }
+    return n;
+}
+
+void quality_normalise(const float *from, int64_t n, double low, double high, float *to)
+{
+    float base = (float)low, factor = (float)(1.0 / (high - low));
+    for (int64_t i = 0; i < n; i++) {
+        float x = (from[i] - base) * factor;
+        to[i] = x > 0 ? (x < 1 ? x : 1) : 0;
+    }
+}
+
+/* The worst outcome stands, with the first reason for it. */
+static void found(struct quality_report *r, double value, const struct quality_limit *limit,
+                  const char *format, const char *what)
+{
+    enum quality_outcome o = value > limit->refuse ? QUALITY_REFUSE
+                             : value > limit->mark ? QUALITY_MARK
+                                                   : QUALITY_PASS;
+    if (o <= r->outcome)
+        return;
+    char words[200];
+    r->outcome = o;
+    snprintf(words, sizeof words, format, what);
+    snprintf(r->reason, sizeof r->reason, "%s (%.3g, limit %.3g)", words, value,
+             o == QUALITY_REFUSE ? limit->refuse : limit->mark);
+}
+
+void quality_field(struct quality_report *r, const struct quality_gate *gate, double height_mm,
+                   double width_mm)
+{
+    if (gate == NULL || !(height_mm > 0) || !(width_mm > 0))
+        return;
+    double least = fmin(height_mm, width_mm), most = fmax(height_mm, width_mm);
+    if (least >= gate->field_mm_min && most <= gate->field_mm_max)
+        return;
+    r->outcome = QUALITY_REFUSE;
+    snprintf(r->reason, sizeof r->reason,
+             "the images show %.0f x %.0f mm, and the model was made for %.0f to %.0f mm",
+             height_mm, width_mm, gate->field_mm_min, gate->field_mm_max);
+}
+
+static double distance(const struct quality_gate *gate, const float f[QUALITY_FEATURES])
+{
+    double sum = 0, z[QUALITY_SHAPE];
+    const float *row = gate->whiten;
+    for (int i = 0; i < QUALITY_SHAPE; row += ++i) {
+        double y = 0;
+        z[i] = (f[i] - gate->mean[i]) / gate->scale[i];
+        for (int k = 0; k <= i; k++)
+            y += row[k] * z[k];
+        sum += y * y;
+    }
+    return sqrt(sum / QUALITY_SHAPE);
+}
+
+static double score(const struct quality_gate *gate, const struct quality_class *c,
+                    const float f[QUALITY_FEATURES])
+{
+    double sum = 0;
+    for (int i = 0; i < QUALITY_FEATURES; i++)
+        sum += c->weight[i] * ((f[i] - gate->mean[i]) / gate->scale[i]);
+    return sum;
+}
+
+void quality_input(struct quality_report *r, const struct quality_gate *gate,
+                   const float (*features)[QUALITY_FEATURES], int n)
+{
+    if (gate == NULL || n < 1)
+        return;
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += distance(gate, features[i]);
+    r->figure[QUALITY_UNLIKE] = sum / n;
+    /* First, because what it looks like says more than how far it is off. */
+    for (int c = 0; c < gate->classes; c++) {
+        const struct quality_class *class = &gate->class[c];
+        sum = 0;
+        for (int i = 0; i < n; i++)
+            sum += score(gate, class, features[i]);
+        r->class_score[c] = sum / n;
+        char look[QUALITY_CLASS_NAME];
+        memcpy(look, class->name, sizeof look);
+        for (char *p = look; *p != '\0'; p++)
+            *p = *p == '-' ? ' ' : *p;
+        found(r, r->class_score[c], &class->limit, "the images look %s", look);
+    }
+    found(r, r->figure[QUALITY_UNLIKE], &gate->limit[QUALITY_UNLIKE], "%s",
+          figures[QUALITY_UNLIKE].meaning);
+}
+
+void quality_judge(struct quality_report *r, const struct quality_gate *gate)
+{
+    for (int i = QUALITY_UNLIKE + 1; gate != NULL && i < QUALITY_FIGURE_COUNT; i++)
+        if (!isnan(r->figure[i]))
+            found(r, r->figure[i], &gate->limit[i], "%s", figures[i].meaning);
+}

@@ -1,0 +1,338 @@
+/*
+ * quality_features.c - the numbers that describe one slice; see quality.h
+ *
+ * All but the noise are taken from a small picture, GRID pixels along its longer side, so that they
+ * mean the same for every matrix. Each is bounded or a logarithm with a floor: no input, however
+ * strange, gives a number that is not finite.
+ */
+#include "model/quality.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/prepare.h"
+
+#define GRID 96
+/* Fewest pixels along the shorter side of the small picture: room for cells and ridges. */
+#define GRID_MIN  24
+#define SIDE_MIN  16
+#define CELL_SIDE 6
+#define LEAN_SIDE 4
+
+/* Half widths of ridges in pixels of the small picture: a canal's, a disc's. */
+#define RIDGE_CANAL 3
+#define RIDGE_DISC  2
+
+static const char *const names[QUALITY_SHAPE] = {
+    "p10",         "p25",
+    "p50",         "p75",
+    "p90",         "mean",
+    "gradient",    "across",
+    "peaked",      "x",
+    "y",           "xx",
+    "yy",          "xy",
+    "edge-xx",     "edge-xy",
+    "edge-yx",     "edge-yy",
+    "slope",       "fine",
+    "middle",      "coarse",
+    "noise",       "dark",
+    "bright",      "bright-column",
+    "dark-column", "bright-row",
+    "dark-row",    "void-small",
+    "void-middle", "void-large",
+};
+
+const char *quality_feature_name(int i)
+{
+    return i < 0 || i >= QUALITY_FEATURES      ? "?"
+           : i < QUALITY_SHAPE                 ? names[i]
+           : i < QUALITY_SHAPE + QUALITY_CELLS ? "cell"
+                                               : "lean";
+}
+
+struct picture {
+    int rows, columns;
+    float *grey, *down, *right; /* and its gradients */
+    float *spare;               /* as large */
+};
+
+static float at(const struct picture *p, const float *plane, int y, int x)
+{
+    y = y < 0 ? 0 : y >= p->rows ? p->rows - 1 : y;
+    x = x < 0 ? 0 : x >= p->columns ? p->columns - 1 : x;
+    return plane[y * p->columns + x];
+}
+
+static void gradients(struct picture *p)
+{
+    for (int y = 0; y < p->rows; y++)
+        for (int x = 0; x < p->columns; x++) {
+            int i = y * p->columns + x;
+            p->down[i] = (at(p, p->grey, y + 1, x) - at(p, p->grey, y - 1, x)) / 2;
+            p->right[i] = (at(p, p->grey, y, x + 1) - at(p, p->grey, y, x - 1)) / 2;
+        }
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of sorted values. */
+static float part(const float *sorted, int n, double share)
+{
+    double place = share * (n - 1);
+    int below = (int)place;
+    float rest = (float)(place - below);
+    return sorted[below] + (below + 1 < n ? (sorted[below + 1] - sorted[below]) * rest : 0);
+}
+
+static float log_of(double value, double floor)
+{
+    return (float)log(value + floor);
+}
+
+/* Place of a pixel, -1 ... 1 from the first to the last. */
+static double place(int i, int n)
+{
+    return n > 1 ? 2.0 * i / (n - 1) - 1 : 0;
+}
+
+static void levels(struct picture *p, float *f)
+{
+    static const double shares[] = {0.1, 0.25, 0.5, 0.75, 0.9};
+    int n = p->rows * p->columns;
+    double sum = 0, dark = 0, bright = 0;
+    memcpy(p->spare, p->grey, (size_t)n * sizeof *p->spare);
+    qsort(p->spare, (size_t)n, sizeof *p->spare, compare_floats);
+    for (int i = 0; i < 5; i++)
+        f[i] = part(p->spare, n, shares[i]);
+    for (int i = 0; i < n; i++) {
+        sum += p->grey[i];
+        dark += p->grey[i] < 0.06f;
+        bright += p->grey[i] > 0.85f;
+    }
+    f[5] = (float)(sum / n);
+    f[23] = (float)(dark / n);
+    f[24] = (float)(bright / n);
+}
+
+/* Where the brightness and the edges lie, and which way they run. */
+static void moments(const struct picture *p, float *f)
+{
+    double w = 1e-6, wx = 1e-6, wy = 1e-6, size = 0, square = 1e-9, cross = 0;
+    double m[5] = {0}, right[2] = {0}, down[2] = {0};
+    int n = p->rows * p->columns;
+    for (int y = 0; y < p->rows; y++)
+        for (int x = 0; x < p->columns; x++) {
+            int i = y * p->columns + x;
+            double u = place(x, p->columns), v = place(y, p->rows), g = p->grey[i];
+            double gx = p->right[i], gy = p->down[i], e = gx * gx + gy * gy;
+            w += g;
+            m[0] += g * u;
+            m[1] += g * v;
+            m[2] += g * u * u;
+            m[3] += g * v * v;
+            m[4] += g * u * v;
+            wx += gx * gx;
+            wy += gy * gy;
+            right[0] += gx * gx * u;
+            right[1] += gx * gx * v;
+            down[0] += gy * gy * u;
+            down[1] += gy * gy * v;
+            size += sqrt(e);
+            square += e;
+            cross += gx * gy;
+        }
+    f[6] = (float)(size / n);
+    f[7] = (float)(log(wy) - log(wx));
+    f[8] = log_of((square / n) / (size / n * size / n + 1e-9), 1e-6);
+    for (int k = 0; k < 5; k++)
+        f[9 + k] = (float)(m[k] / w);
+    f[14] = (float)(right[0] / wx);
+    f[15] = (float)(right[1] / wx);
+    f[16] = (float)(down[0] / wy);
+    f[17] = (float)(down[1] / wy);
+    f[18] = (float)(cross / square);
+}
+
+/* How much there is of fine, middle and coarse detail: what is lost from one size to the half. */
+static int bands(struct picture *p, float *f, struct err *e)
+{
+    int n = p->rows * p->columns, rows = p->rows, columns = p->columns, rc = 0;
+    float *small = malloc((size_t)n * sizeof *small);
+    float *before = malloc((size_t)n * sizeof *before);
+    if (small == NULL || before == NULL)
+        rc = err_set(e, ERR_NOMEM, "looking at an image: no memory");
+    else
+        memcpy(before, p->grey, (size_t)n * sizeof *before);
+    for (int k = 0; rc == 0 && k < 3; k++) {
+        rows = (rows + 1) / 2;
+        columns = (columns + 1) / 2;
+        rc = prepare_resample(p->grey, p->rows, p->columns, small, rows, columns, e);
+        if (rc == 0)
+            rc = prepare_resample(small, rows, columns, p->spare, p->rows, p->columns, e);
+        double lost = 0;
+        for (int i = 0; rc == 0 && i < n; i++) {
+            double d = before[i] - p->spare[i];
+            lost += d * d;
+            before[i] = p->spare[i];
+        }
+        f[19 + k] = log_of(lost / n, 1e-7);
+    }
+    free(small);
+    free(before);
+    return rc;
+}
+
+/* Standard deviation of the noise: the median of a filter that answers to nothing smooth (after
+ * Immerkaer, CVIU 64, 1996). */
+static int noise(const float *image, int rows, int columns, float *f, struct err *e)
+{
+    size_t n = (size_t)(rows - 2) * (size_t)(columns - 2), k = 0;
+    float *answer = malloc(n * sizeof *answer);
+    if (answer == NULL)
+        return err_set(e, ERR_NOMEM, "looking at an image: no memory");
+    for (int y = 1; y + 1 < rows; y++) {
+        const float *a = image + (size_t)(y - 1) * (size_t)columns, *b = a + columns,
+                    *c = b + columns;
+        for (int x = 1; x + 1 < columns; x++)
+            answer[k++] = fabsf(a[x - 1] - 2 * a[x] + a[x + 1] - 2 * b[x - 1] + 4 * b[x] -
+                                2 * b[x + 1] + c[x - 1] - 2 * c[x] + c[x + 1]);
+    }
+    double median, half = 50;
+    int rc = prepare_percentiles(answer, n, &half, 1, &median, e);
+    free(answer);
+    if (rc == 0)
+        f[22] = log_of(median / 0.6745 / 6, 1e-3);
+    return rc;
+}
+
+/* Strongest bright and dark lines: 99th percentiles of a second difference across them, after a
+ * mean along them. */
+static void ridges(struct picture *p, bool columns, int half, float *f)
+{
+    int n = p->rows * p->columns;
+    for (int y = 0; y < p->rows; y++)
+        for (int x = 0; x < p->columns; x++) {
+            float sum = 0;
+            for (int k = -2; k <= 2; k++)
+                for (int side = -1; side <= 1; side++) {
+                    int across = side * half;
+                    float v = columns ? at(p, p->grey, y + k, x + across)
+                                      : at(p, p->grey, y + across, x + k);
+                    sum += side == 0 ? 2 * v : -v;
+                }
+            p->spare[y * p->columns + x] = sum / 10;
+        }
+    qsort(p->spare, (size_t)n, sizeof *p->spare, compare_floats);
+    f[0] = part(p->spare, n, 0.99);
+    f[1] = -part(p->spare, n, 0.01);
+}
+
+/* The darkest disc of radius r with the brightest ring around it: what metal leaves. Every second
+ * place is tried. */
+static float void_of(const struct picture *p, int r)
+{
+    float worst = -1;
+    int reach = r + 3, border = r / 2;
+    for (int cy = border; cy < p->rows - border; cy += 2)
+        for (int cx = border; cx < p->columns - border; cx += 2) {
+            double inside = 0, around = 0;
+            int n_inside = 0, n_around = 0;
+            if (p->grey[cy * p->columns + cx] > 0.15f)
+                continue;
+            for (int y = cy - reach; y <= cy + reach; y++)
+                for (int x = cx - reach; x <= cx + reach; x++) {
+                    int d = (y - cy) * (y - cy) + (x - cx) * (x - cx);
+                    if (y < 0 || x < 0 || y >= p->rows || x >= p->columns || d > reach * reach)
+                        continue;
+                    float g = p->grey[y * p->columns + x];
+                    if (d <= r * r) {
+                        inside += g;
+                        n_inside++;
+                    } else {
+                        around += g;
+                        n_around++;
+                    }
+                }
+            /* The area of the ring counts, not only the part within the picture. */
+            double ring = around / (3.14159265 * (reach * reach - r * r));
+            double score = ring - 4 * inside / n_inside;
+            if (n_around > 0 && score > worst)
+                worst = (float)score;
+        }
+    return worst;
+}
+
+static void layout(const struct picture *p, float *cells, float *leans)
+{
+    double sum[QUALITY_CELLS] = {0}, count[QUALITY_CELLS] = {0};
+    double xx[16] = {0}, yy[16] = {0}, xy[16] = {0}, all = 1e-9;
+    for (int y = 0; y < p->rows; y++)
+        for (int x = 0; x < p->columns; x++) {
+            int i = y * p->columns + x;
+            int cell = y * CELL_SIDE / p->rows * CELL_SIDE + x * CELL_SIDE / p->columns;
+            int lean = y * LEAN_SIDE / p->rows * LEAN_SIDE + x * LEAN_SIDE / p->columns;
+            double gx = p->right[i], gy = p->down[i];
+            sum[cell] += p->grey[i];
+            count[cell]++;
+            xx[lean] += gx * gx;
+            yy[lean] += gy * gy;
+            xy[lean] += gx * gy;
+            all += gx * gx + gy * gy;
+        }
+    for (int i = 0; i < QUALITY_CELLS; i++)
+        cells[i] = (float)(sum[i] / count[i]);
+    for (int i = 0; i < LEAN_SIDE * LEAN_SIDE; i++) {
+        double here = xx[i] + yy[i] + 0.1 * all / 16;
+        leans[2 * i] = (float)((xx[i] - yy[i]) / here);
+        leans[2 * i + 1] = (float)(2 * xy[i] / here);
+    }
+}
+
+static int small_picture(const float *image, int rows, int columns, struct picture *p,
+                         struct err *e)
+{
+    double factor = (double)GRID / (rows > columns ? rows : columns);
+    p->rows = (int)lround(rows * factor);
+    p->columns = (int)lround(columns * factor);
+    p->rows = p->rows < GRID_MIN ? GRID_MIN : p->rows;
+    p->columns = p->columns < GRID_MIN ? GRID_MIN : p->columns;
+    size_t n = (size_t)p->rows * (size_t)p->columns;
+    p->grey = malloc(4 * n * sizeof *p->grey);
+    if (p->grey == NULL)
+        return err_set(e, ERR_NOMEM, "looking at an image: no memory");
+    p->down = p->grey + n;
+    p->right = p->down + n;
+    p->spare = p->right + n;
+    return prepare_resample(image, rows, columns, p->grey, p->rows, p->columns, e);
+}
+
+int quality_features(const float *image, int rows, int columns, float out[QUALITY_FEATURES],
+                     struct err *e)
+{
+    if (rows < SIDE_MIN || columns < SIDE_MIN)
+        return err_set(e, ERR_REFUSED, "an image of %d x %d is too small to be looked at", rows,
+                       columns);
+    struct picture p = {0};
+    int rc = small_picture(image, rows, columns, &p, e);
+    if (rc == 0) {
+        gradients(&p);
+        levels(&p, out);
+        moments(&p, out);
+        ridges(&p, true, RIDGE_CANAL, out + 25);
+        ridges(&p, false, RIDGE_DISC, out + 27);
+        out[29] = void_of(&p, 4);
+        out[30] = void_of(&p, 6);
+        out[31] = void_of(&p, 9);
+        layout(&p, out + QUALITY_SHAPE, out + QUALITY_SHAPE + QUALITY_CELLS);
+        rc = bands(&p, out, e);
+    }
+    if (rc == 0)
+        rc = noise(image, rows, columns, out, e);
+    free(p.grey);
+    return rc;
+}

@@ -1,0 +1,53 @@
+/*
+ * gate.h - a series, its result and the model's second opinions, put before the quality gate
+ *
+ * The one way from a volume through a model to the figures of model/quality.h: the worker and
+ * `spinenode infer` go it, and so does `spinenode quality`, from which scripts/calibrate takes the
+ * limits. What the limits were made from and what is compared with them is therefore the same.
+ */
+#ifndef SPINENODE_GATE_H
+#define SPINENODE_GATE_H
+
+#include <stdint.h>
+
+#include "model/quality.h"
+
+struct err;
+struct package;
+struct plan;
+struct prepare;
+struct workspace;
+
+/* All borrowed. One thread at a time. */
+struct gate {
+    const struct package *package;
+    const struct plan *plan;
+    struct workspace *workspace;
+    struct prepare *prepare; /* made with low and high */
+    const float *volume;     /* slices x rows x columns of the source */
+    int slices, rows, columns;
+    double low, high; /* values at the package's percentiles */
+};
+
+/* Size and looks of the input into *r, which is begun here. height_mm, width_mm: field of view, 0
+ * where unknown. plan, workspace and prepare are not used. features: of the slices that were looked
+ * at, NULL or room for QUALITY_SLICES_MAX; *n says how many. */
+int gate_input(const struct gate *g, double height_mm, double width_mm, struct quality_report *r,
+               float (*features)[QUALITY_FEATURES], int *n, struct err *e);
+
+/* Runs the model on one slice; stored: prepare_rows() x prepare_columns(). */
+int gate_run(const struct gate *g, int slice, uint16_t *stored, struct err *e);
+
+/* Stored values as 0 ... 1. */
+void gate_unit(const struct gate *g, const uint16_t *stored, float *unit);
+
+/* The model's answer for a slice that was mirrored or moved, brought back, as 0 ... 1: as many
+ * values as stored. Its neighbours are mirrored and moved with it. */
+int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e);
+
+/* Figures of the slices that are looked at into *r, one second opinion on the middle one, and the
+ * verdict. stored: result of slice i at stored + i * prepare_rows() * prepare_columns(). */
+int gate_result(const struct gate *g, const uint16_t *stored, struct quality_report *r,
+                struct err *e);
+
+#endif
