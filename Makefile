@@ -112,6 +112,11 @@ $(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $< $(LIBMODEL) $(LIBFLOOR) -lcmocka $(ENGINE_LIBS) -o $@
+# test_cuda_*.c run on the host twin.
+$(B)/tests/test_cuda_%: $(B)/tests/unit/test_cuda_%.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $< $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
 
 # What tests/net drives the network edge with.
 $(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)

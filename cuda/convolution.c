@@ -38,8 +38,8 @@ struct convolution {
 
 static int failed(struct err *e, const char *what, cudnnStatus_t status)
 {
-    int code = status == CUDNN_STATUS_ALLOC_FAILED ||
-                       status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED
+    int code = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                       status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
                    ? ERR_NOMEM
                : status >= CUDNN_STATUS_NOT_SUPPORTED && status < CUDNN_STATUS_INTERNAL_ERROR
                    ? ERR_UNSUPPORTED

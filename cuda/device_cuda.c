@@ -1,17 +1,14 @@
 /*
  * device_cuda.c - the device of device.h by the CUDA runtime and cuDNN
  *
- * Owns a cuDNN handle and the plans' cache. Plans are timed once for each (spec, device, cuDNN
- * version) and kept in CACHE/KEY-….plans: a line with the spec, then the plan's JSON. A cache that
- * cannot be read or does not fit is made anew; one that cannot be written costs time at the next
- * start, nothing else.
+ * Owns a cuDNN handle and the plans' cache (plan_cache.h). Plans are timed once for each (spec,
+ * device, cuDNN version); one that is kept and cannot be loaded is made anew.
  *
  * A sticky error of the GPU (an illegal access, a device that fell off the bus) leaves the process
  * unable to use it: everything here then fails with ERR_DEVICE, and the process should end.
  */
 #include "cuda/device.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,38 +17,25 @@
 #include <cudnn.h>
 
 #include "cuda/launch.h"
+#include "cuda/plan_cache.h"
 #include "node/base/buf.h"
 #include "node/base/err.h"
-#include "node/base/file.h"
-
-/* A cache file at most. */
-#define CACHE_MAX (64 << 20)
-
-/* A spec as text, terminator included. */
-#define SPEC_BYTES 320
 
 #define TIMED_RUNS 5
-
-struct kept {
-    char spec[SPEC_BYTES];
-    enum convolution_fused fused;
-    char *json;
-    struct kept *next;
-};
 
 struct cuda {
     struct device device;
     int number;
     cudnnHandle_t handle;
-    char cache[PATH_BYTES]; /* "" = none */
-    struct kept *kept;
-    bool changed;
+    struct plan_cache *cache;
     /* While a plan is timed. */
     const struct convolution_spec *timed;
 };
 
+/* What is not sticky is forgotten here, or a later launch would report it as its own. */
 static int failed(struct err *e, cudaError_t error, const char *what)
 {
+    cudaGetLastError();
     return err_set(e, error == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
                    "the GPU cannot %s: %s", what, cudaGetErrorString(error));
 }
@@ -62,105 +46,12 @@ static struct cuda *self(struct device *d)
     return (struct cuda *)d;
 }
 
-/* ---- the cache of plans ---------------------------------------------------------------------- */
-
-static void spec_text(const struct convolution_spec *s, char *out, size_t size)
-{
-    snprintf(out, size,
-             "n%" PRId64 " c%" PRId64 " h%" PRId64 " w%" PRId64 " k%" PRId64 " oh%" PRId64
-             " ow%" PRId64 " kernel%" PRId64 "x%" PRId64 " stride%" PRId64 "x%" PRId64
-             " dilation%" PRId64 "x%" PRId64 " pad%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
-             " %s%s%s%s",
-             s->n, s->c, s->h, s->w, s->k, s->oh, s->ow, s->kernel[0], s->kernel[1], s->stride[0],
-             s->stride[1], s->dilation[0], s->dilation[1], s->pad_begin[0], s->pad_begin[1],
-             s->pad_end[0], s->pad_end[1], s->half ? "half" : "float", s->tf32 ? "-tf32" : "",
-             s->bias ? "-bias" : "", s->relu ? "-relu" : "");
-}
-
-static void keep(struct cuda *c, const char *spec, enum convolution_fused fused, const char *json,
-                 size_t n)
-{
-    struct kept *k = calloc(1, sizeof *k);
-    char *text = malloc(n + 1);
-    if (!k || !text) {
-        free(k);
-        free(text);
-        return;
-    }
-    memcpy(text, json, n);
-    text[n] = '\0';
-    snprintf(k->spec, sizeof k->spec, "%s", spec);
-    k->fused = fused;
-    k->json = text;
-    k->next = c->kept;
-    c->kept = k;
-}
-
-/* One entry: "SPEC|FUSED|BYTES\n", so many bytes, a newline. Returns where the bytes begin, NULL if
- * it is no whole entry. */
-static const char *cache_line(const char *p, const char *end, char spec[SPEC_BYTES], long *fused,
-                              size_t *bytes)
-{
-    const char *line = memchr(p, '\n', (size_t)(end - p));
-    const char *bar = line ? memchr(p, '|', (size_t)(line - p)) : NULL;
-    char *after;
-    if (!bar || bar - p >= SPEC_BYTES)
-        return NULL;
-    memcpy(spec, p, (size_t)(bar - p));
-    spec[bar - p] = '\0';
-    *fused = strtol(bar + 1, &after, 10);
-    if (*after != '|' || *fused < CONVOLUTION_BARE || *fused > CONVOLUTION_ALL)
-        return NULL;
-    *bytes = strtoul(after + 1, &after, 10);
-    return after == line && *bytes <= (size_t)(end - line) - 1 ? line + 1 : NULL;
-}
-
-static void cache_read(struct cuda *c)
-{
-    struct buf b;
-    buf_init(&b, CACHE_MAX);
-    if (file_read(c->cache, &b, NULL) == 0) {
-        const char *p = buf_text(&b), *end = p + b.len;
-        while (p < end) {
-            char spec[SPEC_BYTES];
-            long fused;
-            size_t bytes;
-            const char *body = cache_line(p, end, spec, &fused, &bytes);
-            if (!body)
-                break;
-            keep(c, spec, (enum convolution_fused)fused, body, bytes);
-            p = body + bytes + 1;
-        }
-    }
-    buf_fini(&b);
-}
-
-static void cache_write(struct cuda *c)
-{
-    if (!c->changed || !c->cache[0])
-        return;
-    struct buf b;
-    buf_init(&b, CACHE_MAX);
-    for (const struct kept *k = c->kept; k; k = k->next)
-        buf_printf(&b, "%s|%d|%zu\n%s\n", k->spec, (int)k->fused, strlen(k->json), k->json);
-    if (buf_error(&b) == 0)
-        file_write_durable(c->cache, buf_text(&b), b.len, NULL);
-    buf_fini(&b);
-    c->changed = false;
-}
-
 /* ---- memory, streams, launches --------------------------------------------------------------- */
 
 static void cuda_close(struct device *d)
 {
     struct cuda *c = self(d);
-    cache_write(c);
-    while (c->kept) {
-        struct kept *next = c->kept->next;
-        free(c->kept->json);
-        free(c->kept);
-        c->kept = next;
-    }
+    plan_cache_free(c->cache);
     if (c->handle)
         cudnnDestroy(c->handle);
     free(c);
@@ -173,9 +64,14 @@ static int cuda_memory_new(struct device *d, int64_t bytes, void **out, struct e
     cudaError_t error = cudaMalloc(&p, (size_t)(bytes > 0 ? bytes : 1));
     if (error == cudaSuccess)
         error = cudaMemset(p, 0, (size_t)bytes);
+    /* It clears beside the host and beside our streams: what they do to it comes later. */
+    if (error == cudaSuccess)
+        error = cudaStreamSynchronize(NULL);
     if (error != cudaSuccess) {
+        char what[64];
+        snprintf(what, sizeof what, "reserve %.1f MB of its memory", (double)bytes / 1e6);
         cudaFree(p);
-        return failed(e, error, "reserve memory");
+        return failed(e, error, what);
     }
     *out = p;
     return 0;
@@ -248,6 +144,40 @@ static int cuda_wait(struct device *d, void *stream, struct err *e)
 {
     self(d);
     cudaError_t error = cudaStreamSynchronize(stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "finish its work");
+}
+
+static int cuda_event_new(struct device *d, void **out, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaEventCreateWithFlags((cudaEvent_t *)out, cudaEventDisableTiming);
+    return error == cudaSuccess ? 0 : failed(e, error, "make an event");
+}
+
+static void cuda_event_free(struct device *d, void *event)
+{
+    self(d);
+    cudaEventDestroy(event);
+}
+
+static int cuda_event_record(struct device *d, void *stream, void *event, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaEventRecord(event, stream);
+    return error == cudaSuccess ? 0 : failed(e, error, "mark a point in its work");
+}
+
+static int cuda_stream_after(struct device *d, void *stream, void *event, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaStreamWaitEvent(stream, event, 0);
+    return error == cudaSuccess ? 0 : failed(e, error, "order its work");
+}
+
+static int cuda_event_wait(struct device *d, void *event, struct err *e)
+{
+    self(d);
+    cudaError_t error = cudaEventSynchronize(event);
     return error == cudaSuccess ? 0 : failed(e, error, "finish its work");
 }
 
@@ -335,25 +265,24 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
     struct cuda *c = self(d);
     struct convolution_target target = {.handle = c->handle, .time = time_candidate, .ctx = c};
     struct convolution *made = NULL;
-    char key[SPEC_BYTES];
-    spec_text(spec, key, sizeof key);
-    for (const struct kept *k = c->kept; k && !made; k = k->next)
-        if (strcmp(k->spec, key) == 0 &&
-            convolution_load(&target, spec, k->fused, k->json, &made, NULL) != 0)
-            break;
-    if (!made) {
-        struct buf json;
+    enum convolution_fused kept_fused;
+    char key[PLAN_SPEC_BYTES];
+    plan_spec_text(spec, key);
+    const char *json = plan_cache_find(c->cache, key, &kept_fused);
+    if (json && convolution_load(&target, spec, kept_fused, json, &made, NULL) == 0) {
+        d->kept++;
+    } else {
+        struct buf text;
         c->timed = spec;
         cudnnSetStream(c->handle, NULL);
         int rc = convolution_plan(&target, spec, &made, e);
         if (rc != 0)
             return rc;
-        buf_init(&json, CACHE_MAX);
-        if (c->cache[0] && convolution_save(made, &json, NULL) == 0) {
-            keep(c, key, convolution_fused(made), buf_text(&json), json.len);
-            c->changed = true;
-        }
-        buf_fini(&json);
+        d->made++;
+        buf_init(&text, PLAN_CACHE_MAX);
+        if (plan_cache_keeps(c->cache) && convolution_save(made, &text, NULL) == 0)
+            plan_cache_keep(c->cache, key, convolution_fused(made), buf_text(&text), text.len);
+        buf_fini(&text);
     }
     *plan = made;
     *fused = convolution_fused(made);
@@ -363,8 +292,14 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
 
 static void cuda_convolution_free(struct device *d, void *plan)
 {
-    cache_write(self(d));
+    self(d);
     convolution_free(plan);
+}
+
+/* The process may be killed before it closes the device. */
+static void cuda_tuned(struct device *d)
+{
+    plan_cache_write(self(d)->cache);
 }
 
 static int cuda_convolution_run(struct device *d, void *stream, void *plan,
@@ -391,6 +326,11 @@ static const struct device_ops cuda_ops = {
     .clear = cuda_clear,
     .launch = cuda_launch_step,
     .wait = cuda_wait,
+    .event_new = cuda_event_new,
+    .event_free = cuda_event_free,
+    .event_record = cuda_event_record,
+    .stream_after = cuda_stream_after,
+    .event_wait = cuda_event_wait,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,
     .replay = cuda_replay,
@@ -398,6 +338,7 @@ static const struct device_ops cuda_ops = {
     .convolution_plan = cuda_convolution_plan,
     .convolution_free = cuda_convolution_free,
     .convolution_run = cuda_convolution_run,
+    .tuned = cuda_tuned,
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -413,25 +354,33 @@ static void uuid_text(const cudaUUID_t *u, char out[48])
 /* Number and properties of the device that is meant. */
 static int find(const char *selector, int *number, struct cudaDeviceProp *p, struct err *e)
 {
-    int count = 0;
+    int count = 0, found = 0;
+    size_t length = selector ? strlen(selector) : 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0)
         return err_set(e, ERR_DEVICE, "no GPU can be used: %s",
                        error != cudaSuccess ? cudaGetErrorString(error) : "none is there");
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && (found == 0 || length > 0); i++) {
+        struct cudaDeviceProp candidate;
         char index[16], uuid[48];
-        if (cudaGetDeviceProperties(p, i) != cudaSuccess)
+        if (cudaGetDeviceProperties(&candidate, i) != cudaSuccess)
             continue;
         snprintf(index, sizeof index, "%d", i);
-        uuid_text(&p->uuid, uuid);
-        if (!selector || !selector[0] || strcmp(selector, index) == 0 ||
-            strcmp(selector, uuid) == 0) {
+        uuid_text(&candidate.uuid, uuid);
+        if (length == 0 || strcmp(selector, index) == 0 ||
+            (length > 4 && strncmp(selector, uuid, length) == 0)) {
             *number = i;
-            return 0;
+            *p = candidate;
+            found++;
         }
     }
-    return err_set(e, ERR_NOT_FOUND, "no GPU '%s' among %d: name one by its index or UUID",
-                   selector ? selector : "", count);
+    if (found == 0)
+        return err_set(e, ERR_NOT_FOUND, "no GPU '%s' among %d: name one by its index or UUID",
+                       selector ? selector : "", count);
+    if (found > 1)
+        return err_set(e, ERR_NOT_FOUND, "'%s' begins the UUID of %d GPUs: write more of it",
+                       selector, found);
+    return 0;
 }
 
 int device_cuda_open(const char *selector, const char *cache_folder, const char *key,
@@ -455,21 +404,13 @@ int device_cuda_open(const char *selector, const char *cache_folder, const char 
         rc = failed(e, error, "be chosen");
     else if (cudnnCreate(&c->handle) != CUDNN_STATUS_SUCCESS)
         rc = err_set(e, ERR_DEVICE, "cuDNN %s does not start on %s", convolution_library(), p.name);
+    else
+        rc = plan_cache_open(cache_folder, key, p.name, convolution_library(), &c->cache, e);
     if (rc != 0) {
+        if (c->handle)
+            cudnnDestroy(c->handle);
         free(c);
         return rc;
-    }
-    if (cache_folder && cache_folder[0] && key && key[0]) {
-        char name[256];
-        int n =
-            snprintf(name, sizeof name, "%.64s-%.64s-%s.plans", key, p.name, convolution_library());
-        for (int i = 0; i < n && i < (int)sizeof name; i++)
-            if (name[i] == ' ' || name[i] == '/')
-                name[i] = '_';
-        if (file_join(c->cache, cache_folder, name, NULL) == 0)
-            cache_read(c);
-        else
-            c->cache[0] = '\0';
     }
     *out = &c->device;
     return 0;

@@ -1,6 +1,8 @@
 /* engine_cuda.c - the engine "cuda", see engine_cuda.h */
 #include "cuda/engine_cuda.h"
 
+#include <unistd.h>
+
 #include "cuda/device.h"
 #include "cuda/engine_plan.h"
 
@@ -15,6 +17,12 @@ static int compile(const struct graph *g, const struct engine_options *o, void *
     return cuda_compile_on(open_device, g, o, impl, e);
 }
 
+/* The driver's device files: Linux's own, and that of Windows' subsystem for Linux. */
+static bool present(void)
+{
+    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+}
+
 const struct engine engine_cuda = {
     .name = "cuda",
     .estimate = cuda_estimate,
@@ -25,4 +33,7 @@ const struct engine engine_cuda = {
     .workspace_free = cuda_workspace_free,
     .run = cuda_run,
     .diagnose = cuda_diagnose,
+    .run_stack = cuda_run_stack,
+    .tuned = cuda_tuned,
+    .present = present,
 };

@@ -13,8 +13,10 @@
 /* "cuda": options.device, cache_folder and model_digest as engine.h says. */
 extern const struct engine engine_cuda;
 
-/* "cuda-host": the same programs and kernel bodies, executed on the host. For tests. The device
- * option "bare", "bias" or "all" says what its convolutions fuse. */
+/* "cuda-host": the same programs, kernel bodies and order of streams, executed on the host. For
+ * tests. options.device, words with commas between: "bare", "bias" or "all" (what its convolutions
+ * fuse), "memory=BYTES" (device memory that there is), "replays=N" (so many runs of the program,
+ * then the device is lost). */
 extern const struct engine engine_cuda_host;
 
 #endif

@@ -1,44 +1,20 @@
-/*
- * engine_plan.c - see engine_plan.h: plans and workspaces around a program and a device
- *
- * A plan owns the device, the program and the weights on the device. A workspace owns the arena,
- * pinned copies of inputs and outputs, a stream and the recording of the whole program: a run is
- * copy, replay, copy. Nothing is allocated while running.
- */
+/* engine_plan.c - see engine_plan.h: plans and workspaces around a program and a device */
 #include "cuda/engine_plan.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/device.h"
-#include "cuda/program.h"
 #include "node/base/err.h"
-
-struct cuda_plan {
-    struct device *device;
-    struct program program;
-    void *weights;
-    enum engine_precision precision;
-    pthread_mutex_t mutex; /* the device's handle, while something is recorded */
-};
-
-struct cuda_work {
-    struct cuda_plan *plan;
-    void *arena, *scratch;
-    void *in[GRAPH_INPUTS_MAX], *out[GRAPH_INPUTS_MAX];               /* on the device */
-    void *pinned_in[GRAPH_INPUTS_MAX], *pinned_out[GRAPH_INPUTS_MAX]; /* on the host */
-    void *stream, *recording;
-};
 
 int cuda_estimate(const struct graph *g, const struct engine_options *o, struct engine_cost *cost,
                   struct err *e)
 {
     struct device *device;
     struct program p;
-    int rc = device_host_open(CONVOLUTION_ALL, &device, e);
+    int rc = device_host_open(&(struct host_options){.fused = CONVOLUTION_ALL}, &device, e);
     if (rc != 0)
         return rc;
     rc = program_make(g, o->precision == ENGINE_F16, o->precision == ENGINE_TF32, device, &p, e);
@@ -50,7 +26,7 @@ int cuda_estimate(const struct graph *g, const struct engine_options *o, struct 
             ends += p.output_count[i] * (int64_t)sizeof(float);
         *cost = (struct engine_cost){.macs = graph_macs(g),
                                      .plan_bytes = p.weight_bytes,
-                                     .workspace_bytes = p.arena_bytes + ends,
+                                     .workspace_bytes = p.arena_bytes + ends * (o->stream ? 2 : 1),
                                      .compile_bytes = p.weight_bytes};
         program_fini(&p);
     }
@@ -101,12 +77,15 @@ int cuda_compile_on(cuda_open_device *open, const struct graph *g, const struct 
         return err_set(e, ERR_NOMEM, "no memory for a plan");
     pthread_mutex_init(&plan->mutex, NULL);
     plan->precision = o->precision;
+    plan->n_slots = o->stream ? CUDA_SLOTS : 1;
     int rc = open(o, &plan->device, e);
     if (rc == 0)
         rc = program_make(g, o->precision == ENGINE_F16, o->precision == ENGINE_TF32, plan->device,
                           &plan->program, e);
-    if (rc == 0)
+    if (rc == 0) {
+        plan->device->ops->tuned(plan->device);
         rc = upload_weights(plan, e);
+    }
     if (rc != 0)
         cuda_plan_free(plan);
     else
@@ -121,9 +100,15 @@ void cuda_describe(const void *impl, char *out, size_t size)
     snprintf(out, size, "cuda %s, %s", words[plan->precision], plan->device->text);
 }
 
+void cuda_tuned(const void *impl, struct engine_tuned *out)
+{
+    const struct cuda_plan *plan = impl;
+    *out = (struct engine_tuned){plan->device->kept, plan->device->made};
+}
+
 /* ---- running --------------------------------------------------------------------------------- */
 
-static void *address(const struct cuda_work *w, struct place place)
+static void *address(const struct cuda_work *w, const struct cuda_slot *slot, struct place place)
 {
     switch (place.region) {
     case REGION_ARENA:
@@ -131,40 +116,67 @@ static void *address(const struct cuda_work *w, struct place place)
     case REGION_WEIGHTS:
         return (char *)w->plan->weights + place.offset;
     case REGION_INPUT:
-        return w->in[place.offset];
+        return slot->in[place.offset];
     case REGION_OUTPUT:
-        return w->out[place.offset];
+        return slot->out[place.offset];
     default:
         return NULL;
     }
 }
 
-static int run_step(struct cuda_work *w, const struct step *s, struct err *e)
+static int run_step(struct cuda_work *w, const struct cuda_slot *slot, const struct step *s,
+                    struct err *e)
 {
     struct device *d = w->plan->device;
     if (s->kind == STEP_CLEAR)
-        return d->ops->clear(d, w->stream, address(w, s->clear), s->clear_bytes, e);
+        return d->ops->clear(d, w->stream, address(w, slot, s->clear), s->clear_bytes, e);
     if (s->kind == STEP_CONVOLUTION) {
         const struct program_convolution *c = &w->plan->program.convolution[s->convolution];
-        return d->ops->convolution_run(d, w->stream, c->plan, &c->spec, address(w, s->x),
-                                       address(w, s->w), address(w, s->bias), address(w, s->y),
-                                       w->scratch, e);
+        return d->ops->convolution_run(d, w->stream, c->plan, &c->spec, address(w, slot, s->x),
+                                       address(w, slot, s->w), address(w, slot, s->bias),
+                                       address(w, slot, s->y), w->scratch, e);
     }
     union kernel_args args = s->args;
     for (int i = 0; i < s->n_places; i++) {
-        void *p = address(w, s->places[i].place);
+        void *p = address(w, slot, s->places[i].place);
         memcpy((char *)&args + s->places[i].field, &p, sizeof p);
     }
     return d->ops->launch(d, w->stream, s->kernel, &args, s->items, e);
 }
 
-static int run_steps(struct cuda_work *w, struct err *e)
+static int run_steps(struct cuda_work *w, const struct cuda_slot *slot, struct err *e)
 {
     const struct program *p = &w->plan->program;
     int rc = 0;
     for (int i = 0; rc == 0 && i < p->n_steps; i++)
-        rc = run_step(w, &p->step[i], e);
+        rc = run_step(w, slot, &p->step[i], e);
     return rc;
+}
+
+int cuda_compute(struct cuda_work *w, struct cuda_slot *slot, struct err *e)
+{
+    struct device *d = w->plan->device;
+    return d->ops->replay(d, w->stream, slot->recording, e);
+}
+
+static void slot_fini(struct device *d, struct cuda_slot *s)
+{
+    void *const events[] = {s->uploaded, s->computed, s->downloaded};
+    if (s->recording)
+        d->ops->recording_free(d, s->recording);
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
+        if (s->in[i])
+            d->ops->memory_free(d, s->in[i]);
+        if (s->out[i])
+            d->ops->memory_free(d, s->out[i]);
+        if (s->pinned_in[i])
+            d->ops->pinned_free(d, s->pinned_in[i]);
+        if (s->pinned_out[i])
+            d->ops->pinned_free(d, s->pinned_out[i]);
+    }
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+        if (events[i])
+            d->ops->event_free(d, events[i]);
 }
 
 void cuda_workspace_free(void *work)
@@ -173,24 +185,16 @@ void cuda_workspace_free(void *work)
     if (!w)
         return;
     struct device *d = w->plan->device;
-    if (w->recording)
-        d->ops->recording_free(d, w->recording);
+    void *const streams[] = {w->stream, w->upload, w->download};
+    for (int i = 0; i < CUDA_SLOTS; i++)
+        slot_fini(d, &w->slot[i]);
     if (w->arena)
         d->ops->memory_free(d, w->arena);
     if (w->scratch)
         d->ops->memory_free(d, w->scratch);
-    for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
-        if (w->in[i])
-            d->ops->memory_free(d, w->in[i]);
-        if (w->out[i])
-            d->ops->memory_free(d, w->out[i]);
-        if (w->pinned_in[i])
-            d->ops->pinned_free(d, w->pinned_in[i]);
-        if (w->pinned_out[i])
-            d->ops->pinned_free(d, w->pinned_out[i]);
-    }
-    if (w->stream)
-        d->ops->stream_free(d, w->stream);
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        if (streams[i])
+            d->ops->stream_free(d, streams[i]);
     free(w);
 }
 
@@ -207,25 +211,32 @@ static int ends_new(struct device *d, int n, const int64_t *count, void **device
     return rc;
 }
 
-/* Runs the program once as it is (cuDNN and the kernels load what they need), then records it. */
-static int record(struct cuda_work *w, struct err *e)
+/* Records the program from a slot's inputs to its outputs. */
+static int record(struct cuda_work *w, struct cuda_slot *slot, struct err *e)
 {
     struct device *d = w->plan->device;
-    int rc = run_steps(w, e);
-    if (rc == 0)
-        rc = d->ops->wait(d, w->stream, e);
-    if (rc == 0)
-        rc = d->ops->record_begin(d, w->stream, e);
+    int rc = d->ops->record_begin(d, w->stream, e);
     if (rc != 0)
         return rc;
-    rc = run_steps(w, e);
-    void *recording = NULL;
-    int ended = d->ops->record_end(d, w->stream, &recording, rc == 0 ? e : NULL);
-    if (rc == 0 && ended == 0)
-        w->recording = recording;
-    else if (recording)
-        d->ops->recording_free(d, recording);
+    rc = run_steps(w, slot, e);
+    int ended = d->ops->record_end(d, w->stream, &slot->recording, rc == 0 ? e : NULL);
     return rc != 0 ? rc : ended;
+}
+
+static int slot_make(struct cuda_work *w, struct cuda_slot *slot, struct err *e)
+{
+    const struct program *p = &w->plan->program;
+    struct device *d = w->plan->device;
+    int rc = ends_new(d, p->n_inputs, p->input_count, slot->in, slot->pinned_in, e);
+    if (rc == 0)
+        rc = ends_new(d, p->n_outputs, p->output_count, slot->out, slot->pinned_out, e);
+    if (rc == 0)
+        rc = d->ops->event_new(d, &slot->uploaded, e);
+    if (rc == 0)
+        rc = d->ops->event_new(d, &slot->computed, e);
+    if (rc == 0)
+        rc = d->ops->event_new(d, &slot->downloaded, e);
+    return rc;
 }
 
 int cuda_workspace_new(const void *impl, void **work, struct err *e)
@@ -239,16 +250,23 @@ int cuda_workspace_new(const void *impl, void **work, struct err *e)
     w->plan = plan;
     int rc = d->ops->stream_new(d, &w->stream, e);
     if (rc == 0)
+        rc = d->ops->stream_new(d, &w->upload, e);
+    if (rc == 0)
+        rc = d->ops->stream_new(d, &w->download, e);
+    if (rc == 0)
         rc = d->ops->memory_new(d, p->arena_bytes, &w->arena, e);
     if (rc == 0 && p->workspace_bytes > 0)
         rc = d->ops->memory_new(d, p->workspace_bytes, &w->scratch, e);
-    if (rc == 0)
-        rc = ends_new(d, p->n_inputs, p->input_count, w->in, w->pinned_in, e);
-    if (rc == 0)
-        rc = ends_new(d, p->n_outputs, p->output_count, w->out, w->pinned_out, e);
+    for (int i = 0; rc == 0 && i < plan->n_slots; i++)
+        rc = slot_make(w, &w->slot[i], e);
     if (rc == 0) {
         pthread_mutex_lock(&plan->mutex);
-        rc = record(w, e);
+        /* Once as it is: cuDNN and the kernels load what they need, which no recording may do. */
+        rc = run_steps(w, &w->slot[0], e);
+        if (rc == 0)
+            rc = d->ops->wait(d, w->stream, e);
+        for (int i = 0; rc == 0 && i < plan->n_slots; i++)
+            rc = record(w, &w->slot[i], e);
         pthread_mutex_unlock(&plan->mutex);
     }
     if (rc != 0)
@@ -264,32 +282,48 @@ int cuda_run(const void *impl, void *work, const float *const *in, float *const 
     const struct program *p = &plan->program;
     struct device *d = plan->device;
     struct cuda_work *w = work;
+    struct cuda_slot *slot = &w->slot[0];
     int rc = 0;
     for (int i = 0; rc == 0 && i < p->n_inputs; i++) {
         int64_t bytes = p->input_count[i] * (int64_t)sizeof(float);
-        memcpy(w->pinned_in[i], in[i], (size_t)bytes);
-        rc = d->ops->upload(d, w->stream, w->in[i], w->pinned_in[i], bytes, e);
+        memcpy(slot->pinned_in[i], in[i], (size_t)bytes);
+        rc = d->ops->upload(d, w->stream, slot->in[i], slot->pinned_in[i], bytes, e);
     }
     if (rc == 0)
-        rc = w->recording ? d->ops->replay(d, w->stream, w->recording, e) : run_steps(w, e);
+        rc = cuda_compute(w, slot, e);
     for (int i = 0; rc == 0 && i < p->n_outputs; i++)
-        rc = d->ops->download(d, w->stream, w->pinned_out[i], w->out[i],
+        rc = d->ops->download(d, w->stream, slot->pinned_out[i], slot->out[i],
                               p->output_count[i] * (int64_t)sizeof(float), e);
     if (rc == 0)
         rc = d->ops->wait(d, w->stream, e);
     for (int i = 0; rc == 0 && i < p->n_outputs; i++)
-        memcpy(out[i], w->pinned_out[i], (size_t)p->output_count[i] * sizeof(float));
+        memcpy(out[i], slot->pinned_out[i], (size_t)p->output_count[i] * sizeof(float));
     return rc;
+}
+
+/* Looks at a node's result, which is on the host now. */
+static int look_at(const struct watch *look, struct kernel_array array, struct err *e)
+{
+    int64_t n = look->bytes / (array.half ? 2 : 4);
+    for (int64_t j = 0; j < n; j++) {
+        float x = load(array, j);
+        if (!isfinite(x))
+            return err_set(e, ERR_NUMERIC, "%s in the result of node %s (cuda%s)",
+                           isnan(x) ? "NaN" : "an infinite number", look->name,
+                           array.half ? ", half: try float" : "");
+    }
+    return 0;
 }
 
 /* Runs again, looking at each node's result. */
 int cuda_diagnose(const void *impl, void *work, const float *const *in, float *const *out,
                   struct err *e)
 {
-    const struct cuda_plan *plan = impl;
+    struct cuda_plan *plan = (struct cuda_plan *)(uintptr_t)impl;
     const struct program *p = &plan->program;
     struct device *d = plan->device;
     struct cuda_work *w = work;
+    const struct cuda_slot *slot = &w->slot[0];
     int64_t largest = 16;
     (void)in; /* still on the device */
     (void)out;
@@ -300,26 +334,23 @@ int cuda_diagnose(const void *impl, void *work, const float *const *in, float *c
     if (!copy)
         return err_set(e, ERR_NOMEM, "no memory to look for the first layer that is not finite");
     struct kernel_array array = {copy, plan->precision == ENGINE_F16};
+    pthread_mutex_lock(&plan->mutex);
     /* What an earlier run left in memory that this one has not written yet is not its fault. */
     int rc = d->ops->clear(d, w->stream, w->arena, p->arena_bytes, e);
     for (int i = 0, k = 0; rc == 0 && i < p->n_steps; i++) {
-        rc = run_step(w, &p->step[i], e);
+        rc = run_step(w, slot, &p->step[i], e);
         for (; rc == 0 && k < p->n_watches && p->watch[k].after == i; k++) {
             const struct watch *look = &p->watch[k];
-            rc = d->ops->download(d, w->stream, copy, address(w, look->place), look->bytes, e);
+            rc =
+                d->ops->download(d, w->stream, copy, address(w, slot, look->place), look->bytes, e);
             if (rc == 0)
                 rc = d->ops->wait(d, w->stream, e);
-            int64_t n = look->bytes / (array.half ? 2 : 4);
-            for (int64_t j = 0; rc == 0 && j < n; j++) {
-                float x = load(array, j);
-                if (!isfinite(x))
-                    rc = err_set(e, ERR_NUMERIC, "%s in the result of node %s (cuda%s)",
-                                 isnan(x) ? "NaN" : "an infinite number", look->name,
-                                 array.half ? ", half: try float" : "");
-            }
+            if (rc == 0)
+                rc = look_at(look, array, e);
         }
     }
     d->ops->clear(d, w->stream, w->arena, p->arena_bytes, NULL);
+    pthread_mutex_unlock(&plan->mutex);
     free(copy);
     return rc;
 }

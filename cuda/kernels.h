@@ -4,7 +4,8 @@
  * cuDNN convolves; everything else that a generator needs is here, one function per kernel, which
  * computes item i of n and nothing else. The same text is compiled for the device (device_cuda.cu:
  * one thread per item) and for the host (device_host.c: a loop), so that every index computation is
- * tested where there is no GPU.
+ * tested where there is no GPU. What a kernel writes is the member `out` of its arguments; what
+ * else it writes lies in the same block of memory.
  *
  * Layout. A tensor of rank 4 is NHWC: element (n, c, y, x) lies at ((n·H + y)·W + x)·pitch + c,
  * pitch >= C rounded up to 8, so that eight channels are one aligned access of 16 (half) or 32
@@ -274,11 +275,11 @@ KERNEL_BODY void moments_item(const struct moments_args *a, int64_t i)
         a->out[i * OCTET + k] = sum.v[k];
 }
 
-/* Adds the chunks. Pass 1 (scale NULL): mean[i]. Pass 2: scale[i] = gamma / sqrt(variance + eps),
- * shift[i] = beta. i: channel of one image, 0 … n·octets·8. */
+/* Adds the chunks. Pass 1 (shift NULL): out[i] = mean. Pass 2: out[i] = gamma / sqrt(variance +
+ * eps), shift[i] = beta. i: channel of one image, 0 … n·octets·8. */
 struct moments_sum_args {
     const float *part;
-    float *mean, *scale, *shift;
+    float *out, *shift;
     const float *gamma, *beta; /* octets·8 */
     int32_t octets, pixels, chunks;
     float epsilon;
@@ -291,10 +292,10 @@ KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, int64_t i)
     for (int32_t chunk = 0; chunk < a->chunks; chunk++)
         sum += a->part[(n * a->chunks + chunk) * channels + c];
     sum /= (float)a->pixels;
-    if (!a->scale) {
-        a->mean[i] = sum;
+    if (!a->shift) {
+        a->out[i] = sum;
     } else {
-        a->scale[i] = a->gamma[c] / sqrtf(sum + a->epsilon);
+        a->out[i] = a->gamma[c] / sqrtf(sum + a->epsilon);
         a->shift[i] = a->beta[c];
     }
 }

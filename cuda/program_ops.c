@@ -118,9 +118,8 @@ static int build_instance_norm(struct build *b, const struct node *n)
         if (rc != 0)
             break;
         build_point(b, FIELD(moments_sum, part), part);
-        build_point(b, FIELD(moments_sum, mean), mean);
+        build_point(b, FIELD(moments_sum, out), pass == 1 ? mean : scale);
         if (pass == 2) {
-            build_point(b, FIELD(moments_sum, scale), scale);
             build_point(b, FIELD(moments_sum, shift), shift);
             build_point(b, FIELD(moments_sum, gamma), gamma);
             build_point(b, FIELD(moments_sum, beta), beta);

@@ -38,6 +38,11 @@ int engine_register(const struct engine *engine, struct err *e)
     return 0;
 }
 
+bool engine_present(const struct engine *engine)
+{
+    return engine->present == NULL || engine->present();
+}
+
 struct plan {
     const struct engine *engine;
     void *impl;
@@ -167,6 +172,14 @@ const char *engine_plan_text(const struct plan *p)
     return p->text;
 }
 
+struct engine_tuned engine_plan_tuned(const struct plan *p)
+{
+    struct engine_tuned t = {0};
+    if (p->engine->tuned != NULL)
+        p->engine->tuned(p->impl, &t);
+    return t;
+}
+
 int engine_workspace_new(const struct plan *p, struct workspace **out, struct err *e)
 {
     *out = NULL;
@@ -230,4 +243,183 @@ int engine_run(const struct plan *p, struct workspace *w, const float *const *in
                          p->out_name[i]);
     }
     return rc;
+}
+
+/* ---- stacks ---------------------------------------------------------------------------------- */
+
+/* The stack that the engine sees: the caller's, with every number looked at. */
+struct watched {
+    const struct plan *plan;
+    const struct engine_stack *stack;
+    int64_t batch;
+    int64_t bad; /* the image whose result is not finite; -1: none */
+};
+
+static int64_t part(const struct shape *s, int64_t batch)
+{
+    return shape_count(s) / batch;
+}
+
+/* The first dimension that all inputs and outputs share, ERR_UNSUPPORTED if they do not. */
+static int64_t common_batch(const struct plan *p, struct err *e)
+{
+    int64_t batch = p->n_in > 0 && p->in[0].rank > 0 ? p->in[0].dim[0] : 0;
+    bool same = batch > 0;
+    for (int i = 0; i < p->n_in; i++)
+        same = same && p->in[i].rank > 0 && p->in[i].dim[0] == batch;
+    for (int i = 0; i < p->n_out; i++)
+        same = same && p->out[i].rank > 0 && p->out[i].dim[0] == batch;
+    return same ? batch
+                : err_set(e, ERR_UNSUPPORTED,
+                          "the network's inputs and outputs do not all begin with one batch");
+}
+
+static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    struct watched *w = ctx;
+    int rc = w->stack->fill(w->stack->ctx, image, in, e);
+    for (int i = 0; rc == 0 && i < w->plan->n_in; i++) {
+        int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch));
+        if (at >= 0)
+            rc = err_set(e, ERR_NUMERIC,
+                         "image %lld: input '%s' holds NaN or infinity at element %lld",
+                         (long long)image + 1, w->plan->in_name[i], (long long)at);
+    }
+    return rc;
+}
+
+static int watched_take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    struct watched *w = ctx;
+    for (int i = 0; i < w->plan->n_out; i++)
+        if (first_bad(out[i], part(&w->plan->out[i], w->batch)) >= 0) {
+            w->bad = image;
+            return err_set(e, ERR_NUMERIC,
+                           "image %lld: output '%s' of the network holds NaN or infinity",
+                           (long long)image + 1, w->plan->out_name[i]);
+        }
+    return w->stack->take(w->stack->ctx, image, out, e);
+}
+
+/* Buffers for one batch of every input and output. */
+struct ends {
+    float *in[GRAPH_INPUTS_MAX], *out[GRAPH_INPUTS_MAX];
+};
+
+static void ends_fini(struct ends *b)
+{
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
+        free(b->in[i]);
+        free(b->out[i]);
+    }
+}
+
+static int ends_make(const struct plan *p, struct ends *b, struct err *e)
+{
+    bool whole = true;
+    *b = (struct ends){0};
+    for (int i = 0; i < p->n_in; i++)
+        whole &= (b->in[i] = calloc((size_t)shape_count(&p->in[i]), sizeof(float))) != NULL;
+    for (int i = 0; i < p->n_out; i++)
+        whole &= (b->out[i] = calloc((size_t)shape_count(&p->out[i]), sizeof(float))) != NULL;
+    if (whole)
+        return 0;
+    ends_fini(b);
+    return err_set(e, ERR_NOMEM, "no memory for a batch of images");
+}
+
+static int fill_lane(struct watched *w, struct ends *b, int64_t image, int64_t lane, struct err *e)
+{
+    float *in[GRAPH_INPUTS_MAX];
+    for (int i = 0; i < w->plan->n_in; i++)
+        in[i] = b->in[i] + lane * part(&w->plan->in[i], w->batch);
+    return watched_fill(w, image, in, e);
+}
+
+/* By run() alone. */
+static int run_batches(struct watched *w, void *work, struct err *e)
+{
+    const struct plan *p = w->plan;
+    struct ends b;
+    int rc = ends_make(p, &b, e);
+    if (rc != 0)
+        return rc;
+    for (int64_t first = 0; rc == 0 && first < w->stack->images; first += w->batch) {
+        int64_t left = w->stack->images - first, n = left < w->batch ? left : w->batch;
+        for (int64_t k = 0; rc == 0 && k < n; k++)
+            rc = fill_lane(w, &b, first + k, k, e);
+        if (rc == 0 &&
+            (rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, e)) != 0)
+            err_context(e, "images %lld to %lld", (long long)first + 1, (long long)(first + n));
+        for (int64_t k = 0; rc == 0 && k < n; k++) {
+            const float *out[GRAPH_INPUTS_MAX];
+            for (int i = 0; i < p->n_out; i++)
+                out[i] = b.out[i] + k * part(&p->out[i], w->batch);
+            rc = watched_take(w, first + k, out, e);
+        }
+    }
+    ends_fini(&b);
+    return rc;
+}
+
+/* Names the layer that made the bad image, running it again in every lane. */
+static void find_layer(struct watched *w, void *work, struct err *e)
+{
+    const struct plan *p = w->plan;
+    struct err found = {0};
+    struct ends b;
+    if (p->engine->diagnose == NULL || ends_make(p, &b, NULL) != 0)
+        return;
+    int rc = 0;
+    for (int64_t k = 0; rc == 0 && k < w->batch; k++)
+        rc = fill_lane(w, &b, w->bad, k, NULL);
+    if (rc == 0)
+        rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, NULL);
+    if (rc == 0 && p->engine->diagnose(p->impl, work, (const float *const *)b.in, b.out, &found) ==
+                       ERR_NUMERIC)
+        err_set(e, ERR_NUMERIC, "image %lld: %s", (long long)w->bad + 1, found.text);
+    ends_fini(&b);
+}
+
+int engine_run_stack(const struct plan *p, struct workspace *w, const struct engine_stack *stack,
+                     struct err *e)
+{
+    int64_t batch = common_batch(p, e);
+    if (batch < 0)
+        return (int)batch;
+    struct watched watched = {.plan = p, .stack = stack, .batch = batch, .bad = -1};
+    struct engine_stack seen = {stack->images, watched_fill, watched_take, &watched};
+    int rc = p->engine->run_stack != NULL ? p->engine->run_stack(p->impl, w->work, &seen, batch, e)
+                                          : run_batches(&watched, w->work, e);
+    if (rc == ERR_NUMERIC && watched.bad >= 0)
+        find_layer(&watched, w->work, e);
+    return rc;
+}
+
+int engine_compile_batch(const struct engine *engine, const struct graph *g,
+                         const struct shape *shape, int batch, const struct engine_options *o,
+                         struct plan **out, struct workspace **work, struct err *e)
+{
+    struct shape wanted[GRAPH_INPUTS_MAX] = {{0}};
+    int rc;
+    *work = NULL;
+    for (;; batch /= 2) {
+        for (int i = 0; i < g->n_inputs && i < GRAPH_INPUTS_MAX; i++) {
+            wanted[i] = shape[i];
+            wanted[i].dim[0] = batch;
+        }
+        rc = engine_compile(engine, g, wanted, o, out, e);
+        if (rc == 0)
+            rc = engine_workspace_new(*out, work, e);
+        if (rc == 0)
+            return batch;
+        engine_plan_free(*out);
+        *out = NULL;
+        if ((rc != ERR_NOMEM && rc != ERR_LIMIT) || batch <= 1)
+            break;
+    }
+    return rc == ERR_NOMEM
+               ? err_context(e, "a single image does not fit into the memory of engine %s",
+                             engine->name)
+               : rc;
 }

@@ -43,6 +43,9 @@ struct engine_options {
     const char *cache_folder;     /* cuda: where tuned plans are kept; NULL: nowhere */
     const char *model_digest;     /* key of that cache; NULL: nothing is kept */
     int64_t max_activation_bytes; /* 0: 16 GiB */
+    /* cuda: workspaces hold inputs and outputs twice, so that engine_run_stack() computes one batch
+     * while another is copied. */
+    bool stream;
 };
 
 struct engine_cost {
@@ -50,6 +53,25 @@ struct engine_cost {
     int64_t plan_bytes;      /* packed weights and tables */
     int64_t workspace_bytes; /* for each workspace */
     int64_t compile_bytes;   /* most that compiling needs on top of plan_bytes */
+};
+
+/* What becomes of each image of a stack. Both are called by the thread that runs the stack, images
+ * in rising order; anything but 0 stops it with that error. */
+struct engine_stack {
+    int64_t images;
+    /* Writes the image's part of every input, in[i] of engine_plan_input_shape(i) with the first
+     * dimension 1. Several images are asked for before the first result is given, and one whose
+     * result is not finite is asked for again. */
+    int (*fill)(void *ctx, int64_t image, float *const *in, struct err *e);
+    /* Reads its part of every output; borrowed until it returns. Each image once. */
+    int (*take)(void *ctx, int64_t image, const float *const *out, struct err *e);
+    void *ctx;
+};
+
+/* Where a plan's tuned convolutions came from. */
+struct engine_tuned {
+    int64_t kept; /* the cache folder */
+    int64_t made; /* measured while compiling */
 };
 
 /* What an engine implements. Called by the engine_* functions below only, with lowered graphs;
@@ -75,6 +97,13 @@ struct engine {
      * opinion is not asked, the output is named. */
     int (*diagnose)(const void *impl, void *work, const float *const *in, float *const *out,
                     struct err *e);
+    /* NULL: the stack is run by run(), batch after batch. Lanes of a last batch that the stack does
+     * not fill hold anything finite. */
+    int (*run_stack)(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,
+                     struct err *e);
+    void (*tuned)(const void *impl, struct engine_tuned *out); /* NULL: nothing is tuned */
+    /* Does this machine have what the engine runs on? Must not touch it. NULL: always. */
+    bool (*present)(void);
 };
 
 struct plan;
@@ -84,6 +113,9 @@ struct workspace;
 const struct engine *engine_find(const char *name);
 /* Adds an engine (cuda: by main.c, before any thread starts). At most 8; ERR_LIMIT, ERR_EXISTS. */
 int engine_register(const struct engine *engine, struct err *e);
+
+/* May the engine find in this machine what it runs on (the driver of a GPU)? Touches nothing. */
+bool engine_present(const struct engine *engine);
 
 /* What a plan would cost. shape: one per graph input. g need not be lowered. */
 int engine_estimate(const struct engine *engine, const struct graph *g, const struct shape *shape,
@@ -103,6 +135,8 @@ const char *engine_plan_output_name(const struct plan *p, int i);
 /* One line: engine, instruction set or device, threads. Borrowed from the plan. */
 const char *engine_plan_text(const struct plan *p);
 
+struct engine_tuned engine_plan_tuned(const struct plan *p);
+
 int engine_workspace_new(const struct plan *p, struct workspace **out, struct err *e);
 void engine_workspace_free(struct workspace *w);
 
@@ -111,6 +145,23 @@ void engine_workspace_free(struct workspace *w);
  * out is then unspecified and must not be used. */
 int engine_run(const struct plan *p, struct workspace *w, const float *const *in, float *const *out,
                struct err *e);
+
+/* Runs any number of images through a plan whose inputs and outputs all have the same first
+ * dimension, the batch. What is not a multiple of it is run in a last batch that is not full. An
+ * image's result has the same bits as from engine_run(), wherever it stands. May allocate buffers,
+ * once. ERR_UNSUPPORTED: no common batch; the errors of engine_run(), naming the image; what fill
+ * and take returned. After a failure some images may have been taken. */
+int engine_run_stack(const struct plan *p, struct workspace *w, const struct engine_stack *stack,
+                     struct err *e);
+
+/* Compiles with `batch` as the first dimension of every input and makes a workspace; where memory
+ * or max_activation_bytes is what lacks, with half as many, down to 1. Returns the batch, or ERR_*:
+ * ERR_NOMEM if a single image does not fit; the errors of engine_compile(). shape: as for
+ * engine_compile(), its first dimensions are replaced. batch >= 1. *out and *work are NULL after a
+ * failure. */
+int engine_compile_batch(const struct engine *engine, const struct graph *g,
+                         const struct shape *shape, int batch, const struct engine_options *o,
+                         struct plan **out, struct workspace **work, struct err *e);
 
 /* The built-in engines, for tests. */
 extern const struct engine engine_ref;

@@ -1,7 +1,6 @@
 /* engines.c - see engines.h */
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "node/base/err.h"
 
@@ -10,7 +9,8 @@
 
 bool engines_have_gpu(void)
 {
-    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    const struct engine *cuda = engine_find("cuda");
+    return cuda != NULL && engine_present(cuda);
 }
 
 int engines_choose(const char *name, const struct engine **out, struct err *e)

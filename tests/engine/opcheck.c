@@ -3,9 +3,12 @@
  *
  *     opcheck MODEL --engine NAME [--against NAME] [--in FILE.npy ...] [--shape AxBxC ...]
  *             [--out FILE.npy ...] [--threads N] [--isa ISA] [--throughput] [--low-memory]
- *             [--repeat N] [--explain]
+ *             [--device NAME] [--precision f16|tf32] [--repeat N] [--stack BATCH] [--explain]
  *     opcheck --package MODEL        opens it as the node does: facts and graph are checked
  *     opcheck --list                 the engines of this build
+ *
+ * --stack: the images of the inputs go through a plan for BATCH of them (or fewer, where memory
+ * lacks) as a stack.
  *
  * Inputs come from NumPy files, or are made from shapes (uniform in [-1, 1), the same every time).
  * Prints one JSON object: engine, milliseconds, costs, and with --against the largest absolute
@@ -34,7 +37,7 @@ struct options {
     const char *model, *engine, *against;
     const char *in[GRAPH_INPUTS_MAX], *out[GRAPH_INPUTS_MAX];
     struct shape shape[GRAPH_INPUTS_MAX];
-    int n_in, n_out, n_shape, repeat;
+    int n_in, n_out, n_shape, repeat, stack;
     bool explain;
     struct engine_options engine_options;
 };
@@ -106,6 +109,8 @@ static int parse_options(int argc, char **argv, struct options *o)
                 o->engine_options.device = next;
             else if (strcmp(a, "--repeat") == 0)
                 o->repeat = atoi(next);
+            else if (strcmp(a, "--stack") == 0)
+                o->stack = atoi(next);
             else
                 return -1;
         } else if (list == NULL && o->model == NULL) {
@@ -121,6 +126,7 @@ static int parse_options(int argc, char **argv, struct options *o)
             return -1;
         }
     }
+    o->engine_options.stream = o->stack > 0;
     return o->model != NULL && (o->engine != NULL || o->explain) && o->repeat > 0 ? 0 : -1;
 }
 
@@ -152,6 +158,7 @@ struct result {
     double compile_ms, first_ms, min_ms;
     double ms[TIMES_MAX]; /* of the first runs */
     int n_ms;
+    int batch;
     bool same_bits; /* every repeat gave what the first did */
     char text[200];
 };
@@ -183,6 +190,36 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Images between whole tensors and the engine. */
+struct images {
+    const struct npy *in;
+    struct result *r;
+    int n_in;
+    int64_t n;
+};
+
+static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    const struct images *a = ctx;
+    (void)e;
+    for (int i = 0; i < a->n_in; i++) {
+        int64_t part = shape_count(&a->in[i].shape) / a->n;
+        memcpy(in[i], a->in[i].data + image * part, (size_t)part * sizeof(float));
+    }
+    return 0;
+}
+
+static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    const struct images *a = ctx;
+    (void)e;
+    for (int i = 0; i < a->r->n_out; i++) {
+        int64_t part = shape_count(&a->r->out[i].shape) / a->n;
+        memcpy(a->r->out[i].data + image * part, out[i], (size_t)part * sizeof(float));
+    }
+    return 0;
+}
+
 static int run_engine(const struct options *o, const char *name, const struct graph *g,
                       const struct npy *in, int repeat, struct result *r, struct err *e)
 {
@@ -199,14 +236,27 @@ static int run_engine(const struct options *o, const char *name, const struct gr
         in_data[i] = in[i].data;
     }
     double start = now_ms();
-    int rc = engine_compile(engine, g, shape, &o->engine_options, &plan, e);
-    if (rc != 0 || (rc = engine_workspace_new(plan, &work, e)) != 0)
+    bool stacked = o->stack > 0 && name == o->engine;
+    int rc;
+    if (stacked) {
+        rc = engine_compile_batch(engine, g, shape, o->stack, &o->engine_options, &plan, &work, e);
+        r->batch = rc;
+        rc = rc > 0 ? 0 : rc;
+    } else {
+        rc = engine_compile(engine, g, shape, &o->engine_options, &plan, e);
+        if (rc == 0)
+            rc = engine_workspace_new(plan, &work, e);
+        r->batch = (int)shape[0].dim[0];
+    }
+    if (rc != 0)
         goto out;
     r->compile_ms = now_ms() - start;
     r->n_out = engine_plan_outputs(plan);
     snprintf(r->text, sizeof r->text, "%s", engine_plan_text(plan));
     for (int i = 0; i < r->n_out; i++) {
         r->out[i].shape = *engine_plan_output_shape(plan, i);
+        if (stacked)
+            r->out[i].shape.dim[0] = shape[0].dim[0];
         r->out[i].data = out_data[i] =
             malloc((size_t)shape_count(&r->out[i].shape) * sizeof(float));
         if (out_data[i] == NULL) {
@@ -217,7 +267,10 @@ static int run_engine(const struct options *o, const char *name, const struct gr
     uint64_t first_bits = 0;
     for (int k = 0; k < repeat && rc == 0; k++) {
         start = now_ms();
-        rc = engine_run(plan, work, in_data, out_data, e);
+        struct images images = {in, r, g->n_inputs, shape[0].dim[0]};
+        const struct engine_stack stack = {images.n, fill, take, &images};
+        rc = stacked ? engine_run_stack(plan, work, &stack, e)
+                     : engine_run(plan, work, in_data, out_data, e);
         double ms = now_ms() - start;
         r->first_ms = k == 0 ? ms : r->first_ms;
         r->min_ms = k == 0 || ms < r->min_ms ? ms : r->min_ms;
@@ -343,9 +396,10 @@ int main(int argc, char **argv)
     }
     if (rc == 0 && o.engine != NULL) {
         printf("{\"engine\": \"%s\", \"open_ms\": %.3f, \"compile_ms\": %.3f, \"first_ms\": %.3f, "
-               "\"min_ms\": %.3f, \"median_ms\": %.3f, \"same_bits\": %s, \"peak_mb\": %.1f",
+               "\"min_ms\": %.3f, \"median_ms\": %.3f, \"same_bits\": %s, \"batch\": %d, "
+               "\"peak_mb\": %.1f",
                a.text, open_ms, a.compile_ms, a.first_ms, a.min_ms, a.n_ms ? a.ms[a.n_ms / 2] : 0,
-               a.same_bits ? "true" : "false", peak_mb());
+               a.same_bits ? "true" : "false", a.batch, peak_mb());
         if (o.against != NULL)
             print_difference(&a, &b);
         printf("}\n");

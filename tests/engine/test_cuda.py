@@ -13,6 +13,7 @@ from pathlib import Path
 
 import enginekit
 import numpy as np
+import onnx
 import pytest
 
 sys.path.insert(0, str(enginekit.ROOT / "scripts"))
@@ -65,6 +66,21 @@ def test_image_gives_the_same_bits_wherever_it_stands_in_a_batch(tmp_path):
     for i in range(3):
         alone = enginekit.run(single, [x[i : i + 1]], tmp_path, engine="cuda-host").outputs[0]
         assert np.array_equal(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("cuda", CUDA_ENGINES)
+@pytest.mark.parametrize("images, batch", [(7, 3), (2, 4)])
+def test_stack_streams_through_batches_of_any_size(images, batch, cuda, tmp_path):
+    path, shape = nets.write("encdec64", tmp_path, batch=images)
+    model = onnx.load(path)
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    onnx.save(model, path)
+    x = image(shape)
+    run = enginekit.run(path, [x], tmp_path, engine=cuda, arguments=("--stack", str(batch), "--repeat", "3"))
+    want = enginekit.oracle(path, [x])[0]
+    assert run.facts["batch"] == batch and run.facts["same_bits"] is True
+    assert np.abs(run.outputs[0] - want).max() <= 1e-5 * max(1, np.abs(want).max())
 
 
 @needs_gpu

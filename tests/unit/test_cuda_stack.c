@@ -1,0 +1,544 @@
+/* The CUDA engine's streams, memory and cache of plans, by its twin on the host: a stack of images
+ * gives the bits of single runs, two streams that nothing orders are found, memory that lacks
+ * shrinks the batch, a device that is lost says so, tuned plans come back. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cuda/device.h"
+#include "cuda/engine_cuda.h"
+#include "cuda/plan_cache.h"
+#include "model/engine.h"
+#include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
+
+#define SIDE   12
+#define IMAGES 11
+#define IN     (3 * SIDE * SIDE)
+#define OUT    (SIDE * SIDE)
+
+static uint32_t seed = 5;
+static float noise(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / (float)(1 << 23) - 1.0f;
+}
+
+static int constant(struct graph *g, int rank, const int64_t *dim)
+{
+    struct shape s = {.rank = rank};
+    float x[4096];
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++)
+        n *= s.dim[i] = dim[i];
+    assert_true(n <= 4096);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = 0.2f * noise();
+    int v = graph_add_value(g, "w", DTYPE_F32);
+    assert_int_equal(graph_set_f32(g, v, &s, x), 0);
+    return v;
+}
+
+static int node(struct graph *g, enum op op, const char *name, int n_in, const int *in,
+                struct node **out)
+{
+    int v = graph_add_value(g, name, DTYPE_F32);
+    g->value[v].shape.rank = -1;
+    struct node *n = graph_add_node(g, op, name, n_in, 1);
+    assert_non_null(n);
+    memcpy(n->in, in, sizeof *in * (size_t)n_in);
+    n->out[0] = v;
+    n->opset = 17;
+    *out = n;
+    return v;
+}
+
+static int conv(struct graph *g, bool transposed, int x, int c, int oc)
+{
+    struct node *n;
+    int64_t w[] = {transposed ? c : oc, transposed ? oc : c, 4, 4}, b[] = {oc};
+    const int in[] = {x, constant(g, 4, w), constant(g, 1, b)};
+    int v =
+        node(g, transposed ? OP_CONV_TRANSPOSE : OP_CONV, transposed ? "up" : "down", 3, in, &n);
+    n->conv.group = 1;
+    n->conv.rank = 2;
+    for (int i = 0; i < 2; i++) {
+        n->conv.kernel[i] = 4;
+        n->conv.stride[i] = 2;
+        n->conv.dilation[i] = n->conv.pad_begin[i] = n->conv.pad_end[i] = 1;
+    }
+    return v;
+}
+
+/* Exponential, down, instance norm, up, tanh. */
+static struct graph *network(void)
+{
+    struct graph *g = graph_new();
+    struct node *n;
+    assert_non_null(g);
+    seed = 5;
+    int x = graph_add_value(g, "image", DTYPE_F32);
+    g->value[x].shape = (struct shape){.rank = 4, .dim = {-1, 3, SIDE, SIDE}};
+    int d = node(g, OP_EXP, "grow", 1, &x, &n);
+    d = conv(g, false, d, 3, 10);
+    int64_t c[] = {10};
+    const int norm[] = {d, constant(g, 1, c), constant(g, 1, c)};
+    d = node(g, OP_INSTANCE_NORM, "norm", 3, norm, &n);
+    n->norm.epsilon = 1e-5;
+    d = conv(g, true, d, 10, 1);
+    int y = node(g, OP_ACT, "tanh", 1, &d, &n);
+    n->act = (struct act){.kind = ACT_TANH};
+    g->input = graph_alloc(g, sizeof(int));
+    g->output = graph_alloc(g, sizeof(int));
+    assert_true(g->input && g->output);
+    g->input[0] = x;
+    g->output[0] = y;
+    g->n_inputs = g->n_outputs = 1;
+    g->opset = 17;
+    graph_index(g);
+    return g;
+}
+
+static const struct shape one = {.rank = 4, .dim = {1, 3, SIDE, SIDE}};
+
+/* A stack of images, what came back, and what may go wrong with it. */
+struct pile {
+    float in[IMAGES][IN], out[IMAGES][OUT];
+    int64_t filled, taken, ahead; /* ahead: most images that were filled and not yet taken */
+    int64_t fail_fill;            /* this image's fill fails, -1: none */
+    int64_t bad;                  /* this image's input makes the result infinite, -1 */
+};
+
+static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    struct pile *p = ctx;
+    if (image == p->fail_fill)
+        return err_set(e, ERR_IO, "no such image");
+    if (image == p->filled) /* a bad one is asked for again */
+        p->filled++;
+    memcpy(in[0], p->in[image], sizeof p->in[image]);
+    if (image == p->bad)
+        in[0][7] = 200;
+    if (p->filled - p->taken > p->ahead)
+        p->ahead = p->filled - p->taken;
+    return 0;
+}
+
+static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    struct pile *p = ctx;
+    (void)e;
+    assert_int_equal(image, p->taken);
+    p->taken++;
+    memcpy(p->out[image], out[0], sizeof p->out[image]);
+    return 0;
+}
+
+static struct pile *pile_new(void)
+{
+    struct pile *p = calloc(1, sizeof *p);
+    assert_non_null(p);
+    seed = 77;
+    for (int i = 0; i < IMAGES; i++)
+        for (int k = 0; k < IN; k++)
+            p->in[i][k] = noise();
+    p->fail_fill = p->bad = -1;
+    return p;
+}
+
+static int run_pile(const struct plan *plan, struct workspace *work, struct pile *p, int64_t images,
+                    struct err *e)
+{
+    const struct engine_stack stack = {images, fill, take, p};
+    p->filled = p->taken = p->ahead = 0;
+    memset(p->out, 0, sizeof p->out);
+    return engine_run_stack(plan, work, &stack, e);
+}
+
+/* Each image by itself. */
+static void expect(const struct engine *engine, const struct graph *g, const struct pile *p,
+                   float (*out)[OUT])
+{
+    struct err e = {0};
+    struct plan *plan;
+    struct workspace *work;
+    assert_int_equal(engine_compile_batch(engine, g, &one, 1, NULL, &plan, &work, &e), 1);
+    for (int i = 0; i < IMAGES; i++) {
+        const float *in[] = {p->in[i]};
+        float *to[] = {out[i]};
+        assert_int_equal(engine_run(plan, work, in, to, &e), 0);
+    }
+    engine_workspace_free(work);
+    engine_plan_free(plan);
+}
+
+static void stack__gives_the_bits_of_single_runs_whatever_the_batch(void **state)
+{
+    const struct engine *const engines[] = {&engine_cuda_host, &engine_cpu, &engine_ref};
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    static float want[IMAGES][OUT];
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+        expect(engines[i], g, p, want);
+        for (int batch = 1; batch <= 4; batch++)
+            for (int stream = 0; stream < 2; stream++) {
+                const struct engine_options o = {.stream = stream, .threads = 1};
+                struct plan *plan;
+                struct workspace *work;
+                struct err e = {0};
+                assert_int_equal(
+                    engine_compile_batch(engines[i], g, &one, batch, &o, &plan, &work, &e), batch);
+                for (int64_t images = 0; images <= IMAGES; images++) {
+                    assert_int_equal(run_pile(plan, work, p, images, &e), 0);
+                    assert_int_equal(p->taken, images);
+                    assert_memory_equal(p->out, want, (size_t)images * sizeof want[0]);
+                }
+                engine_workspace_free(work);
+                engine_plan_free(plan);
+            }
+    }
+    free(p);
+    graph_free(g);
+}
+
+static void stack__is_filled_ahead_of_what_is_taken(void **state)
+{
+    struct err e = {0};
+    struct plan *plan;
+    struct workspace *work;
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    const struct engine_options o = {.stream = true};
+    assert_int_equal(engine_compile_batch(&engine_cuda_host, g, &one, 2, &o, &plan, &work, &e), 2);
+    assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
+    assert_int_equal(p->ahead, 6); /* two batches under way while the third is filled */
+    engine_workspace_free(work);
+    engine_plan_free(plan);
+    free(p);
+    graph_free(g);
+}
+
+static void stack__that_stopped_leaves_the_workspace_as_good_as_new(void **state)
+{
+    struct err e = {0};
+    struct plan *plan;
+    struct workspace *work;
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    static float want[IMAGES][OUT];
+    const struct engine_options o = {.stream = true};
+    expect(&engine_cuda_host, g, p, want);
+    assert_int_equal(engine_compile_batch(&engine_cuda_host, g, &one, 2, &o, &plan, &work, &e), 2);
+    for (int64_t at = 0; at < IMAGES; at++) {
+        p->fail_fill = at;
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_IO);
+        assert_string_equal(e.text, "no such image");
+        p->fail_fill = -1;
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
+        assert_memory_equal(p->out, want, sizeof want);
+    }
+    engine_workspace_free(work);
+    engine_plan_free(plan);
+    free(p);
+    graph_free(g);
+}
+
+static void stack__names_the_image_and_the_layer_that_are_not_finite(void **state)
+{
+    const struct engine *const engines[] = {&engine_cuda_host, &engine_ref};
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    p->bad = 6;
+    for (int i = 0; i < 2; i++) {
+        const struct engine_options o = {.stream = true};
+        struct err e = {0};
+        struct plan *plan;
+        struct workspace *work;
+        assert_int_equal(engine_compile_batch(engines[i], g, &one, 4, &o, &plan, &work, &e), 4);
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_NUMERIC);
+        assert_non_null(strstr(e.text, i == 0 ? "image 7: " : "images 5 to 8: "));
+        assert_non_null(strstr(e.text, "grow"));
+        assert_in_range(p->taken, 4, 6);
+        engine_workspace_free(work);
+        engine_plan_free(plan);
+    }
+    free(p);
+    graph_free(g);
+}
+
+static void memory__that_lacks_halves_the_batch_until_one_image_does_not_fit(void **state)
+{
+    struct engine_cost cost;
+    struct err e = {0};
+    struct plan *plan;
+    struct workspace *work;
+    char device[64];
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    static float want[IMAGES][OUT];
+    expect(&engine_cuda_host, g, p, want);
+    assert_int_equal(engine_estimate(&engine_cuda_host, g, &one, NULL, &cost, &e), 0);
+    const int64_t image = cost.workspace_bytes, base = cost.plan_bytes + 1024;
+    struct engine_options o = {.device = device};
+    const struct {
+        int64_t bytes;
+        int batch;
+    } cases[] = {{base + 9 * image, 8}, {base + 5 * image, 4}, {base + 2 * image + 2048, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(device, sizeof device, "all,memory=%lld", (long long)cases[i].bytes);
+        assert_int_equal(engine_compile_batch(&engine_cuda_host, g, &one, 8, &o, &plan, &work, &e),
+                         cases[i].batch);
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
+        for (int k = 0; k < IMAGES * OUT; k++)
+            assert_float_equal(p->out[0][k], want[0][k], 1e-6f);
+        engine_workspace_free(work);
+        engine_plan_free(plan);
+    }
+    snprintf(device, sizeof device, "memory=%lld", (long long)(base + image / 2));
+    assert_int_equal(engine_compile_batch(&engine_cuda_host, g, &one, 8, &o, &plan, &work, &e),
+                     ERR_NOMEM);
+    assert_non_null(strstr(e.text, "a single image does not fit"));
+    assert_null(plan);
+    assert_null(work);
+    free(p);
+    graph_free(g);
+}
+
+static void device__that_is_lost_fails_every_call_and_can_still_be_closed(void **state)
+{
+    struct err e = {0};
+    struct plan *plan;
+    struct workspace *work, *second;
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    for (int after = 1; after <= 4; after++) {
+        char device[32];
+        snprintf(device, sizeof device, "replays=%d", after);
+        const struct engine_options o = {.stream = true, .device = device};
+        assert_int_equal(engine_compile_batch(&engine_cuda_host, g, &one, 2, &o, &plan, &work, &e),
+                         2);
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_DEVICE);
+        assert_true(p->taken <= 2 * after);
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_DEVICE);
+        assert_int_equal(engine_workspace_new(plan, &second, &e), ERR_DEVICE);
+        engine_workspace_free(work);
+        engine_plan_free(plan);
+    }
+    free(p);
+    graph_free(g);
+}
+
+/* ---- the twin's own rules -------------------------------------------------------------------- */
+
+struct bench {
+    struct device *d;
+    void *a, *b, *event, *memory, *pinned;
+};
+
+static struct bench bench_new(void)
+{
+    struct bench t;
+    struct err e = {0};
+    const struct host_options o = {0};
+    assert_int_equal(device_host_open(&o, &t.d, &e), 0);
+    assert_int_equal(t.d->ops->stream_new(t.d, &t.a, &e), 0);
+    assert_int_equal(t.d->ops->stream_new(t.d, &t.b, &e), 0);
+    assert_int_equal(t.d->ops->event_new(t.d, &t.event, &e), 0);
+    assert_int_equal(t.d->ops->memory_new(t.d, 1024, &t.memory, &e), 0);
+    assert_int_equal(t.d->ops->pinned_new(t.d, 1024, &t.pinned, &e), 0);
+    return t;
+}
+
+static void bench_free(struct bench *t)
+{
+    t->d->ops->event_free(t->d, t->event);
+    t->d->ops->stream_free(t->d, t->a);
+    t->d->ops->stream_free(t->d, t->b);
+    t->d->ops->memory_free(t->d, t->memory);
+    t->d->ops->pinned_free(t->d, t->pinned);
+    t->d->ops->close(t->d);
+}
+
+static void twin__finds_two_streams_that_nothing_orders(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    for (int ordered = 0; ordered < 3; ordered++) {
+        struct bench t = bench_new();
+        const struct device_ops *ops = t.d->ops;
+        assert_int_equal(ops->upload(t.d, t.a, t.memory, t.pinned, 1024, &e), 0);
+        if (ordered == 1) { /* by an event */
+            assert_int_equal(ops->event_record(t.d, t.a, t.event, &e), 0);
+            assert_int_equal(ops->stream_after(t.d, t.b, t.event, &e), 0);
+        } else if (ordered == 2) { /* by the host */
+            assert_int_equal(ops->wait(t.d, t.a, &e), 0);
+        }
+        int rc = ops->clear(t.d, t.b, t.memory, 1024, &e);
+        assert_int_equal(rc, ordered ? 0 : ERR_BUG);
+        bench_free(&t);
+    }
+}
+
+static void twin__lets_two_streams_read_and_finds_one_that_writes_beside_them(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    struct bench t = bench_new();
+    const struct device_ops *ops = t.d->ops;
+    void *second;
+    assert_int_equal(ops->pinned_new(t.d, 1024, &second, &e), 0);
+    assert_int_equal(ops->download(t.d, t.a, t.pinned, t.memory, 1024, &e), 0);
+    assert_int_equal(ops->download(t.d, t.b, second, t.memory, 1024, &e), 0);
+    assert_int_equal(ops->clear(t.d, t.b, t.memory, 1024, &e), ERR_BUG);
+    assert_int_equal(ops->event_record(t.d, t.a, t.event, &e), 0);
+    assert_int_equal(ops->stream_after(t.d, t.b, t.event, &e), 0);
+    assert_int_equal(ops->clear(t.d, t.b, t.memory, 1024, &e), 0);
+    ops->pinned_free(t.d, second);
+    bench_free(&t);
+}
+
+static void twin__works_no_sooner_than_somebody_waits(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    struct bench t = bench_new();
+    const struct device_ops *ops = t.d->ops;
+    float *pinned = t.pinned;
+    for (int i = 0; i < 256; i++)
+        pinned[i] = 1;
+    assert_int_equal(ops->upload(t.d, t.a, t.memory, pinned, 1024, &e), 0);
+    pinned[0] = 2; /* too early: this is what goes up */
+    assert_int_equal(ops->event_record(t.d, t.a, t.event, &e), 0);
+    assert_int_equal(ops->event_wait(t.d, t.event, &e), 0);
+    pinned[1] = 3; /* late enough */
+    assert_int_equal(ops->stream_after(t.d, t.b, t.event, &e), 0);
+    assert_int_equal(ops->download(t.d, t.b, pinned, t.memory, 1024, &e), 0);
+    assert_true(isnan(pinned[0])); /* too early */
+    assert_int_equal(ops->wait(t.d, t.b, &e), 0);
+    assert_true(pinned[0] == 2 && pinned[1] == 1);
+    bench_free(&t);
+}
+
+/* ---- the cache of plans ---------------------------------------------------------------------- */
+
+static void cache__keeps_plans_between_two_starts(void **state)
+{
+    char folder[] = "/tmp/spinenode-plans-XXXXXX", inside[64];
+    struct err e = {0};
+    struct plan *plan;
+    struct workspace *work;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(inside, sizeof inside, "%s/plans", folder); /* is made */
+    struct graph *g = network();
+    struct engine_options o = {.cache_folder = inside, .model_digest = "d1"};
+    const struct {
+        const char *digest;
+        int kept, made;
+    } starts[] = {{"d1", 0, 2}, {"d1", 2, 0}, {"d2", 0, 2}, {NULL, 0, 2}};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        o.model_digest = starts[i].digest;
+        assert_int_equal(engine_compile_batch(&engine_cuda_host, g, &one, 1, &o, &plan, &work, &e),
+                         1);
+        struct engine_tuned t = engine_plan_tuned(plan);
+        assert_int_equal(t.kept, starts[i].kept);
+        assert_int_equal(t.made, starts[i].made);
+        engine_workspace_free(work);
+        engine_plan_free(plan);
+    }
+    graph_free(g);
+    char path[96];
+    const char *const files[] = {"plans/d1-host-0.plans", "plans/d2-host-0.plans"};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(rmdir(inside), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
+static int entries(const char *folder)
+{
+    struct plan_cache *c;
+    enum convolution_fused fused;
+    struct err e = {0};
+    assert_int_equal(plan_cache_open(folder, "k", "GPU / one", "9.1.0", &c, &e), 0);
+    const char *a = plan_cache_find(c, "a", &fused), *b = plan_cache_find(c, "b", &fused);
+    if (a)
+        assert_string_equal(a, "{first\nplan}");
+    if (b) {
+        assert_string_equal(b, "{second}");
+        assert_int_equal(fused, CONVOLUTION_ALL);
+    }
+    int n = (a != NULL) + (b != NULL);
+    plan_cache_free(c);
+    return n;
+}
+
+static void cache__that_is_damaged_gives_only_what_is_whole(void **state)
+{
+    char folder[] = "/tmp/spinenode-plans-XXXXXX", path[PATH_BYTES];
+    struct plan_cache *c;
+    struct err e = {0};
+    struct buf whole;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(plan_cache_open(folder, "k", "GPU / one", "9.1.0", &c, &e), 0);
+    assert_true(plan_cache_keeps(c));
+    plan_cache_keep(c, "b", CONVOLUTION_ALL, "{second}", 8);
+    plan_cache_keep(c, "a", CONVOLUTION_BARE, "old", 3);
+    plan_cache_keep(c, "a", CONVOLUTION_BIAS, "{first\nplan}", 12);
+    plan_cache_free(c);
+    assert_int_equal(entries(folder), 2);
+    assert_int_equal(file_join(path, folder, "k-GPU___one-9.1.0.plans", &e), 0);
+    buf_init(&whole, 4096);
+    assert_int_equal(file_read(path, &whole, &e), 0);
+    const size_t n = whole.len;
+    for (size_t cut = 0; cut < n; cut++) {
+        assert_int_equal(file_write_durable(path, buf_text(&whole), cut, &e), 0);
+        assert_in_range(entries(folder), 0, 1);
+    }
+    const char *const lies[] = {"a|9|3\nabc\n", "a|0|99999999999999999999\nabc\n",
+                                "a|0\nabc\n",   "a|0|-1\nabc\n",
+                                "|||\n",        "a|1|4\nabc\n"};
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        assert_int_equal(file_write_durable(path, lies[i], strlen(lies[i]), &e), 0);
+        assert_int_equal(entries(folder), 0);
+    }
+    buf_fini(&whole);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stack__gives_the_bits_of_single_runs_whatever_the_batch),
+        cmocka_unit_test(stack__is_filled_ahead_of_what_is_taken),
+        cmocka_unit_test(stack__that_stopped_leaves_the_workspace_as_good_as_new),
+        cmocka_unit_test(stack__names_the_image_and_the_layer_that_are_not_finite),
+        cmocka_unit_test(memory__that_lacks_halves_the_batch_until_one_image_does_not_fit),
+        cmocka_unit_test(device__that_is_lost_fails_every_call_and_can_still_be_closed),
+        cmocka_unit_test(twin__finds_two_streams_that_nothing_orders),
+        cmocka_unit_test(twin__lets_two_streams_read_and_finds_one_that_writes_beside_them),
+        cmocka_unit_test(twin__works_no_sooner_than_somebody_waits),
+        cmocka_unit_test(cache__keeps_plans_between_two_starts),
+        cmocka_unit_test(cache__that_is_damaged_gives_only_what_is_whole),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
