@@ -62,6 +62,14 @@ def test_break_that_a_test_notices_is_told_from_one_that_survives(tree):
     assert unseen["seen"] == 1
 
 
+def test_break_whose_tests_cannot_run_here_does_not_survive(tree, tmp_path):
+    arguments = tree(breaks())
+    with open(tmp_path / "tree" / "tests" / "test_sums.py", "a") as f:
+        f.write("import pytest\npytest.importorskip('no_such_module')\n")
+    found = json.loads(mutate("--json", *arguments))
+    assert (found["skipped"], found["survived"]) == (1, 0)
+
+
 def test_test_that_fails_anyway_proves_nothing(tree, tmp_path):
     arguments = tree(breaks())
     (tmp_path / "tree" / "sums.py").write_text("def add(a, b):\n    return a + b + 1\n")
