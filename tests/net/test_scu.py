@@ -150,8 +150,8 @@ def test_scu__ends_at_once_when_no_context_is_accepted(start_pacs, scu, file):
     pacs.stop()
     pacs.accept_storage = False
     pacs.start()
-    result = scu(pacs.port, "store", file())
-    assert len(result) == 1
+    result = scu(pacs.port, "store", file(), file())
+    assert [r["what"] for r in result] == ["open"], "nothing was to be tried on an association that accepts nothing"
     assert (result[0]["error"], result[0]["transient"]) == ("peer_refused", "no")
 
 
@@ -270,7 +270,18 @@ def test_scu__does_not_wait_for_ever_at_any_stage(scu, file):
         while connection.recv(65536):
             pass
 
-    for act in (silent, accepts_and_sleeps, accepts_and_reads):
+    def accepts_and_trickles(connection):
+        """Never silent for long, and never done with its answer."""
+        accept(connection)
+        connection.settimeout(0.2)
+        connection.sendall(struct.pack(">BBI", 4, 0, 4000))
+        while True:
+            try:
+                connection.recv(65536)
+            except TimeoutError:
+                connection.sendall(b"\0")
+
+    for act in (silent, accepts_and_sleeps, accepts_and_reads, accepts_and_trickles):
         with Misbehaving(act) as peer:
             start = time.monotonic()
             result = scu(peer.port, "store", path, connect_ms=1000, response_ms=1000)[0]

@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 import time
 
 import pytest
-from harness.net import free_port, wait_for
+from harness.net import wait_for
 from nodekit import check_once, jobs_settled, make_series, send, settings, stage_pids
 
 SLICES = 4
@@ -106,18 +107,20 @@ def test_deliver__gives_up_after_the_configured_attempts_and_can_be_told_to_try_
 
 
 def test_deliver__a_dead_destination_does_not_hold_up_the_others(start_node, models, pacs):
-    dead = {"name": "dead", "ae_title": "DEAD", "host": "127.0.0.1", "port": free_port(), "timeout_ms": 1000,
-            "retry": dict(QUICK_RETRY)}
-    changes = settings(models, destinations=[dead, *destination(pacs)])
-    changes["rules"][0]["destinations"] = ["dead", "pacs"]
-    node = start_node(pacs=[], start=False, changes=changes)
-    node.settings["callers"] = [{"ae_title": "TESTER"}]
-    node.write_config()
-    node.start()
-    send(node.port, make_series("1.2.3.4.5.6", SLICES))
-    wait_for(lambda: len(pacs.stored) == SLICES, 30, "the results at the living destination")
-    states = {d["destination"]: d["state"] for d in node.jobs()["jobs"][0]["deliveries"]}
-    assert states["dead"] in ("pending", "sending")
+    """It takes the connection and says nothing, which holds up whoever waits for it until its time is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dead = {"name": "dead", "ae_title": "DEAD", "host": "127.0.0.1", "port": silent.getsockname()[1],
+                "timeout_ms": 120_000, "retry": dict(QUICK_RETRY)}
+        changes = settings(models, destinations=[dead, *destination(pacs)])
+        changes["rules"][0]["destinations"] = ["dead", "pacs"]
+        node = start_node(pacs=[], start=False, changes=changes)
+        node.settings["callers"] = [{"ae_title": "TESTER"}]
+        node.write_config()
+        node.start()
+        send(node.port, make_series("1.2.3.4.5.6", SLICES))
+        wait_for(lambda: len(pacs.stored) == SLICES, 30, "the results at the living destination")
+        states = {d["destination"]: d["state"] for d in node.jobs()["jobs"][0]["deliveries"]}
+        assert states["dead"] == "sending"
 
 
 def test_deliver__commitment_closes_the_delivery(start_node, models, pacs):
