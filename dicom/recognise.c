@@ -207,8 +207,11 @@ static void check_class(const struct series *s, struct recognition *r)
     because(r, "%s: SOP class %s", r->kind, uid);
 }
 
+/* An x-ray For Presentation is derived from one For Processing (PS3.3 C.8.11.3.1.1), and values
+ * behind the second of its Image Type are not those of MR. */
 static void check_kind_of_image(const struct series_facts *f, struct recognition *r)
 {
+    bool xray = strcmp(r->kind, "xray") == 0;
     static const char *const localizer_words[] = {"localizer", "localiser", "scout", "survey",
                                                   "loc",       "topogram",  NULL};
     static const char *const dixon_values[] = {"W",     "F",         "IP",           "OP",
@@ -222,12 +225,13 @@ static void check_kind_of_image(const struct series_facts *f, struct recognition
         because(r, "localizer: \"%s\" in %s", word, where);
         refuse(r, ERR_REFUSED, "localizer (\"%s\" in %s)", word, where);
     }
-    for (const char *const *value = dixon_values; *value; value++)
+    for (const char *const *value = dixon_values; !xray && *value; value++)
         if (has_value(f->image_type, *value, false)) {
             because(r, "Dixon: ImageType has %s", *value);
             refuse(r, ERR_REFUSED, "Dixon image (ImageType has %s)", *value);
         }
-    if (has_value(f->image_type, "DERIVED", false) || has_value(f->image_type, "MPR", true) ||
+    if ((!xray && has_value(f->image_type, "DERIVED", false)) ||
+        has_value(f->image_type, "MPR", true) ||
         has_value(f->image_type, "PROJECTION IMAGE", true)) {
         because(r, "derived: ImageType");
         refuse(r, ERR_REFUSED,
@@ -235,7 +239,7 @@ static void check_kind_of_image(const struct series_facts *f, struct recognition
     }
     if (has_value(f->image_type, "SECONDARY", false))
         refuse(r, ERR_REFUSED, "secondary image (ImageType): not as acquired");
-    if (has_value(f->image_type, "P", false) || has_value(f->image_type, "PHASE", true))
+    if ((!xray && has_value(f->image_type, "P", false)) || has_value(f->image_type, "PHASE", true))
         refuse(r, ERR_REFUSED, "phase image (ImageType): not a magnitude image");
 }
 

@@ -82,8 +82,9 @@ static int check_spec(const struct series *s, unsigned index, const struct secon
         return err_set(e, ERR_INVALID, "result's series number %u is not in 1…99",
                        spec->series_number);
     if (spec->rows == 0 || spec->columns == 0 || spec->rows > RESULT_MAX_SIDE ||
-        spec->columns > RESULT_MAX_SIDE || spec->rows % s->rows || spec->columns % s->columns ||
-        (!task->same_contrast && (spec->rows != s->rows || spec->columns != s->columns)))
+        spec->columns > RESULT_MAX_SIDE ||
+        (!xray && (spec->rows % s->rows || spec->columns % s->columns)) ||
+        (!xray && !task->same_contrast && (spec->rows != s->rows || spec->columns != s->columns)))
         return err_set(e, ERR_INVALID, "result of %u × %u pixels does not fit a source of %u × %u",
                        spec->rows, spec->columns, s->rows, s->columns);
     if (!isfinite(spec->window_centre) || !(spec->window_width >= 1) ||

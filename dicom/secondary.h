@@ -49,7 +49,8 @@ struct secondary_spec {
     const char *key;           /* the job's key: (inputs, task, model digest, parameters) */
     const char *created;       /* "YYYYMMDDhhmmss": the job's time, not the clock's, so that a
                                   repeat gives the same bytes */
-    unsigned rows, columns;    /* of the result; equal to the source's, or a whole multiple */
+    unsigned rows, columns;    /* of the result; equal to the source's, or a whole multiple; of an
+                                  x-ray, whatever grid the same field was resampled to */
     unsigned input_slices;     /* source images that one result is made from: odd, 1 (or 0) or more,
                                   around its position */
     double window_centre, window_width; /* of the whole output series in stored

@@ -289,9 +289,18 @@ static int projection(const struct secondary_parts *p, struct err *e)
     int rc = 0;
     copy_or_empty(&rc, p, TAG_PATIENT_ORIENTATION, e);
     if (item_count(p->from, TAG_PIXEL_SPACING_CALIBRATION_TYPE) > 0) {
-        copy_decimals(&rc, p, TAG_PIXEL_SPACING, e);
+        double spacing[2];
+        if (item_number(p->from, TAG_PIXEL_SPACING, 0, &spacing[0]) &&
+            item_number(p->from, TAG_PIXEL_SPACING, 1, &spacing[1])) {
+            spacing[0] *= (double)p->series->rows / p->spec->rows;
+            spacing[1] *= (double)p->series->columns / p->spec->columns;
+            put_decimals(&rc, p->to, TAG_PIXEL_SPACING, spacing, 2, e);
+        }
         copy(&rc, p, TAG_PIXEL_SPACING_CALIBRATION_TYPE, e);
         copy(&rc, p, TAG_PIXEL_SPACING_CALIBRATION_DESC, e);
+        /* Type 1C, required beside the type (10.7.1.3). */
+        if (rc == 0 && item_count(p->to, TAG_PIXEL_SPACING_CALIBRATION_DESC) == 0)
+            put(&rc, p->to, TAG_PIXEL_SPACING_CALIBRATION_DESC, "not described by the source", e);
     }
     return rc;
 }
@@ -422,7 +431,8 @@ static int derivation(const struct secondary_parts *p, struct err *e)
                spec->task, spec->input_contrast, spec->output_contrast, spec->model_name,
                spec->model_version, spec->model_digest, EQUIPMENT_NAME, SPINENODE_VERSION,
                spec->parameters[0] ? ", " : "", spec->parameters);
-    if (p->task->same_contrast)
+    if (p->task->same_contrast || spec->rows != p->series->rows ||
+        spec->columns != p->series->columns)
         add_code(&rc, p->to, TAG_DERIVATION_CODE_SEQUENCE, "113085", "DCM", "Spatial resampling",
                  e);
     add_code(&rc, p->to, TAG_DERIVATION_CODE_SEQUENCE, p->task->image_type, PRIVATE_SCHEME,

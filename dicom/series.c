@@ -126,6 +126,7 @@ static void read_header(const struct item *it, struct series_header *h)
     h->has_orientation = read_numbers(it, TAG_IMAGE_ORIENTATION_PATIENT, 6, h->orientation);
     h->has_position = read_numbers(it, TAG_IMAGE_POSITION_PATIENT, 3, h->position);
     h->has_spacing = read_numbers(it, TAG_PIXEL_SPACING, 2, h->spacing);
+    h->has_imager_spacing = read_numbers(it, TAG_IMAGER_PIXEL_SPACING, 2, h->imager_spacing);
     h->thickness_mm = read_number(it, TAG_SLICE_THICKNESS);
     h->between_mm = read_number(it, TAG_SPACING_BETWEEN_SLICES);
     read_facts(it, &h->facts);

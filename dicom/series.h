@@ -84,8 +84,10 @@ struct series {
     unsigned slices; /* how many; sorted by location_mm once the geometry is sound */
     struct slice *slice;
     unsigned rows, columns;
-    bool has_geometry;                        /* what follows is set */
-    double row_spacing_mm, column_spacing_mm; /* Pixel Spacing: between rows, between columns */
+    bool has_geometry; /* what follows is set */
+    /* Pixel Spacing: between rows, between columns. Of a projection x-ray, which has no geometry:
+     * on the detector (Imager Pixel Spacing), else Pixel Spacing; 0 if neither is sound. */
+    double row_spacing_mm, column_spacing_mm;
     double row_direction[3];    /* along a row, towards higher columns (first triple of IOP) */
     double column_direction[3]; /* down a column (second triple) */
     double normal[3];           /* row × column */

@@ -325,9 +325,12 @@ void series_check(struct series *s, const struct series_header *h,
         if (s->slices > 1)
             err_set(&s->problem, ERR_REFUSED,
                     "x-ray series of %u images: one image alone is processed", s->slices);
-        if (h[0].has_spacing && spacing_is_sound(h[0].spacing)) {
-            s->row_spacing_mm = h[0].spacing[0];
-            s->column_spacing_mm = h[0].spacing[1];
+        const double *spacing = h[0].has_imager_spacing ? h[0].imager_spacing
+                                : h[0].has_spacing      ? h[0].spacing
+                                                        : NULL;
+        if (spacing && spacing_is_sound(spacing)) {
+            s->row_spacing_mm = spacing[0];
+            s->column_spacing_mm = spacing[1];
         }
         return;
     }

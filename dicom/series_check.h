@@ -19,8 +19,8 @@ struct series_header {
     char frame_uid[UID_BYTES];
     unsigned rows, columns;
     int instance_number;
-    bool has_orientation, has_position, has_spacing;
-    double orientation[6], position[3], spacing[2];
+    bool has_orientation, has_position, has_spacing, has_imager_spacing;
+    double orientation[6], position[3], spacing[2], imager_spacing[2];
     double thickness_mm, between_mm;
     struct series_facts facts;
 };

@@ -2,6 +2,7 @@
 #include "model/package.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,6 +192,16 @@ static void read_grid(struct reader *r, struct package *p)
         wrong(r, "grid", text, "\"any:K\" or \"RxC\"");
 }
 
+static void read_pixel(struct reader *r, struct package *p)
+{
+    const char *text = text_of(r, "pixel_mm", false), *end = text;
+    if (*text == '\0')
+        return;
+    p->pixel_mm = decimal(text, &end);
+    if (!(p->pixel_mm >= 0.05) || p->pixel_mm > 10 || *end != '\0' || p->multiple == 0)
+        wrong(r, "pixel_mm", text, "millimetres from 0.05 to 10, with grid \"any:K\"");
+}
+
 static void read_version(struct reader *r, struct package *p)
 {
     const char *end = p->version = text_of(r, "version", true);
@@ -231,6 +242,7 @@ static void read_facts(struct reader *r, struct package *p)
         wrong(r, "scale", text_of(r, "scale", true),
               p->scale > 1 ? "1 for this task" : "2 or more for super-resolution");
     read_grid(r, p);
+    read_pixel(r, p);
     read_spacing(r, p);
     range_of(r, "rows", &p->rows_min, &p->rows_max);
     range_of(r, "columns", &p->columns_min, &p->columns_max);
@@ -353,6 +365,34 @@ void package_free(struct package *p)
     graph_free(p->graph);
     free(p->gate);
     free(p);
+}
+
+/* Whole pixels of pixel_mm that n pixels of mm cover, at least 1; 0 if these are too many. */
+static int resampled(unsigned n, double mm, double pixel_mm)
+{
+    double count = round(n * mm / pixel_mm);
+    return count > SIDE_MAX ? 0 : count < 1 ? 1 : (int)count;
+}
+
+int package_grid(const struct package *p, unsigned rows, unsigned columns, double row_mm,
+                 double column_mm, int *out_rows, int *out_columns, struct err *e)
+{
+    int to_rows = (int)rows, to_columns = (int)columns;
+    if (p->pixel_mm > 0) {
+        if (!(row_mm > 0) || !(column_mm > 0))
+            return err_set(e, ERR_REFUSED,
+                           "the model %s needs to know the size of a pixel, and the images say "
+                           "none (ImagerPixelSpacing, PixelSpacing)",
+                           p->name);
+        to_rows = resampled(rows, row_mm, p->pixel_mm);
+        to_columns = resampled(columns, column_mm, p->pixel_mm);
+    }
+    if (rows > SIDE_MAX || columns > SIDE_MAX || to_rows == 0 || to_columns == 0)
+        return err_set(e, ERR_REFUSED, "the images are larger than %d pixels of %g mm a side",
+                       SIDE_MAX, p->pixel_mm);
+    *out_rows = to_rows;
+    *out_columns = to_columns;
+    return 0;
 }
 
 int package_input_shape(const struct package *p, int rows, int columns, int batch,

@@ -12,8 +12,10 @@
  *   spinenode.input_slices   odd number 1-31 = channels of the input
  *   spinenode.scale          "1"; super-resolution "2" ... "8"
  *   spinenode.grid           "any:K" or "RxC"
- *   spinenode.spacing_mm     "min-max"
- *   spinenode.rows, spinenode.columns    "min-max"
+ *   spinenode.pixel_mm       "1", optional, with "any:K" only: sources are resampled to pixels of
+ *                            this size before everything else, and the result keeps that grid
+ *   spinenode.spacing_mm     "min-max" of the source
+ *   spinenode.rows, spinenode.columns    "min-max" of the source, after pixel_mm
  *   spinenode.normalisation  "percentile LO HI"
  *   spinenode.output         "unit" | "source"
  *   spinenode.training_data, spinenode.intended_use, spinenode.limits, spinenode.licence
@@ -66,6 +68,7 @@ struct package {
     int scale;
     int multiple;                /* grid "any:K": K; 0 with a fixed grid */
     int grid_rows, grid_columns; /* grid "RxC"; 0 with "any:K" */
+    double pixel_mm;             /* 0: the source's own pixels */
     double spacing_mm_min, spacing_mm_max;
     int rows_min, rows_max, columns_min, columns_max;
     double percentile_low, percentile_high; /* 0 <= low < high <= 100 */
@@ -81,6 +84,12 @@ struct package {
 int package_open(const char *path, const struct onnx_limits *limits, struct package **out,
                  struct err *e);
 void package_free(struct package *p);
+
+/* The grid that a source of rows x columns pixels of row_mm x column_mm is brought to: its own, or
+ * with pixel_mm the nearest whole number of such pixels. ERR_REFUSED: pixel_mm is given and the
+ * source's pixels have no known size (0 or NAN), or the grid passes 65536. */
+int package_grid(const struct package *p, unsigned rows, unsigned columns, double row_mm,
+                 double column_mm, int *out_rows, int *out_columns, struct err *e);
 
 /* The size of the network's input for a source of rows x columns: the fixed grid, or rounded up to
  * a multiple of K. ERR_REFUSED if the model does not accept such a source. */

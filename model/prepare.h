@@ -9,7 +9,8 @@
  * pixels, about pixel centres) context     channel i of slice s is slice s + i - channels / 2, the
  * first and last repeated output      "unit":   [-1, 1] -> 0 ... 4095 "source": [-1, 1] -> low ...
  * high, in the source's units Volumes are float32, slice by slice, row by row. Nothing here knows
- * DICOM. Any thread.
+ * DICOM. Any thread.  What pixel_mm asks for is prepare_resample()'s: it comes before the
+ * percentiles, and prepare_new() is told of the resampled source only.
  */
 #ifndef SPINENODE_MODEL_PREPARE_H
 #define SPINENODE_MODEL_PREPARE_H

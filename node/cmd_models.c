@@ -102,6 +102,8 @@ static void print_json(struct buf *out, const struct report *r, const struct eng
                p->columns_max, p->spacing_mm_min, p->spacing_mm_max, p->percentile_low,
                p->percentile_high, p->output == MODEL_OUTPUT_UNIT ? "unit" : "source",
                (long long)p->parameters);
+    if (p->pixel_mm > 0)
+        buf_printf(out, ", \"pixel_mm\": %g", p->pixel_mm);
     if (r->has_cost)
         buf_printf(
             out,
@@ -131,22 +133,26 @@ static void print_text(struct buf *out, const struct report *r, const struct eng
         buf_printf(out, "%s\n  cannot be used: %s\n", r->path, r->problem.text);
         return;
     }
+    char resampled[48] = "";
+    if (p->pixel_mm > 0)
+        snprintf(resampled, sizeof resampled, " (after resampling to %g mm)", p->pixel_mm);
     grid_text(p, grid, sizeof grid);
     buf_printf(out,
                "%s\n"
                "  task         %s: %s to %s%s\n"
                "  model        %s, version %s\n"
                "  SHA-256      %s\n"
-               "  takes        %d slice%s, %d to %d rows, %d to %d columns, pixels of %g to %g mm\n"
+               "  takes        %d slice%s, %d to %d rows, %d to %d columns%s, pixels of %g to %g "
+               "mm\n"
                "  network      grid %s, scale %d, percentiles %g and %g, output %s\n"
                "  parameters   %.3f million, %.1f MB on disk\n",
                r->path, model_task_name(p->task), model_contrast_name(p->input_contrast),
                model_contrast_name(p->output_contrast), p->scale > 1 ? ", more pixels" : "",
                p->name, p->version, r->digest, p->input_slices, p->input_slices == 1 ? "" : "s",
-               p->rows_min, p->rows_max, p->columns_min, p->columns_max, p->spacing_mm_min,
-               p->spacing_mm_max, grid, p->scale, p->percentile_low, p->percentile_high,
-               p->output == MODEL_OUTPUT_UNIT ? "unit" : "source", (double)p->parameters / 1e6,
-               (double)r->bytes / 1e6);
+               p->rows_min, p->rows_max, p->columns_min, p->columns_max, resampled,
+               p->spacing_mm_min, p->spacing_mm_max, grid, p->scale, p->percentile_low,
+               p->percentile_high, p->output == MODEL_OUTPUT_UNIT ? "unit" : "source",
+               (double)p->parameters / 1e6, (double)r->bytes / 1e6);
     if (r->has_cost)
         buf_printf(out,
                    "  one slice    %d x %d: %.2f G multiply-accumulates, %.1f MB with engine %s\n",

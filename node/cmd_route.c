@@ -84,6 +84,8 @@ static void print_json(struct buf *out, const struct series *s, const struct rul
     if (s->has_geometry)
         buf_printf(out, ", \"spacing_mm\": [%.6g, %.6g], \"slice_spacing_mm\": %.6g",
                    s->row_spacing_mm, s->column_spacing_mm, s->slice_spacing_mm);
+    else if (s->row_spacing_mm > 0)
+        buf_printf(out, ", \"spacing_mm\": [%.6g, %.6g]", s->row_spacing_mm, s->column_spacing_mm);
     json_member(out, "kind", r->kind);
     json_member(out, "contrast", r->contrast);
     json_member(out, "plane", r->plane);
@@ -135,6 +137,9 @@ static void print_text(struct buf *out, const struct series *s, const struct rul
     if (s->has_geometry)
         buf_printf(out, ", pixels of %.4g x %.4g mm, %.4g mm apart", s->row_spacing_mm,
                    s->column_spacing_mm, s->slice_spacing_mm);
+    else if (s->row_spacing_mm > 0)
+        buf_printf(out, ", pixels of %.4g x %.4g mm on the detector", s->row_spacing_mm,
+                   s->column_spacing_mm);
     buf_printf(out, "\n  recognised kind %s, contrast %s, plane %s, body part %s\n", r->kind,
                r->contrast, r->plane, r->body_part);
     for (unsigned i = 0; i < r->reasons; i++)

@@ -33,7 +33,7 @@
 /* A model compiled for one size of source. */
 struct kept {
     char digest[DIGEST_HEX];
-    int rows, columns;
+    int rows, columns; /* package_grid() of the source */
     struct package *package;
     struct plan *plan;
     struct workspace *workspace;
@@ -99,11 +99,21 @@ void synthesiser_free(struct synthesiser *s)
     free(s);
 }
 
-static struct kept *kept_find(struct synthesiser *s, const char *digest, int rows, int columns)
+static int grid_of(const struct package *p, const struct series *s, int *rows, int *columns,
+                   struct err *e)
+{
+    return package_grid(p, s->rows, s->columns, s->row_spacing_mm, s->column_spacing_mm, rows,
+                        columns, e);
+}
+
+static struct kept *kept_find(struct synthesiser *s, const char *digest,
+                              const struct series *series)
 {
     for (unsigned i = 0; i < KEPT_MODELS; i++) {
         struct kept *k = &s->kept[i];
-        if (k->plan != NULL && strcmp(k->digest, digest) == 0 && k->rows == rows &&
+        int rows, columns;
+        if (k->plan != NULL && strcmp(k->digest, digest) == 0 &&
+            grid_of(k->package, series, &rows, &columns, NULL) == 0 && k->rows == rows &&
             k->columns == columns)
             return k;
     }
@@ -151,18 +161,26 @@ int synthesise_fits(const struct package *facts, const struct series *series, co
     if (strcmp(contrast, wanted) != 0)
         return err_set(e, ERR_REFUSED, "the model %s is made for %s, and the series is %s",
                        facts->name, wanted, contrast);
-    if (series->rows < (unsigned)facts->rows_min || series->rows > (unsigned)facts->rows_max ||
-        series->columns < (unsigned)facts->columns_min ||
-        series->columns > (unsigned)facts->columns_max)
+    int rows, columns;
+    int rc = grid_of(facts, series, &rows, &columns, e);
+    if (rc != 0)
+        return rc;
+    if (rows < facts->rows_min || rows > facts->rows_max || columns < facts->columns_min ||
+        columns > facts->columns_max) {
+        char at[32] = "";
+        if (facts->pixel_mm > 0)
+            snprintf(at, sizeof at, " at %g mm", facts->pixel_mm);
         return err_set(e, ERR_REFUSED,
                        "the model %s is made for %d to %d rows and %d to %d columns, and the "
-                       "series has %u x %u",
+                       "series has %d x %d%s",
                        facts->name, facts->rows_min, facts->rows_max, facts->columns_min,
-                       facts->columns_max, series->rows, series->columns);
-    /* Only projection x-rays come without geometry; their pixel spacing is no size in the patient.
-     */
-    if (series->has_geometry && (!spacing_is_within(facts, series->row_spacing_mm) ||
-                                 !spacing_is_within(facts, series->column_spacing_mm)))
+                       facts->columns_max, rows, columns, at);
+    }
+    /* Only projection x-rays come without geometry; their pixel spacing is no size in the patient,
+     * and matters only where the model resamples to one of the detector. */
+    if ((series->has_geometry || facts->pixel_mm > 0) &&
+        (!spacing_is_within(facts, series->row_spacing_mm) ||
+         !spacing_is_within(facts, series->column_spacing_mm)))
         return err_set(e, ERR_REFUSED,
                        "the model %s is made for pixels of %g to %g mm, and the series has "
                        "%.4g x %.4g mm",
@@ -198,9 +216,10 @@ struct job {
     struct err *e;
     struct kept *model;
     struct prepare *prepare;
-    float *volume;    /* slices × rows × columns of the source */
-    uint16_t *stored; /* slices × rows × columns of the result */
-    unsigned steps;   /* done; two for each slice: computed, written */
+    int rows, columns; /* of the source as the model takes it: package_grid() */
+    float *volume;     /* slices × rows × columns of that */
+    uint16_t *stored;  /* slices × rows × columns of the result */
+    unsigned steps;    /* done; two for each slice: computed, written */
 };
 
 static int step_done(struct job *j)
@@ -253,7 +272,7 @@ static int get_model(struct job *j)
     const struct synthesis *w = j->what;
     struct synthesis_result *r = j->result;
     double start = now_ms();
-    struct kept new = {.rows = (int)w->series->rows, .columns = (int)w->series->columns};
+    struct kept new = {0};
     int rc = 0;
     if (w->model_digest != NULL)
         snprintf(new.digest, sizeof new.digest, "%s", w->model_digest);
@@ -261,7 +280,7 @@ static int get_model(struct job *j)
         rc = digest_file(w->model_path, new.digest, j->e);
     if (rc != 0)
         return rc;
-    struct kept *k = kept_find(j->s, new.digest, new.rows, new.columns);
+    struct kept *k = kept_find(j->s, new.digest, w->series);
     if (k != NULL) {
         r->was_compiled = true;
         rc = synthesise_fits(k->package, w->series, w->contrast, j->e);
@@ -274,6 +293,8 @@ static int get_model(struct job *j)
             rc = err_set(j->e, ERR_REFUSED,
                          "%s is not the model that the job was made for: its SHA-256 is %s",
                          w->model_path, digest);
+        if (rc == 0)
+            rc = grid_of(new.package, w->series, &new.rows, &new.columns, j->e);
         double loaded = now_ms();
         r->load_ms = loaded - start;
         if (rc == 0)
@@ -290,8 +311,36 @@ static int get_model(struct job *j)
         return rc;
     k->used = ++j->s->uses;
     j->model = k;
+    j->rows = k->rows;
+    j->columns = k->columns;
     memcpy(r->model_digest, k->digest, sizeof r->model_digest);
     snprintf(r->engine, sizeof r->engine, "%s", engine_plan_text(k->plan));
+    return 0;
+}
+
+/* The volume on the grid that the model takes, where that is not the source's own. */
+static int to_grid(struct job *j)
+{
+    const struct series *s = j->what->series;
+    if (j->model->package->pixel_mm <= 0)
+        return 0;
+    size_t from = (size_t)s->rows * s->columns, to = (size_t)j->rows * (size_t)j->columns;
+    float *volume = to * s->slices <= (size_t)SYNTHESISE_VALUES_MAX
+                        ? malloc(to * s->slices * sizeof *volume)
+                        : NULL;
+    if (volume == NULL)
+        return err_set(j->e, ERR_NOMEM, "resampling %u images to %d x %d: no memory", s->slices,
+                       j->rows, j->columns);
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < s->slices; i++)
+        rc = prepare_resample(j->volume + i * from, (int)s->rows, (int)s->columns, volume + i * to,
+                              j->rows, j->columns, j->e);
+    if (rc != 0) {
+        free(volume);
+        return rc;
+    }
+    free(j->volume);
+    j->volume = volume;
     return 0;
 }
 
@@ -311,21 +360,22 @@ static int read_pixels(struct job *j)
         if (rc != 0)
             return rc;
     }
+    int rc = to_grid(j);
     j->result->read_ms = now_ms() - start;
-    return 0;
+    return rc;
 }
 
 static int prepare(struct job *j)
 {
     const struct series *s = j->what->series;
     const struct package *p = j->model->package;
-    size_t total = (size_t)s->rows * s->columns * s->slices;
+    size_t total = (size_t)j->rows * (size_t)j->columns * s->slices;
     double start = now_ms();
     const double at[2] = {p->percentile_low, p->percentile_high};
     double value[2];
     int rc = prepare_percentiles(j->volume, total, at, 2, value, j->e);
     if (rc == 0)
-        rc = prepare_new(p, (int)s->rows, (int)s->columns, value[0], value[1], &j->prepare, j->e);
+        rc = prepare_new(p, j->rows, j->columns, value[0], value[1], &j->prepare, j->e);
     j->result->read_ms += now_ms() - start;
     if (rc != 0)
         return rc;

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-MR = "1.2.840.10008.5.1.4.1.1.4"
+MR, CR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.1"
 CONTRASTS = {"t1-to-t2": ("T1", "T2"), "t2-to-t1": ("T2", "T1"), "t2-to-stir": ("T2", "STIR"),
-             "super-resolution": ("T2", "T2")}
+             "xray-to-t2": ("XR", "T2"), "super-resolution": ("T2", "T2")}
 PHYSICS = {"T1": (550.0, 11.0), "T2": (3500.0, 98.0)}
 
 
@@ -113,6 +114,26 @@ def make_series(folder: Path, contrast: str = "T2", slices: int = 5, rows: int =
         # Names that say nothing about the order.
         name = hashlib.sha256(ds.SOPInstanceUID.encode()).hexdigest()[:8]
         ds.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+    return folder
+
+
+def make_radiograph(folder: Path, rows: int = 300, columns: int = 220, spacing: float | None = 0.4, **changes) -> Path:
+    """A standing lateral lumbar CR as a room writes it: MONOCHROME1, so that what is stored low is shown bright."""
+    folder = make_series(folder, slices=1, rows=rows, columns=columns, series="2.25.2001")
+    path, = folder.iterdir()
+    ds = dcmread(path)
+    for key in ("FrameOfReferenceUID", "PositionReferenceIndicator", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness",
+                "SpacingBetweenSlices", "PixelSpacing", "ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType",
+                "RepetitionTime", "EchoTime", "FlipAngle", "MagneticFieldStrength", "EchoTrainLength", "PatientPosition"):
+        delattr(ds, key)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = CR
+    ds.Modality, ds.ImageType, ds.PhotometricInterpretation = "CR", ["DERIVED", "PRIMARY"], "MONOCHROME1"
+    ds.SeriesDescription, ds.ViewPosition, ds.PatientOrientation = "LWS seitlich", "LL", ["P", "F"]
+    if spacing is not None:
+        ds.ImagerPixelSpacing = [spacing, spacing]
+    for key, value in changes.items():
+        setattr(ds, key, value)
+    ds.save_as(path, enforce_file_format=True)
     return folder
 
 

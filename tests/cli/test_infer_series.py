@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import onnxruntime
 import pytest
-from cli.clikit import make_model, make_series, normalised, picture
+from cli.clikit import make_model, make_radiograph, make_series, normalised, picture
 from PIL import Image
 from pydicom import dcmread
 
@@ -104,6 +104,35 @@ def test_fixed_grid__is_resampled_there_and_back(cli, tmp_path):
         y = session.run(None, {"image": small[None, None]})[0][0, 0]
         expected.append((np.asarray(Image.fromarray(y).resize((70, 90), Image.Resampling.BILINEAR)) + 1) / 2 * 4095)
     assert_pixels(read(tmp_path / "out"), np.clip(expected, 0, 4095))
+
+
+def test_radiograph__is_brought_to_the_models_pixels_and_stays_there(cli, tmp_path):
+    """Inverted first (MONOCHROME1), resampled as Pillow does, then normalised; the result keeps the model's grid."""
+    model = make_model(tmp_path / "m.onnx", "xray-to-t2", pixel_mm="1", spacing_mm="0.05-1")
+    make_radiograph(tmp_path / "in", rows=301, columns=220, spacing=0.4, PixelSpacing=[0.32, 0.32], PixelSpacingCalibrationType="GEOMETRY",
+                    PixelSpacingCalibrationDescription="at the spine")
+    cli("infer", model, "--series", "in", "--output", "out")
+    shown = 4095 - picture(301, 220, 0).astype(np.float32)
+    small = np.asarray(Image.fromarray(shown).resize((88, 120), Image.Resampling.BILINEAR))
+    y, _, _ = oracle(model, small[None])
+    results = read(tmp_path / "out")
+    assert_pixels(results, np.clip((y + 1) / 2 * 4095, 0, 4095))
+    assert_valid(tmp_path / "out")
+    result, = results
+    assert (result.Rows, result.Columns, result.Modality) == (120, 88, "OT")
+    assert [float(v) for v in result.PixelSpacing] == pytest.approx([0.32 * 301 / 120, 0.32 * 220 / 88])
+    assert "FrameOfReferenceUID" not in result and list(result.PatientOrientation) == ["P", "F"]
+
+
+@pytest.mark.parametrize("radiograph, reason", [
+    (dict(spacing=None), "size of a pixel"),
+    (dict(spacing=1.4), "pixels of 0.05 to 1 mm"),
+    (dict(spacing=0.1), "30 x 22 at 1 mm"),
+])
+def test_radiograph__of_which_the_model_cannot_know_the_size_is_refused(cli, tmp_path, radiograph, reason):
+    model = make_model(tmp_path / "m.onnx", "xray-to-t2", pixel_mm="1", spacing_mm="0.05-1")
+    make_radiograph(tmp_path / "in", **radiograph)
+    assert reason in cli("infer", model, "--series", "in", "--output", "out", status=1).stderr
 
 
 def test_result__is_in_the_patients_study_and_marked_as_synthetic(cli, tmp_path):

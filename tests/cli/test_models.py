@@ -25,6 +25,12 @@ def test_facts__are_those_of_the_file(cli, tmp_path):
     assert "training_data" not in told
 
 
+def test_pixel_size__that_sources_are_brought_to_is_told(cli, tmp_path):
+    model = make_model(tmp_path / "m.onnx", "xray-to-t2", pixel_mm="1.5")
+    assert json.loads(cli("models", model, "--json").stdout)[0]["pixel_mm"] == 1.5
+    assert "(after resampling to 1.5 mm)" in cli("models", model).stdout
+
+
 def test_text__shows_the_same(cli, tmp_path):
     model = make_model(tmp_path / "m.onnx")
     printed = cli("models", model).stdout
@@ -53,7 +59,7 @@ def test_folder__lists_good_and_bad_files_and_fails(cli, tmp_path):
 
 @pytest.mark.parametrize("key, value", [
     ("task", "t1-to-ct"), ("format", "2"), ("input_slices", "2"), ("scale", "0"), ("grid", "any:0"), ("rows", "9-1"),
-    ("normalisation", "percentile 99 1"), ("licence", None), ("version", "new"), ("spacing_mm", "nan-1"),
+    ("normalisation", "percentile 99 1"), ("licence", None), ("version", "new"), ("spacing_mm", "nan-1"), ("pixel_mm", "0"), ("pixel_mm", "1 mm"),
 ])
 def test_metadata__that_is_wrong_is_named(cli, tmp_path, key, value):
     model = onnx.load(make_model(tmp_path / "m.onnx"))

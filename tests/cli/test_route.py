@@ -5,7 +5,7 @@ import json
 
 import pytest
 import yaml
-from cli.clikit import make_model, make_series
+from cli.clikit import make_model, make_radiograph, make_series
 
 
 @pytest.fixture
@@ -48,6 +48,19 @@ def test_text__tells_the_same_story(cli, site, tmp_path):
     assert "contrast T2, plane sagittal, body part LSPINE" in printed
     assert "matches: t2-to-t1.onnx (tiny t2-to-t1 0.0.1) to pacs" in printed
     assert "the contrast is T2, and the rule wants T1" in printed
+
+
+def test_radiograph__is_recognised_and_goes_to_its_model_when_there_is_one(cli, route, site, tmp_path):
+    make_radiograph(tmp_path / "in")
+    found, = route("in")["series"]
+    assert (found["kind"], found["contrast"], found["plane"], found["body_part"]) == ("xray", "XR", "lateral", "LSPINE")
+    assert found["spacing_mm"] == [0.4, 0.4] and found["images"] == 1 and "slice_spacing_mm" not in found
+    assert "no model for xray-to-t2" in decisions(found)["xray-to-t2"]["reason"] and found["matched"] == 0
+    folder = yaml.safe_load(site.read_text())["models"]["folder"]
+    make_model(site.parent / folder / "xray-to-t2.onnx", "xray-to-t2", pixel_mm="1", spacing_mm="0.05-1")
+    found, = route("in")["series"]
+    assert decisions(found)["xray-to-t2"]["outcome"] == "matched" and found["matched"] == 1
+    assert "0.4 x 0.4 mm on the detector" in cli("route", "-c", site, "in").stdout
 
 
 def test_rule__without_its_model_asks_the_admin(route, tmp_path):

@@ -6,7 +6,7 @@
  * open FILE…                                 one line each: word of the error, or "ok" driver text
  * FILE TAG…                             one line each: values as the node reads them driver group
  * FILE…                                one number each driver secondary TASK TYPE SCALE OUT FILE…
- * a synthetic object per slice; key of $DRIVER_KEY
+ * a synthetic object per slice, smaller where SCALE is negative; key of $DRIVER_KEY
  *
  * Exit status 0, or 1 with the error's word and text on standard error. Not part of the node.
  */
@@ -53,9 +53,9 @@ static void describe(struct buf *b, const struct series *s, const struct recogni
     add_text(b, "problem_word", err_word(s->problem.code));
     buf_printf(b, "\"slices\": %u, \"rows\": %u, \"columns\": %u, \"middle\": %u, ", s->slices,
                s->rows, s->columns, series_middle(s));
+    add_vector(b, "spacing", (const double[]){s->row_spacing_mm, s->column_spacing_mm}, 2);
     if (s->has_geometry) {
         add_vector(b, "normal", s->normal, 3);
-        add_vector(b, "spacing", (const double[]){s->row_spacing_mm, s->column_spacing_mm}, 2);
         buf_printf(b, "\"slice_spacing\": %.17g, ", s->slice_spacing_mm);
     }
     buf_puts(b, "\"paths\": [");
@@ -189,15 +189,16 @@ static int run_group(int n, char **paths, struct err *e)
     return 0;
 }
 
-/* Values of a slice as 12 bits, each pixel repeated scale × scale times. */
-static int make_pixels(const struct series *s, unsigned index, unsigned scale, uint16_t *out,
-                       struct err *e)
+/* Values of a slice as 12 bits on another grid, each from the pixel that it lies in. */
+static int make_pixels(const struct series *s, unsigned index, unsigned rows, unsigned columns,
+                       uint16_t *out, struct err *e)
 {
-    size_t n = (size_t)s->rows * s->columns, columns = (size_t)s->columns * scale;
+    size_t n = (size_t)s->rows * s->columns;
     float *values = malloc(n * sizeof *values);
     int rc = values ? series_pixels(s, index, values, n, e) : ERR_NOMEM;
-    for (size_t i = 0; rc == 0 && i < n * scale * scale; i++) {
-        float v = values[i / columns / scale * s->columns + i % columns / scale];
+    for (size_t i = 0; rc == 0 && i < (size_t)rows * columns; i++) {
+        float v =
+            values[i / columns * s->rows / rows * s->columns + i % columns * s->columns / columns];
         out[i] = (uint16_t)fminf(fmaxf(v, 0), SECONDARY_MAX_VALUE);
     }
     free(values);
@@ -206,7 +207,8 @@ static int make_pixels(const struct series *s, unsigned index, unsigned scale, u
 
 static int run_secondary(int n, char **args, struct err *e)
 {
-    unsigned scale = (unsigned)atoi(args[2]);
+    int scale = atoi(args[2]);
+    unsigned times = scale > 0 ? (unsigned)scale : 1, part = scale < 0 ? (unsigned)-scale : 1;
     const char *key = getenv("DRIVER_KEY");
     struct series *s = NULL;
     uint16_t *pixels = NULL;
@@ -227,8 +229,8 @@ static int run_secondary(int n, char **args, struct err *e)
         .salt = "salt",
         .key = key ? key : "key",
         .created = "20260102030405",
-        .rows = s->rows * scale,
-        .columns = s->columns * scale,
+        .rows = s->rows * times / part,
+        .columns = s->columns * times / part,
         .input_slices = 3,
         .window_centre = 600,
         .window_width = 1200,
@@ -240,7 +242,7 @@ static int run_secondary(int n, char **args, struct err *e)
         char path[PATH_BYTES];
         snprintf(path, sizeof path, "%s/%04u.dcm", args[3], i + 1);
         if (s->problem.code == 0)
-            rc = make_pixels(s, i, scale, pixels, e);
+            rc = make_pixels(s, i, spec.rows, spec.columns, pixels, e);
         if (rc == 0 && i == 0)
             secondary_window(pixels, count, &spec.window_centre, &spec.window_width);
         if (rc == 0)

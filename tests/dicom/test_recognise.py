@@ -135,6 +135,8 @@ def test_recognise__no_contrast_agent_in_words_is_none(look, no_agent):
 LATERAL = [
     dict(),
     dict(ViewPosition="RL", PatientOrientation=None),
+    dict(ImageType=["DERIVED", "PRIMARY"]),  # derived from the one For Processing: what rooms send
+    dict(ImageType=["ORIGINAL", "PRIMARY", "", "P"]),
     dict(ViewPosition=None),
     dict(ViewPosition=None, PatientOrientation=["P", "F"]),
     dict(ViewPosition=None, PatientOrientation=None, ViewCodeSequence=Sequence([code("399198007", "SCT", "right lateral")])),
@@ -157,6 +159,7 @@ def test_recognise__lateral_xray(look, attributes, digital):
         (dict(ViewPosition="LL", PatientOrientation=["L", "F"]), "contradictory"),
         (dict(SOPClassUID=DigitalXRayImageStorageForProcessing), "DX For Processing"),
         (dict(BodyPartExamined="CHEST"), "not the spine"),
+        (dict(ImageType=["DERIVED", "SECONDARY"]), "secondary image"),
     ],
 )
 def test_recognise__refuses_other_xrays(look, attributes, reason):

@@ -266,7 +266,16 @@ def test_xray_result__has_a_size_only_where_it_was_calibrated(make):
     assert list(image.PixelSpacing) == [0.14, 0.14] and image.PixelSpacingCalibrationType == "GEOMETRY"
 
 
+def test_xray_result__on_a_coarser_grid_covers_the_same_field(make):
+    images = xray_image(True, 192, 144, PixelSpacing=[0.14, 0.12], PixelSpacingCalibrationType="GEOMETRY", PixelSpacingCalibrationDescription="patient plane")
+    image = make(images, task="xray-to-t2", scale=-2).images[0]
+    assert (image.Rows, image.Columns) == (96, 72)
+    assert [float(v) for v in image.PixelSpacing] == pytest.approx([0.28, 0.24])
+    assert [c.CodeValue for c in image.DerivationCodeSequence] == ["113085", "SYNTH_XRAY_TO_T2"]
+
+
 @pytest.mark.parametrize("images, options, reason", [
+    (lambda: mr_images(), dict(scale=-2), "does not fit a source"),
     (lambda: xray_image(), dict(task="xray-to-t2", kind="mr"), "cannot be an MR Image"),
     (lambda: xray_image(), dict(task="t2-to-t1"), "does not take x-ray"),
     (lambda: mr_images(), dict(task="xray-to-t2"), "does not take MR"),
@@ -302,6 +311,7 @@ CASES = {
     "lossy": (lambda: mr_images(LossyImageCompression="01", LossyImageCompressionRatio=10, LossyImageCompressionMethod="ISO_10918_1"), dict()),
     "cr": (xray_image, dict(task="xray-to-t2")),
     "dx": (lambda: xray_image(True), dict(task="xray-to-t2")),
+    "dx_coarser": (lambda: xray_image(True, 192, 144, PixelSpacing=[0.14, 0.14], PixelSpacingCalibrationType="FIDUCIAL"), dict(task="xray-to-t2", scale=-2)),
     "bare": (lambda: mr_images(PatientName=None, PatientID=None, StudyID=None, AccessionNumber=None, StudyTime=None, PositionReferenceIndicator=None, SliceThickness=None, Manufacturer=None, SeriesNumber=None), dict()),
 }
 

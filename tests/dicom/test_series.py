@@ -132,6 +132,19 @@ def test_series__of_an_xray_is_one_image(look):
     assert "x-ray series of 2 images" in look(two)["problem"]
 
 
+@pytest.mark.parametrize("attributes, spacing", [
+    (dict(PixelSpacing=None), [0.15, 0.15]),
+    (dict(PixelSpacing=[0.12, 0.12]), [0.15, 0.15]),  # calibrated in the patient; pixels are those of the detector
+    (dict(ImagerPixelSpacing=None, PixelSpacing=[0.12, 0.11]), [0.12, 0.11]),
+    (dict(ImagerPixelSpacing=None), [0, 0]),
+    (dict(ImagerPixelSpacing=[0, 0]), [0, 0]),
+])
+def test_series__of_an_xray_has_the_detectors_pixels(look, attributes, spacing):
+    said = look(xray_image(**attributes))
+    assert said["spacing"] == spacing and said["problem"] == ""
+    assert "normal" not in said
+
+
 def test_series__unreadable_file_is_an_error_with_its_path(driver, tmp_path):
     paths = save(tmp_path, mr_images(slices=3))
     paths[1].write_bytes(paths[1].read_bytes()[:2000])

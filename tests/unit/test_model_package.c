@@ -1,4 +1,5 @@
 /* test_model_package.c - NumPy files, and shapes that a model takes */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -152,6 +153,29 @@ static void package__rounds_the_source_up_to_what_the_network_takes(void **state
     assert_true(shape_equal(&s, &(struct shape){.rank = 4, .dim = {1, 3, 256, 128}}));
 }
 
+static void package__pixel_mm_gives_the_nearest_whole_grid(void **state)
+{
+    (void)state;
+    struct package p = {.name = "m", .multiple = 32};
+    int rows = 0, columns = 0;
+    struct err e = {0};
+    assert_int_equal(package_grid(&p, 3000, 2400, 0, 0, &rows, &columns, &e), 0);
+    assert_int_equal(rows, 3000);
+    assert_int_equal(columns, 2400);
+    p.pixel_mm = 1;
+    assert_int_equal(package_grid(&p, 3000, 2400, 0.143, 0.15, &rows, &columns, &e), 0);
+    assert_int_equal(rows, 429);
+    assert_int_equal(columns, 360);
+    assert_int_equal(package_grid(&p, 1, 5, 0.143, 0.143, &rows, &columns, &e), 0);
+    assert_int_equal(rows, 1);
+    assert_int_equal(columns, 1);
+    assert_int_equal(package_grid(&p, 3000, 2400, 0.143, 0, &rows, &columns, &e), ERR_REFUSED);
+    assert_non_null(strstr(e.text, "ImagerPixelSpacing"));
+    assert_int_equal(package_grid(&p, 3000, 2400, NAN, NAN, &rows, &columns, &e), ERR_REFUSED);
+    assert_int_equal(package_grid(&p, 8192, 8192, 50, 50, &rows, &columns, &e), ERR_REFUSED);
+    assert_non_null(strstr(e.text, "larger than 65536 pixels"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +187,7 @@ int main(void)
                                         drop_path),
         cmocka_unit_test(package__words_parse_back_to_themselves),
         cmocka_unit_test(package__rounds_the_source_up_to_what_the_network_takes),
+        cmocka_unit_test(package__pixel_mm_gives_the_nearest_whole_grid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
