@@ -271,7 +271,8 @@ static int lower_slice(struct lower *l)
             s.dim[axis[i]] = a > b ? (a - b - 1) / -by + 1 : 0;
         }
         n->slice.start[axis[i]] = a;
-        n->slice.step[axis[i]] = by;
+        /* a step beyond the only element is none: engines multiply by it */
+        n->slice.step[axis[i]] = s.dim[axis[i]] > 1 ? by : 1;
     }
     *lower_out_shape(l, n, 0) = s;
     return lower_done(l, n);
