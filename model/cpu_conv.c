@@ -18,7 +18,9 @@
 #define TRANSFORM_IN_CYCLES  32.0
 #define TRANSFORM_OUT_CYCLES 36.0
 /* Products of one task, in floats, so that they stay in the second-level cache. */
-#define PRODUCT_FLOATS (280 * 1024)
+#define PRODUCT_FLOATS (400 * 1024)
+/* Most floats of a left operand that is made for several tasks (8 MiB). */
+#define LEFT_FLOATS (2 * 1024 * 1024)
 /* With low_memory, how much more than the plain weights a layer may store (1 MiB). */
 #define LOW_MEMORY_FLOATS (256 * 1024)
 
@@ -292,13 +294,19 @@ static int plan_winograd(struct cpu_conv *c)
 /* --- how the work is cut -----------------------------------------------------------------------
  */
 
+static size_t left_floats(const struct cpu_conv *c)
+{
+    size_t sets = c->way == CPU_WINOGRAD ? 16 : (size_t)c->phases * (size_t)c->d.group;
+    return sets * (size_t)c->chunks_max * (size_t)c->rows_max * CPU_LDA;
+}
+
 static void cut(struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
     c->nr = 2 * c->k->lanes;
     c->panels = (c->columns_pad + c->nr - 1) / c->nr;
     int64_t rows;
-    int most, sets = 1, points = 1;
+    int most, sets = 1, points = 1, depth = c->depth;
     if (c->way == CPU_WINOGRAD) {
         rows = (int64_t)d->n * c->ty.tiles * c->tx.tiles;
         most = c->k->mr * (56 / c->k->mr);
@@ -308,7 +316,9 @@ static void cut(struct cpu_conv *c)
         most = 8 * c->k->mr;
         sets = d->n * d->oh;
     } else {
-        rows = 0;
+        rows = depth = 0;
+        for (int i = 0; i < c->phases; i++)
+            depth = c->phase[i].k > depth ? c->phase[i].k : depth;
         for (int i = 0; i < c->phases; i++)
             if ((int64_t)d->n * c->phase[i].y.grid * c->phase[i].x.grid > rows)
                 rows = (int64_t)d->n * c->phase[i].y.grid * c->phase[i].x.grid;
@@ -333,6 +343,9 @@ static void cut(struct cpu_conv *c)
     for (int i = 0; i < c->split; i++)
         if (cpu_panel_of(c, i + 1) - cpu_panel_of(c, i) > c->panels_max)
             c->panels_max = cpu_panel_of(c, i + 1) - cpu_panel_of(c, i);
+    c->rows_max = rows;
+    c->chunks_max = (depth + CPU_KC - 1) / CPU_KC;
+    c->left_shared = c->split > 1 && !d->low_memory && left_floats(c) <= LEFT_FLOATS;
 }
 
 /* --- public ------------------------------------------------------------------------------------
@@ -436,13 +449,11 @@ size_t cpu_conv_thread_floats(const struct cpu_conv *c)
     if (c->way == CPU_COLUMNS)
         rows += (size_t)(c->d.kernel[1] - 1) * (size_t)c->d.dilation[1];
     size_t points = c->way == CPU_WINOGRAD ? 16 : 1;
-    size_t edge = c->way == CPU_WINOGRAD ? 16 * CPU_KC : 0;
-    return cpu_round16(points * rows * (CPU_LDA + row) + edge + CPU_SLACK);
+    size_t edge = c->way == CPU_WINOGRAD ? 16 * CPU_KC : 0, left = c->left_shared ? 0 : CPU_LDA;
+    return cpu_round16(points * rows * (left + row) + edge + CPU_SLACK);
 }
 
 size_t cpu_conv_shared_floats(const struct cpu_conv *c)
 {
-    if (!c->copied)
-        return 0;
-    return cpu_round16((size_t)c->d.n * (size_t)c->copy_h * c->copy_row + CPU_SLACK);
+    return cpu_conv_copy_floats(c) + (c->left_shared ? left_floats(c) + CPU_SLACK : 0);
 }

@@ -47,6 +47,11 @@ struct cpu_conv {
     int blocks;      /* per phase, group and, for columns, row */
     int split;       /* tasks that share the panels of a block */
     int panels_max;  /* most panels of one task */
+    /* Where several tasks share a block, its left operand is made once, for all of them, before:
+     * [set][chunk of depth][point][row][CPU_LDA], with the most chunks and rows of any set. */
+    bool left_shared;
+    int chunks_max;
+    int64_t rows_max;
 
     /* direct and columns */
     struct cpu_phase *phase;
@@ -92,6 +97,14 @@ static inline int cpu_channel_of(const struct cpu_conv *c, int n)
 static inline size_t cpu_round16(size_t n)
 {
     return (n + 15) & ~(size_t)15;
+}
+
+/* Floats of the padded copy, which lies at the beginning of the shared scratch. */
+static inline size_t cpu_conv_copy_floats(const struct cpu_conv *c)
+{
+    if (!c->copied)
+        return 0;
+    return cpu_round16((size_t)c->d.n * (size_t)c->copy_h * c->copy_row + CPU_SLACK);
 }
 
 /* Row stride of a block of products that is `columns` wide: off powers of two. */

@@ -18,7 +18,7 @@ struct run {
     struct cpu_view copy; /* the padded copy, where there is one */
     float *scratch;
     size_t scratch_floats;
-    float *shared;
+    float *left; /* shared by tasks, where it is */
 };
 
 /* Most rows of a block: eight calls of the widest micro-kernel, and the reach of a kernel row. */
@@ -119,36 +119,89 @@ static void put_shuffled(const struct run *r, const struct pixels *p, int column
     }
 }
 
+/* Where the left operand of a block of depth of a set begins, if tasks share it. */
+static float *left_of(const struct run *r, int set, int chunk)
+{
+    const struct cpu_conv *c = r->c;
+    size_t points = c->way == CPU_WINOGRAD ? 16 : 1;
+    return r->left + ((size_t)set * (size_t)c->chunks_max + (size_t)chunk) * points *
+                         (size_t)c->rows_max * CPU_LDA;
+}
+
+/* The rows of a block of a direct layer. */
+struct direct {
+    const struct cpu_phase *f;
+    int set, group, first;
+    struct pixels p;
+};
+
+static void direct_block(const struct cpu_conv *c, int set, int block, struct direct *t)
+{
+    t->set = set;
+    t->group = set / c->phases;
+    t->f = &c->phase[set % c->phases];
+    int area = t->f->y.grid * t->f->x.grid;
+    int64_t rows = (int64_t)c->d.n * area, first = rows * block / c->blocks;
+    t->first = (int)first;
+    t->p.count = (int)(rows * (block + 1) / c->blocks - first);
+    for (int i = 0; i < t->p.count; i++) {
+        int64_t at = first + i;
+        t->p.n[i] = (int)(at / area);
+        t->p.y[i] = (int)(at % area) / t->f->x.grid;
+        t->p.x[i] = (int)(at % area) % t->f->x.grid;
+    }
+}
+
+static void direct_gather(const struct run *r, const struct direct *t, int k0, int kc, float *to)
+{
+    const struct cpu_conv *c = r->c;
+    gather_block(c, t->f, c->copied ? &r->copy : r->in, c->copied ? &no_act : &c->d.in_act, &t->p,
+                 t->group * c->c, k0, kc, to);
+}
+
+static int chunk_of(int depth, int k0)
+{
+    return depth - k0 < CPU_KC ? depth - k0 : CPU_KC;
+}
+
+/* One block of depth of a block of rows, for all tasks that need it. */
+static void left_direct(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct run *r = arg;
+    const struct cpu_conv *c = r->c;
+    int chunk = task % c->chunks_max, block = task / c->chunks_max % c->blocks;
+    struct direct t;
+    direct_block(c, task / c->chunks_max / c->blocks, block, &t);
+    int kc = chunk_of(t.f->k, chunk * CPU_KC);
+    if (t.p.count > 0 && kc > 0)
+        direct_gather(r, &t, chunk * CPU_KC, kc,
+                      left_of(r, t.set, chunk) + (size_t)t.first * CPU_LDA);
+}
+
 static void run_direct(void *arg, int task, int thread)
 {
     const struct run *r = arg;
     const struct cpu_conv *c = r->c;
     int block = task % c->blocks, part = task / c->blocks % c->split;
-    int set = task / c->blocks / c->split, group = set / c->phases;
-    const struct cpu_phase *f = &c->phase[set % c->phases];
-    int area = f->y.grid * f->x.grid;
-    int64_t rows = (int64_t)c->d.n * area;
-    int64_t first = rows * block / c->blocks;
-    int count = (int)(rows * (block + 1) / c->blocks - first);
+    struct direct t;
+    direct_block(c, task / c->blocks / c->split, block, &t);
+    const struct cpu_phase *f = t.f;
+    int count = t.p.count;
     int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
     if (count == 0)
         return;
-    float *left = r->scratch + (size_t)thread * r->scratch_floats;
-    float *products = left + (size_t)c->block * CPU_LDA;
+    float *own = r->scratch + (size_t)thread * r->scratch_floats;
+    float *products = own + (c->left_shared ? 0 : (size_t)c->block * CPU_LDA);
     size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
-    const float *weights = c->weights + (size_t)group * c->group_weights + f->weights;
-    const struct cpu_view *in = c->copied ? &r->copy : r->in;
-    const struct cpu_act *act = c->copied ? &no_act : &c->d.in_act;
-    struct pixels p = {.count = count};
-    for (int i = 0; i < count; i++) {
-        int64_t at = first + i;
-        p.n[i] = (int)(at / area);
-        p.y[i] = (int)(at % area) / f->x.grid;
-        p.x[i] = (int)(at % area) % f->x.grid;
-    }
+    const float *weights = c->weights + (size_t)t.group * c->group_weights + f->weights;
     for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
-        int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
-        gather_block(c, f, in, act, &p, group * c->c, k0, kc, left);
+        int kc = chunk_of(f->k, k0);
+        const float *left = own;
+        if (c->left_shared)
+            left = left_of(r, t.set, k0 / CPU_KC) + (size_t)t.first * CPU_LDA;
+        else
+            direct_gather(r, &t, k0, kc, own);
         multiply(c, left, weights + (size_t)k0 * (size_t)c->columns_pad, kc, panel0, panel1,
                  products, row, count, k0 > 0);
     }
@@ -158,17 +211,17 @@ static void run_direct(void *arg, int task, int thread)
     if (columns > c->columns - column)
         columns = c->columns - column;
     if (c->d.shuffle) {
-        put_shuffled(r, &p, column, column + columns, products, row);
+        put_shuffled(r, &t.p, column, column + columns, products, row);
         return;
     }
     int step_y = c->d.transposed ? c->d.stride[0] : 1,
         step_x = c->d.transposed ? c->d.stride[1] : 1;
-    int o = group * c->oc + column;
+    int o = t.group * c->oc + column;
     for (int i = 0; i < count; i++) {
-        int y = f->y.first + p.y[i] * step_y, x = f->x.first + p.x[i] * step_x;
+        int y = f->y.first + t.p.y[i] * step_y, x = f->x.first + t.p.x[i] * step_x;
         c->k->finish(products + (size_t)i * row, c->bias + o,
-                     r->residual ? pixel_of(r->residual, p.n[i], y, x) + o : NULL, columns,
-                     &c->d.out_act, pixel_at(r->out, p.n[i], y, x) + o);
+                     r->residual ? pixel_of(r->residual, t.p.n[i], y, x) + o : NULL, columns,
+                     &c->d.out_act, pixel_at(r->out, t.p.n[i], y, x) + o);
     }
 }
 
@@ -243,6 +296,24 @@ static void transform_in(const struct run *r, int n, int ty, int tx, int phase, 
     c->k->winograd_in(edge, (ptrdiff_t)4 * count, count, count, &no_act, v, point);
 }
 
+/* A block of depth, [k0, k0 + kc), of tiles first … first + count − 1. */
+static void transform_tiles(const struct run *r, int64_t first, int count, int k0, int kc,
+                            float *to, size_t point, float *edge)
+{
+    const struct cpu_conv *c = r->c;
+    int area = c->ty.tiles * c->tx.tiles;
+    for (int i = 0; i < count; i++) {
+        int n = (int)((first + i) / area), t = (int)((first + i) % area);
+        for (int k = 0; k < kc;) {
+            int phase = (k0 + k) / c->d.c, channel = (k0 + k) % c->d.c;
+            int length = c->d.c - channel < kc - k ? c->d.c - channel : kc - k;
+            transform_in(r, n, t / c->tx.tiles, t % c->tx.tiles, phase, channel, length,
+                         to + (size_t)i * CPU_LDA + k, point, edge);
+            k += length;
+        }
+    }
+}
+
 /* Puts the part [column0, column1) of one tile's products into the output. */
 static void transform_out(const struct run *r, int n, int ty, int tx, int column0, int column1,
                           const float *m, size_t point)
@@ -279,6 +350,18 @@ static void transform_out(const struct run *r, int n, int ty, int tx, int column
     }
 }
 
+/* One row of tiles, one block of depth, for all tasks that need it. */
+static void left_winograd(void *arg, int task, int thread)
+{
+    const struct run *r = arg;
+    const struct cpu_conv *c = r->c;
+    int chunk = task % c->chunks_max, row = task / c->chunks_max;
+    float *to = left_of(r, 0, chunk) + (size_t)row * (size_t)c->tx.tiles * CPU_LDA;
+    float *edge = r->scratch + (size_t)thread * r->scratch_floats;
+    transform_tiles(r, row * c->tx.tiles, c->tx.tiles, chunk * CPU_KC,
+                    chunk_of(c->depth, chunk * CPU_KC), to, (size_t)c->rows_max * CPU_LDA, edge);
+}
+
 static void run_winograd(void *arg, int task, int thread)
 {
     const struct run *r = arg;
@@ -289,22 +372,18 @@ static void run_winograd(void *arg, int task, int thread)
     int count = (int)(tiles * (block + 1) / c->blocks - first);
     int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
     size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
-    float *v = r->scratch + (size_t)thread * r->scratch_floats;
-    float *products = v + 16 * (size_t)c->block * CPU_LDA;
-    float *edge = products + 16 * (size_t)c->block * row;
-    size_t v_point = (size_t)count * CPU_LDA, m_point = (size_t)count * row;
+    float *edge = r->scratch + (size_t)thread * r->scratch_floats;
+    float *products = edge + 16 * CPU_KC;
+    float *own = products + 16 * (size_t)c->block * row;
+    size_t m_point = (size_t)count * row;
+    size_t v_point = (size_t)(c->left_shared ? c->rows_max : count) * CPU_LDA;
     for (int k0 = 0; k0 < c->depth; k0 += CPU_KC) {
-        int kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
-        for (int i = 0; i < count; i++) {
-            int n = (int)((first + i) / area), t = (int)((first + i) % area);
-            for (int k = 0; k < kc;) {
-                int phase = (k0 + k) / c->d.c, channel = (k0 + k) % c->d.c;
-                int length = c->d.c - channel < kc - k ? c->d.c - channel : kc - k;
-                transform_in(r, n, t / c->tx.tiles, t % c->tx.tiles, phase, channel, length,
-                             v + (size_t)i * CPU_LDA + k, v_point, edge);
-                k += length;
-            }
-        }
+        int kc = chunk_of(c->depth, k0);
+        const float *v = own;
+        if (c->left_shared)
+            v = left_of(r, 0, k0 / CPU_KC) + (size_t)first * CPU_LDA;
+        else
+            transform_tiles(r, first, count, k0, kc, own, v_point, edge);
         const float *weights = c->weights + 16 * (size_t)k0 * (size_t)c->columns_pad;
         for (int p = 0; p < 16; p++)
             multiply(c, v + (size_t)p * v_point,
@@ -330,7 +409,7 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
                     .residual = residual,
                     .scratch = scratch,
                     .scratch_floats = cpu_round16(cpu_conv_thread_floats(c)),
-                    .shared = shared};
+                    .left = shared + cpu_conv_copy_floats(c)};
     if (c->copied) {
         r.copy = (struct cpu_view){.data = shared,
                                    .n = c->d.n,
@@ -342,6 +421,10 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
                                    .pixel = c->d.c};
         pool_run(p, c->d.n * c->copy_h, copy_row, &r);
     }
+    if (c->left_shared && c->way == CPU_WINOGRAD)
+        pool_run(p, c->d.n * c->ty.tiles * c->chunks_max, left_winograd, &r);
+    else if (c->left_shared)
+        pool_run(p, c->d.group * c->phases * c->blocks * c->chunks_max, left_direct, &r);
     if (c->way == CPU_WINOGRAD)
         pool_run(p, c->blocks * c->split, run_winograd, &r);
     else if (c->way == CPU_COLUMNS)

@@ -12,8 +12,9 @@
 
 /* --- matrix product --------------------------------------------------------------------------- */
 
+/* then, share: of what comes next, this call brings `share` bytes for each of its k steps. */
 INLINE void micro(const int rows, const int width, const float *a, const float *b, float *c,
-                  size_t ldc, int k, int add, const float *then)
+                  size_t ldc, int k, int add, const char *then, size_t share)
 {
     vf sum[ROWS][2];
 #pragma GCC unroll 16
@@ -25,7 +26,7 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
         vf b0 = load(b), b1 = width == 2 ? load(b + LANES) : b0;
         __builtin_prefetch(then, 0, 2);
         if (width == 2 && LANES == 16)
-            __builtin_prefetch(then + LANES, 0, 2);
+            __builtin_prefetch(then + share / 2, 0, 2);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             vf x = all(a[i * CPU_LDA]);
@@ -35,7 +36,7 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
         }
         a++;
         b += width * LANES;
-        then += width * LANES;
+        then += share;
     }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -46,9 +47,10 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
 
 #define MICRO(rows, width)                                                                         \
     static __attribute__((noinline)) void micro_##rows##_##width(                                  \
-        const float *a, const float *b, float *c, size_t ldc, int k, int add, const float *then)   \
+        const float *a, const float *b, float *c, size_t ldc, int k, int add, const char *then,    \
+        size_t share)                                                                              \
     {                                                                                              \
-        micro(rows, width, a, b, c, ldc, k, add, then);                                            \
+        micro(rows, width, a, b, c, ldc, k, add, then, share);                                     \
     }
 #define MICRO_BOTH(rows) MICRO(rows, 1) MICRO(rows, 2)
 MICRO_BOTH(1)
@@ -68,7 +70,8 @@ MICRO_BOTH(13)
 MICRO_BOTH(14)
 #endif
 
-typedef void micro_fn(const float *, const float *, float *, size_t, int, int, const float *);
+typedef void micro_fn(const float *, const float *, float *, size_t, int, int, const char *,
+                      size_t);
 static micro_fn *const micro_of[2][ROWS] = {
 #if ROWS == 14
     {micro_1_1, micro_2_1, micro_3_1, micro_4_1, micro_5_1, micro_6_1, micro_7_1, micro_8_1,
@@ -86,10 +89,14 @@ static void gemm(const float *a, const float *b, int width, float *c, size_t ldc
 {
     /* Rows are shared out evenly: 36 rows are three times 12, not 14, 14 and 8. */
     int calls = (m + ROWS - 1) / ROWS;
+    /* So is the next panel: fetched all at once by the first call, it would come no faster than
+     * memory gives it, and the others would leave memory idle. */
+    size_t share = (size_t)width * LANES * sizeof(float) / (size_t)calls;
+    const char *next = (const char *)then;
     for (int i = 0; i < calls; i++) {
         int first = (int)((long)m * i / calls), rows = (int)((long)m * (i + 1) / calls) - first;
         micro_of[width - 1][rows - 1](a + (size_t)first * CPU_LDA, b, c + (size_t)first * ldc, ldc,
-                                      k, add, then);
+                                      k, add, next + (size_t)i * (size_t)k * share, share);
     }
 }
 
