@@ -15,6 +15,9 @@ from .projection import ATTENUATION, Bones, Film, View  # noqa: F401  (the table
 from .trunk import Trunk
 
 
+FINEST_MM = 0.3  # what is drawn is not sharper than this: focus and detector blur it anyway
+
+
 @dataclass(frozen=True)
 class Exposure:
     """One radiograph: what was set and what came of it."""
@@ -28,9 +31,9 @@ class Exposure:
     mas: float
 
 
-def standing(seed):
+def standing(seed, findings=None):
     """The subject of a seed as he stands before the detector."""
-    return Subject(seed, posture=float(np.random.default_rng([int(seed), 93]).normal(6.0, 3.0)))
+    return Subject(seed, findings, posture=float(np.random.default_rng([int(seed), 93]).normal(6.0, 3.0)))
 
 
 def field(seed):
@@ -61,6 +64,17 @@ def smear(image, sigma):
         share = share[:, None] if axis == 0 else share[None, :]
         small = np.take(small, low, axis) * (1 - share) + np.take(small, np.minimum(low + 1, small.shape[axis] - 1), axis) * share
     return small
+
+
+def twice(image):
+    """Two by two pixels for each, linear between the centres."""
+    for axis in (0, 1):
+        last = image.shape[axis] - 1
+        before = np.take(image, np.maximum(np.arange(last + 1) - 1, 0), axis)
+        behind = np.take(image, np.minimum(np.arange(last + 1) + 1, last), axis)
+        pair = np.stack([0.75 * image + 0.25 * before, 0.75 * image + 0.25 * behind], axis + 1)
+        image = pair.reshape([2 * n if k == axis else n for k, n in enumerate(image.shape)])
+    return image
 
 
 def detect(depth, pixel, rng):
@@ -96,7 +110,11 @@ def radiograph(seed, pixel_mm=1.0, subject=None, rows=None, columns=None):
     view = View.sample(posed, subject)
     tall, wide = field(seed)
     rows, columns = rows or int(round(tall / pixel_mm)), columns or int(round(wide / pixel_mm))
-    depth = attenuation(subject, view, rows, columns, pixel_mm, int(seed))
+    if pixel_mm < FINEST_MM:
+        rows, columns = rows // 2 * 2, columns // 2 * 2
+        depth = twice(attenuation(subject, view, rows // 2, columns // 2, 2 * pixel_mm, int(seed)))
+    else:
+        depth = attenuation(subject, view, rows, columns, pixel_mm, int(seed))
     image = display(detect(depth, pixel_mm, noise), depth, pixel_mm, shown)
     open_ = leaves(rows, columns, pixel_mm, closed)
     return Exposure((image * open_).astype(np.float32), subject, view, open_, pixel_mm, int(posed.integers(80, 96)),
