@@ -124,6 +124,21 @@ $(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
 
+# The node with GPUs that are files, and a management library that knows three: for tests/node/test_gpu.py. Its engine_cuda
+# comes before the archive's.
+STAND_IN := $(B)/tests/spinenode-stand-in $(B)/tests/fake-nvml/libnvidia-ml.so.1
+$(B)/tests/stand_in_main.c.o: node/main.c
+	@mkdir -p $(@D)
+	$(call say,CC,$< for $@)
+	$(Q)$(CC) $(CPPFLAGS) -DSPINENODE_CUDA $(CFLAGS) -c $< -o $@
+$(B)/tests/spinenode-stand-in: $(B)/tests/stand_in_main.c.o $(B)/tests/node/stand_in.c.o $(LIBNODE) $(LIBDICOM) $(LIBCUDA) $(LIBMODEL) $(LIBBASE)
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) -o $@
+$(B)/tests/fake-nvml/libnvidia-ml.so.1: tests/node/fake_nvml.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=gnu17 $(WARN) -Wstrict-prototypes -Wmissing-prototypes -O1 -shared -fPIC $< -o $@
+
 # What tests/dicom shows files and series to.
 $(B)/tests/dicom_driver: $(B)/tests/dicom/driver.c.o $(LIBDICOM) $(LIBBASE)
 	@mkdir -p $(@D)
@@ -194,7 +209,7 @@ gpu-check: engine
 gpu-bench: engine
 	$(PYTHON) scripts/bench_gpu --opcheck $(OPCHECK) $(BENCH)
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK) $(STAND_IN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

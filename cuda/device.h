@@ -89,7 +89,7 @@ int device_host_open(const struct host_options *o, struct device **out, struct e
 
 /* A CUDA device by UUID ("GPU-…", or its beginning if only one has it) or index; NULL: the first.
  * cache_folder and key say where tuned plans are kept; NULL: nowhere. ERR_DEVICE: no GPU can be
- * used; ERR_NOT_FOUND: not this one. */
+ * used, or not this one. */
 int device_cuda_open(const char *selector, const char *cache_folder, const char *key,
                      struct device **out, struct err *e);
 

@@ -375,10 +375,10 @@ static int find(const char *selector, int *number, struct cudaDeviceProp *p, str
         }
     }
     if (found == 0)
-        return err_set(e, ERR_NOT_FOUND, "no GPU '%s' among %d: name one by its index or UUID",
+        return err_set(e, ERR_DEVICE, "no GPU '%s' among %d: name one by its index or UUID",
                        selector ? selector : "", count);
     if (found > 1)
-        return err_set(e, ERR_NOT_FOUND, "'%s' begins the UUID of %d GPUs: write more of it",
+        return err_set(e, ERR_DEVICE, "'%s' begins the UUID of %d GPUs: write more of it",
                        selector, found);
     return 0;
 }

@@ -282,8 +282,9 @@ static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *
         int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch));
         if (at >= 0)
             rc = err_set(e, ERR_NUMERIC,
-                         "image %lld: input '%s' holds NaN or infinity at element %lld",
-                         (long long)image + 1, w->plan->in_name[i], (long long)at);
+                         "image %lld of %lld: input '%s' holds NaN or infinity at element %lld",
+                         (long long)image + 1, (long long)w->stack->images, w->plan->in_name[i],
+                         (long long)at);
     }
     return rc;
 }
@@ -295,8 +296,8 @@ static int watched_take(void *ctx, int64_t image, const float *const *out, struc
         if (first_bad(out[i], part(&w->plan->out[i], w->batch)) >= 0) {
             w->bad = image;
             return err_set(e, ERR_NUMERIC,
-                           "image %lld: output '%s' of the network holds NaN or infinity",
-                           (long long)image + 1, w->plan->out_name[i]);
+                           "image %lld of %lld: output '%s' of the network holds NaN or infinity",
+                           (long long)image + 1, (long long)w->stack->images, w->plan->out_name[i]);
         }
     return w->stack->take(w->stack->ctx, image, out, e);
 }
@@ -348,9 +349,15 @@ static int run_batches(struct watched *w, void *work, struct err *e)
         int64_t left = w->stack->images - first, n = left < w->batch ? left : w->batch;
         for (int64_t k = 0; rc == 0 && k < n; k++)
             rc = fill_lane(w, &b, first + k, k, e);
-        if (rc == 0 &&
-            (rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, e)) != 0)
-            err_context(e, "images %lld to %lld", (long long)first + 1, (long long)(first + n));
+        if (rc == 0) {
+            rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, e);
+            if (rc != 0 && n == 1)
+                err_context(e, "image %lld of %lld", (long long)first + 1,
+                            (long long)w->stack->images);
+            else if (rc != 0)
+                err_context(e, "images %lld to %lld of %lld", (long long)first + 1,
+                            (long long)(first + n), (long long)w->stack->images);
+        }
         for (int64_t k = 0; rc == 0 && k < n; k++) {
             const float *out[GRAPH_INPUTS_MAX];
             for (int i = 0; i < p->n_out; i++)
@@ -377,7 +384,8 @@ static void find_layer(struct watched *w, void *work, struct err *e)
         rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, NULL);
     if (rc == 0 && p->engine->diagnose(p->impl, work, (const float *const *)b.in, b.out, &found) ==
                        ERR_NUMERIC)
-        err_set(e, ERR_NUMERIC, "image %lld: %s", (long long)w->bad + 1, found.text);
+        err_set(e, ERR_NUMERIC, "image %lld of %lld: %s", (long long)w->bad + 1,
+                (long long)w->stack->images, found.text);
     ends_fini(&b);
 }
 

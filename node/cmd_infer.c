@@ -328,7 +328,7 @@ static int infer_series(const struct infer *o)
     struct synthesis_result result = {0};
     struct recognition r;
     char digest[DIGEST_HEX], key[DIGEST_HEX], created[15];
-    struct config_engine engine = {.name = (char[]){"auto"}};
+    struct config_engine engine = {.name = (char[]){"auto"}, .cache = (char[]){""}};
 
     int rc = dicom_init(&e);
     if (rc == 0 && o->config != NULL)
@@ -365,7 +365,7 @@ static int infer_series(const struct infer *o)
     };
     rc = make_key(o, &what, digest, key, &e);
     if (rc == 0)
-        rc = synthesiser_new(&engine, &synthesiser, &e);
+        rc = synthesiser_new(&engine, 0, &synthesiser, &e);
     if (rc == 0)
         rc = file_make_folders(o->output, 0777, &e);
     if (rc == 0)

@@ -83,6 +83,8 @@ static int resolve_paths(struct config *c, const char *path, struct err *e)
         rc = make_absolute(&c->node.database, folder, e);
     if (rc == 0)
         rc = make_absolute(&c->models.folder, folder, e);
+    if (rc == 0 && *c->engine.cache != '\0')
+        rc = make_absolute(&c->engine.cache, folder, e);
     return rc;
 }
 

@@ -36,6 +36,11 @@ enum config_result {
 
 enum config_isa { CONFIG_ISA_AUTO, CONFIG_ISA_BASE, CONFIG_ISA_AVX2, CONFIG_ISA_AVX512 };
 
+enum config_precision { CONFIG_PRECISION_F16, CONFIG_PRECISION_TF32, CONFIG_PRECISION_F32 };
+
+/* What goes on when the GPU does not: CONFIG_FALLBACK_AUTO is the CPU if engine.name is auto. */
+enum config_fallback { CONFIG_FALLBACK_AUTO, CONFIG_FALLBACK_CPU, CONFIG_FALLBACK_NONE };
+
 /* Who we are and where our data lies. Paths are absolute once loaded (relative ones in the file are
  * taken from the folder that the file is in). */
 struct config_node {
@@ -157,6 +162,14 @@ struct config_engine {
     int32_t threads; /* 0 = all that this process may use */
     enum config_isa isa;
     bool low_memory;
+    /* The GPU's: */
+    char **devices; /* index or UUID; worker n has the n-th, and again from the first; none: the
+                       first GPU */
+    uint32_t devices_count;
+    enum config_precision precision;
+    int32_t batch; /* images at once, at most; 0 (never from a file): 8 */
+    char *cache;   /* folder for tuned plans, "" = they are tuned at each start */
+    enum config_fallback fallback;
 };
 
 struct config_work {

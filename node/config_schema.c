@@ -28,6 +28,16 @@ static const cyaml_strval_t isas[] = {
     {"avx2", CONFIG_ISA_AVX2},
     {"avx512", CONFIG_ISA_AVX512},
 };
+static const cyaml_strval_t precisions[] = {
+    {"f16", CONFIG_PRECISION_F16},
+    {"tf32", CONFIG_PRECISION_TF32},
+    {"f32", CONFIG_PRECISION_F32},
+};
+static const cyaml_strval_t fallbacks[] = {
+    {"auto", CONFIG_FALLBACK_AUTO},
+    {"cpu", CONFIG_FALLBACK_CPU},
+    {"none", CONFIG_FALLBACK_NONE},
+};
 
 /* Every field may be absent for libcyaml: config_yaml.c has put in what was. */
 #define OPT          CYAML_FLAG_OPTIONAL
@@ -169,6 +179,11 @@ static const cyaml_schema_field_t engine_keys[] = {
     INT(struct config_engine, threads),
     WORD(struct config_engine, isa, isas),
     YES_NO(struct config_engine, low_memory),
+    WORDS(struct config_engine, devices),
+    WORD(struct config_engine, precision, precisions),
+    INT(struct config_engine, batch),
+    TEXT(struct config_engine, cache),
+    WORD(struct config_engine, fallback, fallbacks),
     CYAML_FIELD_END,
 };
 
@@ -291,6 +306,11 @@ static bool is_path(const char *text)
     return *text != '\0' && is_plain(text);
 }
 
+static bool is_path_or_none(const char *text)
+{
+    return is_plain(text);
+}
+
 static bool is_salt(const char *text)
 {
     return is_plain(text) && strlen(text) <= 128;
@@ -361,6 +381,15 @@ static bool is_file_name_or_none(const char *text)
 static bool is_description(const char *text)
 {
     return strlen(text) <= DESCRIPTION_MAX && is_plain(text) && strchr(text, '\\') == NULL;
+}
+
+/* "0", "GPU-6d3a…" */
+static bool is_device(const char *text)
+{
+    size_t n = strlen(text);
+    bool number = n > 0 && n <= 3 && text[strspn(text, "0123456789")] == '\0';
+    return number || (strncmp(text, "GPU-", 4) == 0 && n > 4 && n <= 40 &&
+                      text[4 + strspn(text + 4, "0123456789abcdef-")] == '\0');
 }
 
 static bool is_engine(const char *text)
@@ -447,6 +476,12 @@ static const struct config_setting settings[] = {
     {"engine.threads", "0", 0, 1024, NULL, NULL},
     {"engine.isa", "auto", 0, 0, NULL, NULL},
     {"engine.low_memory", "no", 0, 0, NULL, NULL},
+    {"engine.devices", NULL, 0, 0, is_device, "the index or the UUID of a GPU (nvidia-smi -L)"},
+    {"engine.precision", "f16", 0, 0, NULL, NULL},
+    {"engine.batch", "8", 1, 256, NULL, NULL},
+    {"engine.cache", "/var/cache/spinenode", 0, 0, is_path_or_none,
+     "the path of a folder, or \"\""},
+    {"engine.fallback", "auto", 0, 0, NULL, NULL},
     {"work.workers", "1", 1, 64, NULL, NULL},
     {"work.lease_ms", "120000", 1000, DAY_MS, NULL, NULL},
     {"work.crashes_max", "3", 1, 100, NULL, NULL},

@@ -21,7 +21,9 @@
 #include "node/base/err.h"
 #include "node/base/log.h"
 
+#include "cuda/nvml.h"
 #include "node/config.h"
+#include "node/observe_engine.h"
 #include "node/stage.h"
 
 #define CONNECTIONS_MAX 32
@@ -31,6 +33,7 @@
 struct observe {
     struct stage *st;
     struct store *s;
+    struct nvml *gpus; /* NULL: no NVIDIA driver */
     struct MHD_Daemon *http;
 };
 
@@ -188,6 +191,7 @@ static int metrics_write(struct observe *o, struct buf *out)
     states_write(out, &stats);
     network_write(out, &o->st->shared->metrics);
     work_write(out, &o->st->shared->metrics);
+    observe_engine_write(out, &o->st->shared->metrics, o->gpus);
     return 0;
 }
 
@@ -385,6 +389,8 @@ int observe_run(struct stage *st)
     struct err e = {0};
     char reason[ERR_TEXT_MAX];
     int rc = store_open(&o.s, st->config->node.database, &e);
+    if (rc == 0)
+        nvml_open(NULL, &o.gpus, NULL);
     if (rc == 0) {
         o.http =
             MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, NULL,
@@ -404,6 +410,7 @@ int observe_run(struct stage *st)
     } else {
         log_error("observe_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
     }
+    nvml_close(o.gpus);
     store_close(o.s);
     return rc != 0;
 }

@@ -78,3 +78,18 @@ void metrics_error(atomic_uint_fast64_t *errors, int code)
     int i = -code;
     atomic_fetch_add(&errors[i > 0 && i < METRICS_ERRORS ? i : 0], 1);
 }
+
+static const char *const engine_names[METRICS_ENGINES] = {"cpu", "cuda", "ref"};
+
+int metrics_engine(const char *name)
+{
+    int i = 0;
+    while (i < METRICS_ENGINES - 1 && strcmp(engine_names[i], name) != 0)
+        i++;
+    return i;
+}
+
+const char *metrics_engine_word(int i)
+{
+    return engine_names[i];
+}

@@ -56,6 +56,16 @@ enum metrics_refusal {
 /* One struct per error code of err.h: index is -code. */
 #define METRICS_ERRORS 24
 
+/* Engines, for figures of their own: index of engine_figures. */
+#define METRICS_ENGINES 3
+int metrics_engine(const char *name); /* "ref", "cpu", "cuda" */
+const char *metrics_engine_word(int i);
+
+struct engine_figures {
+    atomic_uint_fast64_t images, busy_us; /* images made, time that the engine worked for them */
+    atomic_uint_fast64_t last_images, last_us; /* of the last job */
+};
+
 /* In memory that all stages share; from the start of the supervisor. */
 struct metrics {
     atomic_uint_fast64_t associations, associations_rejected, echoes;
@@ -64,6 +74,8 @@ struct metrics {
     atomic_uint_fast64_t refused[REFUSED_KINDS];
     atomic_uint_fast64_t series_planned, series_refused, series_late, jobs_made;
     atomic_uint_fast64_t jobs_done, jobs_failed[METRICS_ERRORS];
+    struct engine_figures engine[METRICS_ENGINES];
+    atomic_uint_fast64_t tuned_kept, tuned_made, fallbacks;
     atomic_uint_fast64_t inference_buckets[METRICS_BUCKET_COUNT + 1], inference_ms;
     atomic_uint_fast64_t instances_out, bytes_out, deliveries_failed[METRICS_ERRORS];
     atomic_uint_fast64_t commitments;
@@ -106,6 +118,9 @@ bool stage_stopping(const struct stage *st);
 
 /* It does its work now. Called once by each process. */
 void stage_ready(const struct stage *st);
+
+/* What work_run() returns when its GPU failed: the job went back, a new process may go on. */
+#define STAGE_EXIT_DEVICE 3
 
 /* A failure counted by its code. */
 void metrics_error(atomic_uint_fast64_t *errors, int code);

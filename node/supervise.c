@@ -220,7 +220,10 @@ static void children_plan(struct supervisor *sv)
     sv->n = 0;
     memset(sv->children, 0, sizeof sv->children);
     for (int kind = 0; kind < STAGE_KINDS; kind++) {
+        int devices = (int)sv->config->engine.devices_count;
         int count = kind == STAGE_WORK ? sv->config->work.workers : 1;
+        if (kind == STAGE_WORK && count < devices)
+            count = devices;
         if (kind == STAGE_OBSERVE && sv->stage.http_fd < 0)
             count = 0;
         if (count > STAGE_WORKERS_MAX)

@@ -27,13 +27,20 @@
 #define KEPT_MODELS 4
 #define KEPT_BYTES  (INT64_C(1) << 30)
 
+/* Images at once on a GPU, where the configuration does not say. */
+#define BATCH 8
+
 /* Scanners round pixel spacing to few digits; a bound is not missed by that. */
 #define SPACING_TOLERANCE 0.005
 
 /* A model compiled for one size of source. */
 struct kept {
     char digest[DIGEST_HEX];
-    int rows, columns; /* package_grid() of the source */
+    int rows, columns;           /* package_grid() of the source */
+    const struct engine *engine; /* for which it was asked; it may have come to be another */
+    const struct engine *ran;
+    char fallback_reason[ERR_TEXT_MAX];
+    int batch;
     struct package *package;
     struct plan *plan;
     struct workspace *workspace;
@@ -43,7 +50,9 @@ struct kept {
 
 struct synthesiser {
     const struct engine *engine, *fallback; /* fallback: where engine cannot; NULL: nowhere */
+    char fallback_reason[ERR_TEXT_MAX];     /* when engine already is the fallback */
     struct engine_options options;
+    int batch; /* images at once, on a GPU */
     unsigned kept_max;
     struct kept kept[KEPT_MODELS];
     uint64_t uses;
@@ -58,28 +67,62 @@ static double now_ms(void)
 
 /* ---- the synthesiser ---- */
 
-int synthesiser_new(const struct config_engine *engine, struct synthesiser **out, struct err *e)
+/* The engine that is asked for, and what may stand in for it. */
+static int choose(const struct config_engine *engine, struct synthesiser *s, struct err *e)
+{
+    bool automatic = strcmp(engine->name, "auto") == 0;
+    struct err why = {0};
+    int rc = engines_choose(engine->name, &s->engine, &why);
+    if (engine->fallback == CONFIG_FALLBACK_CPU ||
+        (engine->fallback == CONFIG_FALLBACK_AUTO && automatic))
+        s->fallback = engine_find("cpu");
+    if (rc == ERR_DEVICE && s->fallback != NULL) {
+        s->engine = s->fallback;
+        snprintf(s->fallback_reason, sizeof s->fallback_reason, "%s", why.text);
+        rc = 0;
+    }
+    if (rc != 0)
+        return err_set(e, rc, "%s", why.text);
+    if (s->fallback == s->engine || strcmp(s->engine->name, "cuda") != 0)
+        s->fallback = NULL;
+    return 0;
+}
+
+int synthesiser_new(const struct config_engine *engine, int number, struct synthesiser **out,
+                    struct err *e)
 {
     static const char *const isas[] = {[CONFIG_ISA_AUTO] = NULL,
                                        [CONFIG_ISA_BASE] = "base",
                                        [CONFIG_ISA_AVX2] = "avx2",
                                        [CONFIG_ISA_AVX512] = "avx512"};
+    static const enum engine_precision precisions[] = {[CONFIG_PRECISION_F16] = ENGINE_F16,
+                                                       [CONFIG_PRECISION_TF32] = ENGINE_TF32,
+                                                       [CONFIG_PRECISION_F32] = ENGINE_F32};
     struct synthesiser *s = calloc(1, sizeof *s);
     if (s == NULL)
         return err_set(e, ERR_NOMEM, "starting the engine: no memory");
-    int rc = engines_choose(engine->name, &s->engine, e);
+    int rc = choose(engine, s, e);
     if (rc != 0) {
         free(s);
         return rc;
     }
-    if (strcmp(engine->name, "auto") == 0 && strcmp(s->engine->name, "cuda") == 0)
-        s->fallback = engine_find("cpu");
     s->options.threads = engine->threads;
     s->options.isa = isas[engine->isa];
     s->options.low_memory = engine->low_memory;
+    s->options.precision = precisions[engine->precision];
+    s->options.cache_folder = engine->cache;
+    if (engine->devices_count > 0)
+        s->options.device =
+            engine->devices[(unsigned)(number > 0 ? number - 1 : 0) % engine->devices_count];
+    s->batch = engine->batch > 0 ? engine->batch : BATCH;
     s->kept_max = engine->low_memory ? 1 : KEPT_MODELS;
     *out = s;
     return 0;
+}
+
+bool synthesiser_may_fall_back(const struct synthesiser *s)
+{
+    return s != NULL && s->fallback != NULL;
 }
 
 static void kept_fini(struct kept *k)
@@ -107,17 +150,30 @@ static int grid_of(const struct package *p, const struct series *s, int *rows, i
 }
 
 static struct kept *kept_find(struct synthesiser *s, const char *digest,
-                              const struct series *series)
+                              const struct series *series, const struct engine *engine)
 {
     for (unsigned i = 0; i < KEPT_MODELS; i++) {
         struct kept *k = &s->kept[i];
         int rows, columns;
-        if (k->plan != NULL && strcmp(k->digest, digest) == 0 &&
+        if (k->plan != NULL && strcmp(k->digest, digest) == 0 && k->engine == engine &&
             grid_of(k->package, series, &rows, &columns, NULL) == 0 && k->rows == rows &&
             k->columns == columns)
             return k;
     }
     return NULL;
+}
+
+/* Frees all but `but`. How many there were. */
+static int kept_free_others(struct synthesiser *s, const struct kept *but)
+{
+    int n = 0;
+    for (unsigned i = 0; i < KEPT_MODELS; i++) {
+        if (&s->kept[i] == but || s->kept[i].plan == NULL)
+            continue;
+        kept_fini(&s->kept[i]);
+        n++;
+    }
+    return n;
 }
 
 /* Frees the models used longest ago until another one of so many bytes fits; returns its place. */
@@ -242,28 +298,74 @@ static int open_model(struct job *j, struct package **out)
     return synthesise_fits(*out, w->series, w->contrast, j->e);
 }
 
-static int compile(struct job *j, const struct package *p, struct kept *k)
+static void plan_drop(struct kept *k)
+{
+    engine_workspace_free(k->workspace);
+    engine_plan_free(k->plan);
+    k->workspace = NULL;
+    k->plan = NULL;
+}
+
+/* By one engine, for at most `batch` images at once. The batch, or ERR_*. */
+static int compile_by(struct job *j, const struct package *p, struct kept *k,
+                      const struct engine *engine, int batch)
 {
     struct synthesiser *s = j->s;
     struct shape shape;
     struct engine_options options = s->options;
+    struct engine_cost cost = {0};
+    plan_drop(k);
     options.model_digest = k->digest;
-    int rc = package_input_shape(p, k->rows, k->columns, 1, &shape, j->e);
+    options.stream = true;
+    if (strcmp(engine->name, "cuda") != 0) {
+        options.precision = ENGINE_F32;
+        batch = 1;
+    }
+    /* A network that was exported for so many images takes no others. */
+    int64_t fixed = p->graph->value[p->graph->input[0]].shape.dim[0];
+    if (fixed > 0)
+        batch = (int)fixed;
+    int rc = package_input_shape(p, k->rows, k->columns, batch, &shape, j->e);
     if (rc != 0)
         return rc;
-    const struct engine *engine = s->engine;
-    rc = engine_compile(engine, p->graph, &shape, &options, &k->plan, j->e);
-    if (rc != 0 && s->fallback != NULL && (rc == ERR_DEVICE || rc == ERR_UNSUPPORTED)) {
-        engine = s->fallback;
-        rc = engine_compile(engine, p->graph, &shape, &options, &k->plan, j->e);
-    }
-    if (rc == 0)
-        rc = engine_workspace_new(k->plan, &k->workspace, j->e);
-    struct engine_cost cost = {0};
-    if (rc == 0)
-        rc = engine_estimate(engine, p->graph, &shape, &options, &cost, j->e);
+    int made = engine_compile_batch(engine, p->graph, &shape, batch, &options, &k->plan,
+                                    &k->workspace, j->e);
+    if (made < 0)
+        return made;
+    shape.dim[0] = made;
+    rc = engine_estimate(engine, p->graph, &shape, &options, &cost, j->e);
     k->bytes = cost.plan_bytes + cost.workspace_bytes;
-    return rc != 0 ? err_context(j->e, "preparing %s", j->what->model_path) : 0;
+    k->ran = engine;
+    k->batch = made;
+    return rc != 0 ? rc : made;
+}
+
+static int compile(struct job *j, const struct package *p, struct kept *k, int batch)
+{
+    struct synthesiser *s = j->s;
+    int rc = compile_by(j, p, k, k->engine, batch);
+    /* Memory that other models hold is better used than a small batch. */
+    if (batch > 1 && (rc == ERR_NOMEM || (rc > 0 && rc < batch)) && kept_free_others(s, k) > 0)
+        rc = compile_by(j, p, k, k->engine, batch);
+    if (k->engine == s->engine)
+        snprintf(k->fallback_reason, sizeof k->fallback_reason, "%s", s->fallback_reason);
+    if (s->fallback != NULL && k->engine != s->fallback &&
+        (rc == ERR_DEVICE || rc == ERR_UNSUPPORTED || rc == ERR_NOMEM)) {
+        snprintf(k->fallback_reason, sizeof k->fallback_reason, "%s", j->e->text);
+        rc = compile_by(j, p, k, s->fallback, batch);
+    }
+    return rc < 0 ? err_context(j->e, "preparing %s", j->what->model_path) : 0;
+}
+
+static void tell_engine(struct job *j)
+{
+    const struct kept *k = j->model;
+    struct synthesis_result *r = j->result;
+    snprintf(r->engine, sizeof r->engine, "%s", engine_plan_text(k->plan));
+    r->engine_name = k->ran->name;
+    r->batch = (unsigned)k->batch;
+    r->fell_back = k->ran != j->s->engine || j->s->fallback_reason[0] != '\0';
+    memcpy(r->fallback_reason, k->fallback_reason, sizeof r->fallback_reason);
 }
 
 /* The model for this series: one that is kept, or read and compiled now. */
@@ -272,7 +374,8 @@ static int get_model(struct job *j)
     const struct synthesis *w = j->what;
     struct synthesis_result *r = j->result;
     double start = now_ms();
-    struct kept new = {0};
+    const struct synthesiser *s = j->s;
+    struct kept new = {.engine = w->by_fallback && s->fallback != NULL ? s->fallback : s->engine};
     int rc = 0;
     if (w->model_digest != NULL)
         snprintf(new.digest, sizeof new.digest, "%s", w->model_digest);
@@ -280,7 +383,7 @@ static int get_model(struct job *j)
         rc = digest_file(w->model_path, new.digest, j->e);
     if (rc != 0)
         return rc;
-    struct kept *k = kept_find(j->s, new.digest, w->series);
+    struct kept *k = kept_find(j->s, new.digest, w->series, new.engine);
     if (k != NULL) {
         r->was_compiled = true;
         rc = synthesise_fits(k->package, w->series, w->contrast, j->e);
@@ -298,7 +401,7 @@ static int get_model(struct job *j)
         double loaded = now_ms();
         r->load_ms = loaded - start;
         if (rc == 0)
-            rc = compile(j, new.package, &new);
+            rc = compile(j, new.package, &new, s->batch);
         r->compile_ms = now_ms() - loaded;
         if (rc != 0) {
             kept_fini(&new);
@@ -306,6 +409,7 @@ static int get_model(struct job *j)
         }
         k = kept_make_room(j->s, new.bytes);
         *k = new;
+        r->tuned = engine_plan_tuned(k->plan);
     }
     if (rc != 0)
         return rc;
@@ -314,7 +418,7 @@ static int get_model(struct job *j)
     j->rows = k->rows;
     j->columns = k->columns;
     memcpy(r->model_digest, k->digest, sizeof r->model_digest);
-    snprintf(r->engine, sizeof r->engine, "%s", engine_plan_text(k->plan));
+    tell_engine(j);
     return 0;
 }
 
@@ -379,12 +483,13 @@ static int prepare(struct job *j)
     j->result->read_ms += now_ms() - start;
     if (rc != 0)
         return rc;
-    if (!shape_equal(engine_plan_output_shape(j->model->plan, 0),
-                     prepare_output_shape(j->prepare))) {
+    struct shape one = *engine_plan_output_shape(j->model->plan, 0);
+    if (one.rank > 0 && one.dim[0] == j->model->batch)
+        one.dim[0] = 1;
+    if (!shape_equal(&one, prepare_output_shape(j->prepare))) {
         char text[96];
         return err_set(j->e, ERR_REFUSED, "%s gives %s, which is not what its scale says",
-                       j->what->model_path,
-                       shape_text(engine_plan_output_shape(j->model->plan, 0), text, sizeof text));
+                       j->what->model_path, shape_text(&one, text, sizeof text));
     }
     total *= (size_t)p->scale * (size_t)p->scale;
     if (total > (size_t)SYNTHESISE_VALUES_MAX)
@@ -394,30 +499,49 @@ static int prepare(struct job *j)
     return j->stored != NULL ? 0 : err_set(j->e, ERR_NOMEM, "making the images: no memory");
 }
 
+static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    struct job *j = ctx;
+    (void)e;
+    prepare_input(j->prepare, j->volume, (int)j->what->series->slices, (int)image, in[0]);
+    return 0;
+}
+
+static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    struct job *j = ctx;
+    size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    int rc = prepare_output(j->prepare, out[0], j->stored + (size_t)image * plane, e);
+    return rc != 0 ? err_context(e, "image %d of %u", (int)image + 1, j->what->series->slices)
+                   : step_done(j);
+}
+
+/* Memory ran out while the model worked: compiles it for half as many images at once. */
+static int shrink(struct job *j)
+{
+    struct kept *k = j->model;
+    int rc = compile(j, k->package, k, k->batch / 2);
+    if (rc != 0)
+        kept_fini(k);
+    else
+        tell_engine(j);
+    return rc;
+}
+
 static int run(struct job *j)
 {
-    const struct series *s = j->what->series;
+    const struct engine_stack stack = {j->what->series->slices, fill, take, j};
     double start = now_ms();
-    size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
-    float *in = malloc((size_t)shape_count(prepare_input_shape(j->prepare)) * sizeof *in);
-    float *out = malloc((size_t)shape_count(prepare_output_shape(j->prepare)) * sizeof *out);
-    int rc = 0;
-    if (in == NULL || out == NULL)
-        rc = err_set(j->e, ERR_NOMEM, "running the model: no memory");
-    for (unsigned i = 0; rc == 0 && i < s->slices; i++) {
-        prepare_input(j->prepare, j->volume, (int)s->slices, (int)i, in);
-        const float *inputs[] = {in};
-        float *outputs[] = {out};
-        rc = engine_run(j->model->plan, j->model->workspace, inputs, outputs, j->e);
-        if (rc == 0)
-            rc = prepare_output(j->prepare, out, j->stored + i * plane, j->e);
+    int rc;
+    for (;;) {
+        rc = engine_run_stack(j->model->plan, j->model->workspace, &stack, j->e);
+        if (rc != ERR_NOMEM || j->model->batch <= 1)
+            break;
+        j->steps = 0;
+        rc = shrink(j);
         if (rc != 0)
-            err_context(j->e, "image %u of %u", i + 1, s->slices);
-        else
-            rc = step_done(j);
+            break;
     }
-    free(in);
-    free(out);
     j->result->run_ms = now_ms() - start;
     return rc;
 }

@@ -16,11 +16,12 @@
 #include <stdint.h>
 
 #include "dicom/secondary.h"
+#include "model/engine.h"
 #include "node/base/digest.h"
+#include "node/base/err.h"
 #include "node/base/file.h"
 
 struct config_engine;
-struct err;
 struct package;
 struct recognition;
 struct series;
@@ -31,10 +32,16 @@ struct series;
 /* A worker's: the engine, and the models that it ran last, compiled. One thread at a time. */
 struct synthesiser;
 
-/* engine->name "auto" is the fastest engine that there is. ERR_UNSUPPORTED: not in this build, or
- * no such instruction set here. */
-int synthesiser_new(const struct config_engine *engine, struct synthesiser **out, struct err *e);
+/* engine->name "auto" is the fastest engine that there is. number: of the worker, from 1, by which
+ * it takes its GPU from engine->devices; 0: the first. engine is borrowed for as long as the
+ * synthesiser lives. ERR_UNSUPPORTED: not in this build, or no such instruction set here;
+ * ERR_DEVICE: no GPU, and engine->fallback is not the CPU. */
+int synthesiser_new(const struct config_engine *engine, int number, struct synthesiser **out,
+                    struct err *e);
 void synthesiser_free(struct synthesiser *s); /* NULL is fine */
+
+/* May the CPU stand in for the GPU? NULL: no. */
+bool synthesiser_may_fall_back(const struct synthesiser *s);
 
 /* Called after each step with how many of how many are done; a slice has two, computed and
  * written. Anything but 0 stops the work:
@@ -55,6 +62,7 @@ struct synthesis {
     const char *created;           /* "YYYYMMDDhhmmss" of the job, not of the clock */
     unsigned series_number;        /* k in source Series Number × 100 + k; 0: by the task */
     const char *folder;            /* exists; gets 0001.dcm, 0002.dcm … in slice order */
+    bool by_fallback;              /* take the CPU for this one, if engine->fallback allows it */
     synthesise_progress *progress; /* may be NULL */
     void *closure;
 };
@@ -70,7 +78,12 @@ struct synthesis_result {
     struct synthesis_output *output; /* one for each slice, in slice order */
     unsigned count;
     char series_uid[UID_BYTES];
-    char engine[128]; /* what ran: "cpu avx2, 2 threads" */
+    char engine[128];                   /* what ran: "cpu avx2, 2 threads" */
+    const char *engine_name;            /* "cpu", "cuda", "ref"; static */
+    bool fell_back;                     /* it was not the one that the configuration names */
+    char fallback_reason[ERR_TEXT_MAX]; /* why; "": the caller asked for it */
+    unsigned batch;                     /* images that the engine takes at once */
+    struct engine_tuned tuned;          /* while compiling; none when was_compiled */
     char model_digest[DIGEST_HEX];
     bool was_compiled;                /* the model was still there from the last job */
     double load_ms, compile_ms;       /* 0 when was_compiled */

@@ -8,7 +8,9 @@
  *
  * Failure modes: killed at any moment, the job goes back (the third time it is set aside); what
  * can pass (memory, disk, device) is tried again later, a limited number of times; all else fails
- * with its reason. When told to stop it gives the job back after the slice that it is at.
+ * with its reason. When the GPU fails, the job goes back and this process ends, since nothing but a
+ * new one can use the GPU again. When told to stop it gives the job back after the slice that it is
+ * at.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -42,6 +44,9 @@
 #define RETRY_MS     5000
 #define RETRY_MAX_MS 300000
 
+/* A job is left to the engine's fallback, where there is one, when it is tried so often. */
+#define FALLBACK_ATTEMPT 3
+
 struct work {
     struct stage *st;
     struct store *s;
@@ -53,6 +58,7 @@ struct work {
     int64_t job; /* 0: none to renew */
     bool quit;
     atomic_bool cancelled, lost;
+    bool device_failed; /* this process can use the GPU no more */
 };
 
 static void *heart_beat(void *argument)
@@ -187,7 +193,7 @@ static int synthesise_job(struct work *w, const struct store_job *job, const str
     if (rc == 0)
         rc = file_join(model, c->models.folder, job->model, e);
     if (rc == 0 && w->synthesiser == NULL)
-        rc = synthesiser_new(&c->engine, &w->synthesiser, e);
+        rc = synthesiser_new(&c->engine, w->st->number, &w->synthesiser, e);
     if (rc != 0)
         return rc;
     const struct synthesis what = {
@@ -202,6 +208,7 @@ static int synthesise_job(struct work *w, const struct store_job *job, const str
         .salt = c->node.site_salt,
         .created = created,
         .folder = folder,
+        .by_fallback = job->attempts >= FALLBACK_ATTEMPT,
         .progress = progress,
         .closure = w,
     };
@@ -216,6 +223,29 @@ static void seconds_count(struct metrics *m, double ms)
         i++;
     atomic_fetch_add(&m->inference_buckets[i], 1);
     atomic_fetch_add(&m->inference_ms, (uint64_t)ms);
+}
+
+/* What the engine did, for /metrics and the log. */
+static void engine_count(struct work *w, const struct store_job *job,
+                         const struct synthesis_result *r)
+{
+    struct metrics *m = &w->st->shared->metrics;
+    struct engine_figures *f = &m->engine[metrics_engine(r->engine_name)];
+    char reason[ERR_TEXT_MAX];
+    uint64_t us = (uint64_t)(r->run_ms * 1e3);
+    atomic_fetch_add(&f->images, r->count);
+    atomic_fetch_add(&f->busy_us, us);
+    atomic_store(&f->last_images, r->count);
+    atomic_store(&f->last_us, us);
+    atomic_fetch_add(&m->tuned_kept, (uint64_t)r->tuned.kept);
+    atomic_fetch_add(&m->tuned_made, (uint64_t)r->tuned.made);
+    seconds_count(m, r->run_ms);
+    if (!r->fell_back)
+        return;
+    atomic_fetch_add(&m->fallbacks, 1);
+    log_warning("engine_fallback", "job=%" PRId64 " engine=%s reason=%s", job->id, r->engine_name,
+                log_quote(reason, sizeof reason,
+                          r->fallback_reason[0] ? r->fallback_reason : "it failed on the GPU"));
 }
 
 /* Everything up to the entry into the store. */
@@ -249,12 +279,14 @@ static int job_do(struct work *w, const struct store_job *job, struct err *e)
     }
     if (rc == 0) {
         atomic_fetch_add(&w->st->shared->metrics.jobs_done, 1);
-        seconds_count(&w->st->shared->metrics, result.run_ms);
+        engine_count(w, job, &result);
         log_info("job_done",
-                 "job=%" PRId64 " task=%s outputs=%u load_ms=%.0f compile_ms=%.0f read_ms=%.0f "
+                 "job=%" PRId64
+                 " task=%s outputs=%u engine=%s batch=%u load_ms=%.0f compile_ms=%.0f read_ms=%.0f "
                  "run_ms=%.0f write_ms=%.0f total_ms=%" PRId64,
-                 job->id, job->task, result.count, result.load_ms, result.compile_ms,
-                 result.read_ms, result.run_ms, result.write_ms, clock_mono_ms() - began);
+                 job->id, job->task, result.count, result.engine_name, result.batch, result.load_ms,
+                 result.compile_ms, result.read_ms, result.run_ms, result.write_ms,
+                 clock_mono_ms() - began);
     } else {
         spool_work_drop(&w->st->spool, job->key, w->st->number);
         if (published && (rc == ERR_CANCELLED || rc == ERR_REFUSED))
@@ -290,8 +322,10 @@ static void job_end(struct work *w, const struct store_job *job, int rc, const s
     }
     metrics_error(m->jobs_failed, rc);
     if (err_is_transient(rc) && job->attempts < RETRIES_MAX) {
+        /* A new process finds out at once whether the GPU is still there, or the CPU may help. */
+        bool at_once = rc == ERR_DEVICE && synthesiser_may_fall_back(w->synthesiser);
         int64_t wait = (int64_t)RETRY_MS << (job->attempts > 0 ? job->attempts - 1 : 0);
-        wait = wait < RETRY_MAX_MS ? wait : RETRY_MAX_MS;
+        wait = at_once ? 0 : wait < RETRY_MAX_MS ? wait : RETRY_MAX_MS;
         log_warning("job_put_off", "job=%" PRId64 " attempt=%d again_in_ms=%" PRId64 " reason=%s",
                     job->id, (int)job->attempts, wait, reason);
         store_job_return(w->s, job->id, w->st->owner, e->text, now + wait, now, NULL);
@@ -326,6 +360,7 @@ static bool work_next(struct work *w, struct store_job *job)
              (int)job->attempts);
     rc = job_do(w, job, &e);
     heart_set(w, 0);
+    w->device_failed = rc == ERR_DEVICE && w->synthesiser != NULL; /* else nobody touched it */
     w->used_at = clock_mono_ms();
     if (rc == 0)
         stage_wake(w->st, STAGE_DELIVER);
@@ -364,11 +399,14 @@ int work_run(struct stage *st)
     if (rc == 0) {
         stage_ready(st);
         for (bool stop = false; !stop;) {
-            while (!stage_stopping(st) && work_next(&w, job))
+            while (!w.device_failed && !stage_stopping(st) && work_next(&w, job))
                 ;
             memory_give_back(&w);
-            stop = stage_wait(st, STAGE_POLL_MS);
+            stop = w.device_failed || stage_wait(st, STAGE_POLL_MS);
         }
+        if (w.device_failed)
+            log_error("device_failed", "number=%d reason=\"the GPU failed; this worker ends\"",
+                      st->number);
     } else {
         log_error("work_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
     }
@@ -384,5 +422,5 @@ int work_run(struct stage *st)
     pthread_mutex_destroy(&w.lock);
     pthread_cond_destroy(&w.woken);
     free(job);
-    return rc != 0;
+    return rc != 0 ? 1 : w.device_failed ? STAGE_EXIT_DEVICE : 0;
 }

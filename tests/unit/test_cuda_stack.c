@@ -269,7 +269,7 @@ static void stack__names_the_image_and_the_layer_that_are_not_finite(void **stat
         struct workspace *work;
         assert_int_equal(engine_compile_batch(engines[i], g, &one, 4, &o, &plan, &work, &e), 4);
         assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_NUMERIC);
-        assert_non_null(strstr(e.text, i == 0 ? "image 7: " : "images 5 to 8: "));
+        assert_non_null(strstr(e.text, i == 0 ? "image 7 of 11: " : "images 5 to 8 of 11: "));
         assert_non_null(strstr(e.text, "grow"));
         assert_in_range(p->taken, 4, 6);
         engine_workspace_free(work);

@@ -114,6 +114,10 @@ static void load__gives_every_absent_key_its_default(void **state)
     assert_int_equal(c->limits.associations, 32);
     assert_int_equal(c->limits.disk_free_bytes, 1 << 30);
     assert_string_equal(c->engine.name, "auto");
+    assert_int_equal(c->engine.devices_count, 0);
+    assert_int_equal(c->engine.precision, CONFIG_PRECISION_F16);
+    assert_int_equal(c->engine.batch, 8);
+    assert_int_equal(c->engine.fallback, CONFIG_FALLBACK_AUTO);
     assert_string_equal(c->path, path);
     assert_ptr_equal(config_destination_find(c, "pacs"), &c->destinations[0]);
     assert_null(config_destination_find(c, "PACS"));
@@ -147,7 +151,8 @@ static const char full[] =
     MODELS PACS "callers: [{ae_title: 'A B', address: '::1', optional: true}]\n"
                 "node: {site_salt: \"no\", spool: 's \"p\" \\ x: #', log_level: debug}\n"
                 "recognition: {t1_max_te_ms: 29.125, plane_min_cosine: 0.9500001}\n"
-                "engine: {isa: avx2, low_memory: yes}\n"
+                "engine: {isa: avx2, low_memory: yes, devices: [1, GPU-6d3a], cache: plans,\n"
+                "  precision: f32, batch: 16, fallback: none}\n"
                 "rules:\n"
                 "  - name: r1\n"
                 "    match:\n"
@@ -184,6 +189,15 @@ static void dump__loads_as_the_same(void **state)
         assert_true(c->recognition.plane_min_cosine == 0.9500001);
         assert_int_equal(c->engine.isa, CONFIG_ISA_AVX2);
         assert_true(c->engine.low_memory);
+        char cache[PATH_BYTES];
+        snprintf(cache, sizeof cache, "%s/plans", folder);
+        assert_string_equal(c->engine.cache, cache);
+        assert_int_equal(c->engine.devices_count, 2);
+        assert_string_equal(c->engine.devices[0], "1");
+        assert_string_equal(c->engine.devices[1], "GPU-6d3a");
+        assert_int_equal(c->engine.precision, CONFIG_PRECISION_F32);
+        assert_int_equal(c->engine.batch, 16);
+        assert_int_equal(c->engine.fallback, CONFIG_FALLBACK_NONE);
         assert_int_equal(c->rules[0].result, CONFIG_RESULT_MR_IMAGE);
         assert_int_equal(c->rules[0].match.slices.min, 3);
         assert_int_equal(c->rules[0].match.slices.max, 0);
@@ -222,6 +236,11 @@ static void load__names_line_and_key_of_wrong_values(void **state)
     assert_error("node: 5\n", 1, "node", "expected a mapping of keys, found a single value");
     assert_error("callers: {ae_title: X}\n", 1, "callers", "expected a list, found a mapping");
     assert_error("engine: {low_memory: maybe}\n", 1, "engine.low_memory", "one of yes, no");
+    assert_error("engine: {devices: [0, GPU 1]}\n", 1, "engine.devices[1]", "UUID of a GPU");
+    assert_error("engine: {devices: [-1]}\n", 1, "engine.devices[0]", "found '-1'");
+    assert_error("engine: {fallback: gpu}\n", 1, "engine.fallback", "one of auto, cpu, none");
+    assert_error("engine: {precision: bf16}\n", 1, "engine.precision", "one of f16, tf32, f32");
+    assert_error("engine: {batch: 0}\n", 1, "engine.batch", "from 1 to 256");
     assert_error("engine: {isa: AVX2}\n", 1, "engine.isa", "one of auto, base, avx2, avx512");
     assert_error("node:\n  ae_title: ABCDEFGHIJKLMNOPQ\n", 2, "node.ae_title", "1 to 16");
     assert_error("node:\n  ae_title: 'A\\B'\n", 2, "node.ae_title", "no backslash");
