@@ -378,8 +378,8 @@ static int find(const char *selector, int *number, struct cudaDeviceProp *p, str
         return err_set(e, ERR_DEVICE, "no GPU '%s' among %d: name one by its index or UUID",
                        selector ? selector : "", count);
     if (found > 1)
-        return err_set(e, ERR_DEVICE, "'%s' begins the UUID of %d GPUs: write more of it",
-                       selector, found);
+        return err_set(e, ERR_DEVICE, "'%s' begins the UUID of %d GPUs: write more of it", selector,
+                       found);
     return 0;
 }
 
