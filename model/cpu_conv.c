@@ -108,9 +108,10 @@ static bool square(const int v[2], int is)
     return v[0] == is && v[1] == is;
 }
 
-static bool has_winograd(const struct cpu_conv_desc *d)
+static bool has_winograd(const struct cpu_conv *c)
 {
-    if (d->group != 1 || !square(d->dilation, 1))
+    const struct cpu_conv_desc *d = &c->d;
+    if (d->group != 1 || c->merged != 1 || !square(d->dilation, 1))
         return false;
     if (square(d->kernel, 4) && square(d->stride, 2))
         return !d->shuffle;
@@ -120,17 +121,32 @@ static bool has_winograd(const struct cpu_conv_desc *d)
 static bool has_columns(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
-    return !d->transposed && d->group == 1 && !d->shuffle && d->stride[1] == 1 &&
+    return !d->transposed && d->group == 1 && c->merged == 1 && !d->shuffle && d->stride[1] == 1 &&
            d->kernel[1] >= 2 && d->kernel[1] * d->oc <= 4 * c->k->lanes && d->c >= 4 &&
            (d->kernel[1] - 1) * d->dilation[1] <= CPU_REACH_MAX;
+}
+
+static bool has_depthwise(const struct cpu_conv_desc *d)
+{
+    return d->group > 1 && d->c == d->group && d->oc == d->group && !d->shuffle;
+}
+
+/* How many groups are computed as one: as many as fill a vector of outputs. */
+static int groups_to_merge(const struct cpu_conv_desc *d, int lanes)
+{
+    int merge = 1, outputs = d->oc / d->group, inputs = d->c / d->group;
+    for (int m = 2; m <= d->group && m * outputs <= lanes && m * inputs <= CPU_KC; m++)
+        if (d->group % m == 0)
+            merge = m;
+    return merge;
 }
 
 /* Few channels: rows of taps are copied as one. */
 static bool wants_copy(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
-    return !d->transposed && d->group == 1 && d->dilation[1] == 1 && d->kernel[1] > 1 &&
-           d->c < 16 && d->c * d->kernel[1] <= CPU_KC;
+    return !d->transposed && d->group == 1 && c->merged == 1 && d->dilation[1] == 1 &&
+           d->kernel[1] > 1 && d->c < 16 && d->c * d->kernel[1] <= CPU_KC;
 }
 
 /* --- tables ------------------------------------------------------------------------------------
@@ -226,7 +242,7 @@ static int plan_direct(struct cpu_conv *c)
         struct cpu_phase *f = &c->phase[i];
         room += fill_axis(c, 0, i / steps[1], &f->y, room);
         room += fill_axis(c, 1, i % steps[1], &f->x, room);
-        f->k = f->y.taps * f->x.taps * c->segment;
+        f->k = f->y.taps * f->x.taps * (c->way == CPU_DEPTHWISE ? 1 : c->segment);
         f->weights = weights;
         weights += (size_t)f->k * (size_t)c->columns_pad;
     }
@@ -315,6 +331,8 @@ static void cut(struct cpu_conv *c)
         rows = c->phase[0].x.grid;
         most = 8 * c->k->mr;
         sets = d->n * d->oh;
+    } else if (c->way == CPU_DEPTHWISE) {
+        rows = most = CPU_DEPTH_PIXELS; /* a task is a row; so much of it lies in scratch memory */
     } else {
         rows = depth = 0;
         for (int i = 0; i < c->phases; i++)
@@ -332,7 +350,7 @@ static void cut(struct cpu_conv *c)
     c->block = most;
     int columns = PRODUCT_FLOATS / (points * most);
     int split = (c->columns_pad + columns - 1) / columns;
-    if (c->way == CPU_COLUMNS)
+    if (c->way == CPU_COLUMNS || c->way == CPU_DEPTHWISE)
         split = 1;
     else
         while (split < c->panels && (int64_t)c->blocks * split * sets < 4 * (int64_t)c->threads &&
@@ -384,12 +402,18 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
     c->d = *d;
     c->k = k;
     c->threads = threads;
+    bool depthwise = has_depthwise(d) && (!way || *way == CPU_DEPTHWISE);
+    c->merged = depthwise ? d->group : groups_to_merge(d, k->lanes);
+    c->d.group = d->group / c->merged;
+    d = &c->d;
     c->c = d->c / d->group;
     c->oc = d->oc / d->group / (d->shuffle ? 4 : 1);
-    if (way) {
+    if (depthwise) {
+        c->way = CPU_DEPTHWISE;
+    } else if (way) {
         c->way = *way;
-        if ((*way == CPU_WINOGRAD && !has_winograd(d)) ||
-            (*way == CPU_COLUMNS && !has_columns(c))) {
+        if ((*way == CPU_WINOGRAD && !has_winograd(c)) ||
+            (*way == CPU_COLUMNS && !has_columns(c)) || *way == CPU_DEPTHWISE) {
             cpu_conv_free(c);
             return err_set(e, ERR_UNSUPPORTED, "this convolution cannot be computed that way");
         }
@@ -402,7 +426,7 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
             best = cost_columns(c);
             c->way = CPU_COLUMNS;
         }
-        if (has_winograd(d)) {
+        if (has_winograd(c)) {
             size_winograd(c);
             struct cost w = cost_winograd(c);
             if (w.cycles < best.cycles &&
@@ -446,6 +470,8 @@ size_t cpu_conv_thread_floats(const struct cpu_conv *c)
 {
     size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
     size_t rows = (size_t)c->block;
+    if (c->way == CPU_DEPTHWISE) /* two sets of sums */
+        return cpu_round16(2 * CPU_DEPTH_PIXELS * row + CPU_SLACK);
     if (c->way == CPU_COLUMNS)
         rows += (size_t)(c->d.kernel[1] - 1) * (size_t)c->d.dilation[1];
     size_t points = c->way == CPU_WINOGRAD ? 16 : 1;

@@ -1,15 +1,20 @@
 /*
  * cpu_conv.h - convolutions and transposed convolutions of the CPU engine
  *
- * Three ways to compute a layer, chosen by what they are reckoned to cost:
+ * Four ways to compute a layer, chosen by what they are reckoned to cost:
  *
  *   Winograd   F(3×3, 2×2) for k4 s2 convolutions (their four parity phases are 2×2 convolutions of
  *              stride 1, K = 4·C), for k4 s2 transposed ones (a 2×2 convolution to 4·C' outputs)
- * and for 2×2 of stride 1; F(2×2, 3×3) for 3×3 of stride 1. 16 multiplications in place of 36.
+ *              and for 2×2 of stride 1; F(2×2, 3×3) for 3×3 of stride 1. 16 multiplications in
+ *              place of 36.
  *   direct     any other: blocks of the input are packed tap by tap, then multiplied. A transposed
  *              convolution is one convolution for each phase of its stride. Taps that only ever
- * meet padding are neither stored nor computed. columns    few outputs (an image): the taps of one
- * row of the kernel are computed as outputs of their own and added up with a shift.
+ *              meet padding are neither stored nor computed. Groups of few channels are computed
+ *              several at a time, as one whose weights between different groups are zeros.
+ *   columns    few outputs (an image): the taps of one row of the kernel are computed as outputs
+ *              of their own and added up with a shift.
+ *   depthwise  groups of one channel to one channel: nothing is packed, a vector of channels is
+ *              multiplied at a time.
  *
  * Padding, reflected borders and nearest upsampling of the input are tables of source rows and
  * columns, so nothing is copied to make room for them. Results depend neither on the number of
@@ -36,7 +41,7 @@ struct cpu_view {
 
 enum cpu_border { CPU_ZERO, CPU_REFLECT, CPU_EDGE };
 enum cpu_shuffle { CPU_NO_SHUFFLE, CPU_DCR, CPU_CRD };
-enum cpu_way { CPU_DIRECT, CPU_COLUMNS, CPU_WINOGRAD };
+enum cpu_way { CPU_DIRECT, CPU_COLUMNS, CPU_WINOGRAD, CPU_DEPTHWISE };
 
 struct cpu_conv_desc {
     int n, h, w, c; /* input: images, rows, columns, channels (of all groups) */

@@ -2,6 +2,7 @@
  * cpu_conv_pack.c - weights in the order in which cpu_conv_run.c streams them
  *
  * direct:    group, phase, block of depth (CPU_KC), panel, row of the panel
+ * depthwise: phase, tap, channel (cpu_conv_depthwise.c)
  * Winograd:  block of depth, point (16), panel, row of the panel
  *
  * A panel is nr = 2 vectors wide, the last one of a layer may be one vector; columns beyond the
@@ -26,8 +27,8 @@ struct pack {
 static void strides(const struct cpu_conv *c, size_t *output, size_t *input)
 {
     size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
-    *output = c->d.transposed ? taps : taps * (size_t)c->c;
-    *input = c->d.transposed ? taps * (size_t)c->oc : taps;
+    *output = c->d.transposed ? taps : taps * (size_t)(c->c / c->merged);
+    *input = c->d.transposed ? taps * (size_t)(c->oc / c->merged) : taps;
 }
 
 /* Where row k of the phase's matrix stands in the tensor, for output channel 0 (columns: and the
@@ -44,6 +45,8 @@ static size_t row_at(const struct cpu_conv *c, const struct cpu_phase *f, int k)
     } else {
         x = f->x.tap[tap % f->x.taps];
     }
+    if (!c->d.transposed)
+        channel %= c->c / c->merged;
     return (size_t)channel * input + (size_t)y * (size_t)c->d.kernel[1] + (size_t)x;
 }
 
@@ -60,9 +63,14 @@ static void pack_direct(void *arg, int task, int thread)
     if (kc <= 0)
         return;
     size_t output, input, at[CPU_KC], column[NR_MAX];
+    /* the layer's own groups of rows and columns, where several are one of ours */
+    int row_group[CPU_KC] = {0}, column_group[NR_MAX] = {0}, outputs = c->oc / c->merged;
     strides(c, &output, &input);
-    for (int k = 0; k < kc; k++)
+    for (int k = 0; k < kc; k++) {
         at[k] = row_at(c, f, k0 + k);
+        if (c->merged > 1)
+            row_group[k] = (k0 + k) % c->segment / (c->c / c->merged);
+    }
     int wide = cpu_panel_width(c, panel) * c->k->lanes, first = panel * c->nr;
     int real = c->columns - first < wide ? c->columns - first : wide;
     for (int j = 0; j < real; j++) {
@@ -70,17 +78,19 @@ static void pack_direct(void *arg, int task, int thread)
         /* columns: n = tap · oc + output */
         column[j] = c->way == CPU_COLUMNS ? (size_t)(n % c->oc) * output + (size_t)(n / c->oc)
                                           : (size_t)cpu_channel_of(c, n) * output;
+        if (c->merged > 1) {
+            column_group[j] = n / outputs;
+            column[j] = (size_t)(c->d.transposed ? n % outputs : n) * output;
+        }
     }
     size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
-    const float *w =
-        p->w + (size_t)group * taps *
-                   (c->d.transposed ? (size_t)c->c * (size_t)c->oc : (size_t)c->oc * (size_t)c->c);
+    const float *w = p->w + (size_t)group * taps * (size_t)c->c * (size_t)outputs;
     float *to = p->to + (size_t)group * c->group_weights + f->weights +
                 (size_t)k0 * (size_t)c->columns_pad + (size_t)first * (size_t)kc;
     for (int k = 0; k < kc; k++, to += wide) {
         const float *row = w + at[k];
         for (int j = 0; j < real; j++)
-            to[j] = row[column[j]];
+            to[j] = row_group[k] == column_group[j] ? row[column[j]] : 0;
         for (int j = real; j < wide; j++)
             to[j] = 0;
     }
@@ -160,6 +170,8 @@ void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, 
     if (c->way == CPU_WINOGRAD) {
         pack.chunks = (c->depth + CPU_KC - 1) / CPU_KC;
         pool_run(p, pack.chunks * c->panels, pack_winograd, &pack);
+    } else if (c->way == CPU_DEPTHWISE) {
+        cpu_depthwise_pack(c, weights, to);
     } else {
         for (int i = 0; i < c->phases; i++)
             if ((c->phase[i].k + CPU_KC - 1) / CPU_KC > pack.chunks)

@@ -32,11 +32,12 @@ struct cpu_tiles {
 };
 
 struct cpu_conv {
-    struct cpu_conv_desc d;
+    struct cpu_conv_desc d; /* d.group: groups that are computed, see merged */
     const struct cpu_kernels *k;
     enum cpu_way way;
     int threads;
-    int c, oc; /* of one group; oc: of one phase of the output, where it is shuffled */
+    int c, oc;  /* of one group; oc: of one phase of the output, where it is shuffled */
+    int merged; /* of the layer's groups that are one of ours */
 
     /* the matrix product: K × N, cut into panels of nr columns */
     int columns;     /* N */
@@ -74,6 +75,12 @@ struct cpu_conv {
     int *tables;                 /* owns all int tables */
     uint8_t *flags;
 };
+
+/* What cpu_conv_depthwise.c does of pack and run; the bias is packed already. */
+void cpu_depthwise_pack(const struct cpu_conv *c, const float *weights, float *to);
+void cpu_depthwise_run(const struct cpu_conv *c, const struct cpu_view *in,
+                       const struct cpu_view *out, const struct cpu_view *residual, struct pool *p,
+                       float *scratch);
 
 /* Columns of panel p, and its width in vectors. */
 static inline int cpu_panel_width(const struct cpu_conv *c, int panel)

@@ -403,6 +403,10 @@ static void run_winograd(void *arg, int task, int thread)
 void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const struct cpu_view *out,
                   const struct cpu_view *residual, struct pool *p, float *scratch, float *shared)
 {
+    if (c->way == CPU_DEPTHWISE) {
+        cpu_depthwise_run(c, in, out, residual, p, scratch);
+        return;
+    }
     struct run r = {.c = c,
                     .in = in,
                     .out = out,

@@ -21,6 +21,8 @@ struct err;
 #define CPU_LDA (CPU_KC + 16)
 /* Floats that a kernel may read past the end of a row of scratch memory (never of a tensor). */
 #define CPU_SLACK 32
+/* Pixels that the depthwise kernel computes at once. */
+#define CPU_DEPTH_PIXELS 4
 /* All memory of the engine is aligned to this many bytes. */
 #define CPU_ALIGN 64
 
@@ -90,6 +92,14 @@ struct cpu_kernels {
     /* sum[c] += x[c]; sum[c] += (x[c] − mean[c])², n channels. */
     void (*add_to)(const float *x, int n, float *sum);
     void (*add_square_to)(const float *x, const float *mean, int n, float *sum);
+    /*
+     * One weight a channel: y[p][c] = sum over taps t of w[tap[t]][c] · act(from[t·pixels + p][c])
+     * for n channels of 1 or CPU_DEPTH_PIXELS pixels, taps in their order. Row i of w is
+     * w + i·w_row, of y y + i·y_row; both may be read (w) and written (y) up to whole vectors.
+     */
+    void (*depthwise)(const float *const *from, const int *tap, int taps, int pixels,
+                      const float *w, size_t w_row, int n, const struct cpu_act *act, float *y,
+                      size_t y_row);
     /* y[c] += w·x[c], n channels. */
     void (*axpy)(const float *x, float w, int n, float *y);
 

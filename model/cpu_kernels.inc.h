@@ -100,6 +100,64 @@ static void gemm(const float *a, const float *b, int width, float *c, size_t ldc
     }
 }
 
+/* --- one weight a channel -------------------------------------------------------------------- */
+
+/* width vectors of channels; part: channels of a last vector that is not whole. */
+INLINE void depthwise_vectors(const int width, const int pixels, int part, const float *const *from,
+                              const int *tap, int taps, const float *w, size_t w_row, int c,
+                              enum cpu_act_kind kind, vf a, vf b, float *y, size_t y_row)
+{
+    vf sum[CPU_DEPTH_PIXELS][2];
+#pragma GCC unroll 4
+    for (int p = 0; p < pixels; p++)
+        for (int j = 0; j < width; j++)
+            sum[p][j] = all(0.0f);
+    for (int t = 0; t < taps; t++, from += pixels) {
+        const float *row = w + (size_t)tap[t] * w_row + c;
+        for (int j = 0; j < width; j++) {
+            vf k = load(row + j * LANES);
+#pragma GCC unroll 4
+            for (int p = 0; p < pixels; p++) {
+                const float *x = from[p] + c + j * LANES;
+                sum[p][j] += k * activate(kind, part ? load_part(x, part) : load(x), a, b);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < pixels; p++)
+        for (int j = 0; j < width; j++)
+            store(y + (size_t)p * y_row + c + j * LANES, sum[p][j]);
+}
+
+INLINE void depthwise_of(const int pixels, const float *const *from, const int *tap, int taps,
+                         const float *w, size_t w_row, int n, enum cpu_act_kind kind,
+                         const struct cpu_act *act, float *y, size_t y_row)
+{
+    vf a = all(act->a), b = all(act->b);
+    int c = 0;
+    for (; c + 2 * LANES <= n; c += 2 * LANES)
+        depthwise_vectors(2, pixels, 0, from, tap, taps, w, w_row, c, kind, a, b, y, y_row);
+    for (; c + LANES <= n; c += LANES)
+        depthwise_vectors(1, pixels, 0, from, tap, taps, w, w_row, c, kind, a, b, y, y_row);
+    if (c < n)
+        depthwise_vectors(1, pixels, n - c, from, tap, taps, w, w_row, c, kind, a, b, y, y_row);
+}
+
+static void depthwise(const float *const *from, const int *tap, int taps, int pixels,
+                      const float *w, size_t w_row, int n, const struct cpu_act *act, float *y,
+                      size_t y_row)
+{
+#define BODY(kind) depthwise_of(CPU_DEPTH_PIXELS, from, tap, taps, w, w_row, n, kind, act, y, y_row)
+    if (pixels == CPU_DEPTH_PIXELS) {
+        FOR_EACH_ACT(act->kind, BODY)
+        return;
+    }
+#undef BODY
+#define BODY(kind) depthwise_of(1, from, tap, taps, w, w_row, n, kind, act, y, y_row)
+    FOR_EACH_ACT(act->kind, BODY)
+#undef BODY
+}
+
 /* --- Winograd --------------------------------------------------------------------------------- */
 
 /* The four combinations of one line of a tile: (d0 − d2, d1 + d2, d2 − d1, d1 − d3). */
@@ -537,6 +595,7 @@ const struct cpu_kernels KERNELS = {
     .copy = copy,
     .gather = gather,
     .affine = affine,
+    .depthwise = depthwise,
     .add_to = add_to,
     .add_square_to = add_square_to,
     .axpy = axpy,

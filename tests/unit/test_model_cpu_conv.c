@@ -267,7 +267,7 @@ static int check_everywhere(const struct cpu_conv_desc *d, bool bias, bool resid
         const struct cpu_kernels *k;
         if (cpu_kernels_pick(isas[i], &k, NULL) != 0)
             continue;
-        for (enum cpu_way way = CPU_DIRECT; way <= CPU_WINOGRAD; way++)
+        for (enum cpu_way way = CPU_DIRECT; way <= CPU_DEPTHWISE; way++)
             runs += check(d, isas[i], way, bias, residual);
     }
     return runs;
@@ -348,6 +348,33 @@ static void conv__agrees_with_plain_loops_for_deep_and_wide_layers(void **state)
     assert_true(check_everywhere(&d, true, false) >= 1);
 }
 
+static void conv__agrees_with_plain_loops_for_groups(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        bool up = i % 3 == 2;
+        int k = pick(1, 5), s = pick(1, 3), size = pick(1, 17), channels = pick(1, 70);
+        struct cpu_conv_desc d =
+            up ? transposed(pick(1, 2), channels, size, size, channels, k, s, k / 2)
+               : layer(pick(1, 2), channels, size, size + 3, channels, k, s, k / 2);
+        if (d.oh < 1 || d.ow < 1)
+            continue;
+        d.group = channels;
+        d.in_act = (struct cpu_act){CPU_CLIP, 0.25f, 0.5f}; /* zeros of padding stay zeros */
+        d.out_act = (struct cpu_act){CPU_LEAKY, 0.2f, 0};
+        assert_true(check_everywhere(&d, true, true) >= (channels > 1 ? 2 : 1));
+        int inputs = pick(1, 5), outputs = pick(1, 5);
+        d.group = pick(2, 40);
+        d.c = d.group * inputs;
+        d.oc = d.group * outputs;
+        assert_true(check_everywhere(&d, true, false) >= 1);
+    }
+    /* more taps than are summed at once */
+    struct cpu_conv_desc d = layer(1, 33, 12, 14, 33, 11, 1, 5);
+    d.group = 33;
+    assert_true(check_everywhere(&d, true, false) >= 2);
+}
+
 static void conv__writes_a_pixel_shuffle_where_it_belongs(void **state)
 {
     (void)state;
@@ -403,7 +430,8 @@ static void conv__gives_an_image_the_same_bits_in_any_batch(void **state)
     struct cpu_conv_desc layers[] = {
         layer(1, 70, 20, 20, 33, 4, 2, 1), transposed(1, 70, 9, 9, 33, 4, 2, 1),
         layer(1, 40, 13, 13, 20, 3, 1, 1), layer(1, 30, 13, 13, 3, 7, 1, 3),
-        layer(1, 300, 3, 3, 40, 3, 2, 1)};
+        layer(1, 300, 3, 3, 40, 3, 2, 1),  layer(1, 37, 13, 13, 37, 3, 1, 1)};
+    layers[5].group = 37;
     for (size_t l = 0; l < sizeof layers / sizeof *layers; l++)
         for (int s = 0; s < 3; s++) {
             struct cpu_conv_desc d = layers[l];
@@ -465,6 +493,7 @@ int main(void)
         cmocka_unit_test(conv__agrees_with_plain_loops_for_the_unet_layers),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_image_outputs_and_inputs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_deep_and_wide_layers),
+        cmocka_unit_test(conv__agrees_with_plain_loops_for_groups),
         cmocka_unit_test(conv__writes_a_pixel_shuffle_where_it_belongs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_random_shapes),
         cmocka_unit_test(conv__gives_an_image_the_same_bits_in_any_batch),
