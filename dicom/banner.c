@@ -20,8 +20,8 @@
 /* An image of this many columns gets the first, unscaled size. */
 #define COLUMNS_PER_STEP 256
 
-/* Longest text: the full form around 16 characters. */
-#define TEXT_BYTES 64
+/* Longest text: the full form around 24 characters. */
+#define TEXT_BYTES 72
 
 /* One byte a row, from the top; bit 4 is the left column. */
 static const unsigned char font[128][GLYPH_HEIGHT] = {
@@ -77,12 +77,13 @@ static unsigned text_columns(const char *text)
 /* The longest form of the text that fits into columns at scale 1. */
 static void choose_text(char out[TEXT_BYTES], const char *what, unsigned columns)
 {
-    char known[18] = ""; /* with a blank before it, or nothing */
+    char known[26] = ""; /* with a blank before it, or nothing */
     if (what[0])
         snprintf(known, sizeof known, " %s", what);
     for (char *p = known; *p; p++)
         *p = (char)toupper((unsigned char)*p);
-    for (int form = 0; form < 6; form++) {
+    const char *unsure = strstr(known, " " BANNER_UNSURE) ? " " BANNER_UNSURE : "";
+    for (int form = 0; form < 7; form++) {
         switch (form) {
         case 0:
             snprintf(out, TEXT_BYTES, "SYNTHETIC - AI%s - NOT AN ACQUISITION", known);
@@ -93,11 +94,14 @@ static void choose_text(char out[TEXT_BYTES], const char *what, unsigned columns
         case 2:
             snprintf(out, TEXT_BYTES, "SYNTHETIC AI%s", known);
             break;
+        case 3:
+            snprintf(out, TEXT_BYTES, "SYNTHETIC AI%s", unsure);
+            break;
+        case 4:
+            snprintf(out, TEXT_BYTES, "SYNTHETIC%s", unsure);
+            break;
         default:
-            snprintf(out, TEXT_BYTES, "%s",
-                     form == 2   ? "SYNTHETIC AI"
-                     : form == 3 ? "SYNTHETIC"
-                                 : "SYNTH");
+            snprintf(out, TEXT_BYTES, "SYNTH%s", form == 5 ? unsure : "");
         }
         if (text_columns(out) <= columns)
             return;

@@ -14,10 +14,13 @@
 #define BANNER_MIN_ROWS    64
 #define BANNER_MIN_COLUMNS 48
 
+/* A word at the end of `what` that stays when the text is shortened, as long as it fits. */
+#define BANNER_UNSURE "UNSURE"
+
 struct err;
 
 /*
- * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 16 characters,
+ * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 24 characters,
  * or "". The text is "SYNTHETIC - AI <what> - NOT AN ACQUISITION", and in narrow images the longest
  * of its short forms that fits ("SYNTHETIC AI <what> - NOT AN
  * ACQUISITION", "SYNTHETIC AI <what>", "SYNTHETIC AI", "SYNTHETIC", "SYNTH"; the

@@ -97,17 +97,21 @@ static int check_spec(const struct series *s, unsigned index, const struct secon
 int secondary_series_uid(const struct series *s, const struct secondary_spec *spec,
                          char out[UID_BYTES], struct err *e)
 {
-    const char *const parts[] = {"series", s->series_uid, spec->task, spec->model_digest,
-                                 spec->key};
+    const char *const parts[] = {spec->map ? "map" : "series", s->series_uid, spec->task,
+                                 spec->model_digest, spec->key};
     return uid_derive(out, spec->salt, parts, sizeof parts / sizeof *parts, e);
 }
 
 static int make_uids(const struct series *s, unsigned index, const struct secondary_spec *spec,
                      struct secondary_result *out, struct err *e)
 {
-    const char *const parts[] = {
-        "instance",         s->series_uid, s->slice[index].sop_instance_uid,        spec->task,
-        spec->model_digest, spec->key,     spec->type == SECONDARY_MR ? "mr" : "sc"};
+    const char *const parts[] = {spec->map ? "map instance" : "instance",
+                                 s->series_uid,
+                                 s->slice[index].sop_instance_uid,
+                                 spec->task,
+                                 spec->model_digest,
+                                 spec->key,
+                                 spec->type == SECONDARY_MR ? "mr" : "sc"};
     snprintf(out->sop_class_uid, sizeof out->sop_class_uid, "%s",
              spec->type == SECONDARY_MR ? SOP_MR : SOP_SECONDARY_CAPTURE);
     int rc = secondary_series_uid(s, spec, out->series_uid, e);
@@ -150,10 +154,12 @@ static int mark_pixels(const struct secondary_spec *spec, const struct secondary
     if (!marked)
         return err_set(e, ERR_NOMEM, "no memory for an image of %zu pixels", n);
     memcpy(marked, pixels, n * sizeof *marked);
+    char what[32];
+    snprintf(what, sizeof what, "%s%s%s", task->mark, spec->map ? " MAP" : "",
+             spec->doubt ? " " BANNER_UNSURE : "");
     double top = ceil(spec->window_centre + spec->window_width / 2);
     double bright = fmin(fmax(top, 1), SECONDARY_MAX_VALUE);
-    int rc =
-        banner_draw(marked, spec->rows, spec->columns, task->mark, 0, (uint16_t)bright, NULL, e);
+    int rc = banner_draw(marked, spec->rows, spec->columns, what, 0, (uint16_t)bright, NULL, e);
     if (rc != 0) {
         free(marked);
         return rc;

@@ -14,6 +14,7 @@
 #ifndef SPINENODE_DICOM_SECONDARY_H
 #define SPINENODE_DICOM_SECONDARY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,6 +57,9 @@ struct secondary_spec {
     double window_centre, window_width; /* of the whole output series in stored
  values: secondary_window() */
     double slope, intercept; /* stored → meant units; 1 and 0, written only when different */
+    const char *doubt;       /* why the result is to be looked at with care: UNSURE goes into Series
+                                Description and the mark, this into the derivation; NULL: it is not */
+    bool map; /* no image: how far the network disagrees with itself, pixel by pixel */
 };
 
 struct secondary_result {

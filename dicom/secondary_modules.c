@@ -18,6 +18,7 @@
 
 #define EQUIPMENT_NAME "Spinenode"
 #define PRIVATE_SCHEME "99SPINENODE"
+#define MAP_IMAGE_TYPE "SYNTH_MAP"
 
 /* Longest values, in characters (PS3.5 table 6.2-1). */
 #define LO_CHARACTERS 64
@@ -184,13 +185,16 @@ static int patient_and_study(const struct secondary_parts *p, struct err *e)
 static void put_description(int *rc, const struct secondary_parts *p, struct err *e)
 {
     const char *words = p->spec->description;
+    /* Before the words, so that it is not cut off. */
+    const char *kind = p->spec->map ? "DISAGREEMENT MAP " : p->spec->doubt ? "UNSURE " : "";
     if (words && words[0])
-        put_format(rc, p, p->to, TAG_SERIES_DESCRIPTION, LO_CHARACTERS, e, "SYNTH AI %s", words);
+        put_format(rc, p, p->to, TAG_SERIES_DESCRIPTION, LO_CHARACTERS, e, "SYNTH AI %s%s", kind,
+                   words);
     else if (p->task->same_contrast)
-        put_format(rc, p, p->to, TAG_SERIES_DESCRIPTION, LO_CHARACTERS, e, "SYNTH AI %s %s",
+        put_format(rc, p, p->to, TAG_SERIES_DESCRIPTION, LO_CHARACTERS, e, "SYNTH AI %s%s %s", kind,
                    p->spec->output_contrast, p->task->mark);
     else
-        put_format(rc, p, p->to, TAG_SERIES_DESCRIPTION, LO_CHARACTERS, e, "SYNTH AI %s",
+        put_format(rc, p, p->to, TAG_SERIES_DESCRIPTION, LO_CHARACTERS, e, "SYNTH AI %s%s", kind,
                    p->task->mark);
 }
 
@@ -334,7 +338,8 @@ static int image(const struct secondary_parts *p, struct err *e)
     const struct secondary_spec *spec = p->spec;
     char type[64];
     int rc = 0;
-    snprintf(type, sizeof type, "DERIVED\\SECONDARY\\OTHER\\%s", p->task->image_type);
+    snprintf(type, sizeof type, "DERIVED\\SECONDARY\\OTHER\\%s",
+             spec->map ? MAP_IMAGE_TYPE : p->task->image_type);
     put(&rc, p->to, TAG_IMAGE_TYPE, type, e);
     put_integer(&rc, p->to, TAG_INSTANCE_NUMBER, instance_number(p->series, p->index), e);
     put_created(&rc, p, TAG_CONTENT_DATE, TAG_CONTENT_TIME, e);
@@ -426,11 +431,21 @@ static int derivation(const struct secondary_parts *p, struct err *e)
     const char *meaning = p->task->meaning;
     int rc = 0;
     put_format(&rc, p, p->to, TAG_DERIVATION_DESCRIPTION, ST_CHARACTERS, e,
-               "Synthetic image (%s, %s to %s) by a neural network, not an acquisition. Model %s "
-               "%s, SHA-256 %s. %s %s%s%s",
+               "%s (%s, %s to %s) by a neural network, not an acquisition. Model %s %s, SHA-256 "
+               "%s. %s %s%s%s%s%s",
+               spec->map ? "Not an image: map of how far the answers for the mirrored and for the "
+                           "moved source are from the synthetic image, in percent of its range"
+                         : "Synthetic image",
                spec->task, spec->input_contrast, spec->output_contrast, spec->model_name,
                spec->model_version, spec->model_digest, EQUIPMENT_NAME, SPINENODE_VERSION,
-               spec->parameters[0] ? ", " : "", spec->parameters);
+               spec->parameters[0] ? ", " : "", spec->parameters,
+               spec->doubt ? ". Quality gate, look with care: " : "",
+               spec->doubt ? spec->doubt : "");
+    if (spec->map) {
+        add_code(&rc, p->to, TAG_DERIVATION_CODE_SEQUENCE, MAP_IMAGE_TYPE, PRIVATE_SCHEME,
+                 "Map of a neural network's disagreement with itself", e);
+        return rc == 0 ? source_images(p, e) : rc;
+    }
     if (p->task->same_contrast || spec->rows != p->series->rows ||
         spec->columns != p->series->columns)
         add_code(&rc, p->to, TAG_DERIVATION_CODE_SEQUENCE, "113085", "DCM", "Spatial resampling",

@@ -2,6 +2,7 @@
 #include "model/quality.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,18 +81,36 @@ static void found(struct quality_report *r, double value, const struct quality_l
              o == QUALITY_REFUSE ? limit->refuse : limit->mark);
 }
 
-void quality_field(struct quality_report *r, const struct quality_gate *gate, double height_mm,
-                   double width_mm)
+static void refused(struct quality_report *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void refused(struct quality_report *r, const char *format, ...)
 {
-    if (gate == NULL || !(height_mm > 0) || !(width_mm > 0))
+    va_list args;
+    if (r->outcome == QUALITY_REFUSE)
         return;
-    double least = fmin(height_mm, width_mm), most = fmax(height_mm, width_mm);
-    if (least >= gate->field_mm_min && most <= gate->field_mm_max)
-        return;
+    va_start(args, format);
+    vsnprintf(r->reason, sizeof r->reason, format, args);
+    va_end(args);
     r->outcome = QUALITY_REFUSE;
-    snprintf(r->reason, sizeof r->reason,
-             "the images show %.0f x %.0f mm, and the model was made for %.0f to %.0f mm",
-             height_mm, width_mm, gate->field_mm_min, gate->field_mm_max);
+}
+
+void quality_view(struct quality_report *r, const struct quality_gate *gate,
+                  const struct quality_view *view)
+{
+    double least = fmin(view->height_mm, view->width_mm);
+    double most = fmax(view->height_mm, view->width_mm);
+    if (gate == NULL)
+        return;
+    if (least > 0 && (least < gate->field_mm_min || most > gate->field_mm_max))
+        refused(r, "the images show %.0f x %.0f mm, and the model was made for %.0f to %.0f mm",
+                view->height_mm, view->width_mm, gate->field_mm_min, gate->field_mm_max);
+    if (view->towards != NULL && gate->towards[0] != '\0' &&
+        strcmp(view->towards, gate->towards) != 0)
+        refused(r,
+                "the images are turned or mirrored: their rows and columns lead towards %s, and "
+                "those that the model was made for towards %s",
+                view->towards, gate->towards);
 }
 
 static double distance(const struct quality_gate *gate, const float f[QUALITY_FEATURES])

@@ -23,6 +23,8 @@
  *   features VERSION COUNT           QUALITY_VERSION and QUALITY_FEATURES of this build
  *   refusal RATE SERIES              limits aim at this share of ordinary series; from so many
  *   field_mm MIN MAX                 rows * spacing and columns * spacing accepted
+ *   towards LETTERS                  optional; where rows and columns of the images lead, by the
+ *                                    letters of Patient Orientation: PF, to the back and the feet
  *   mean COUNT numbers, scale COUNT numbers
  *   whiten S*(S+1)/2 numbers         lower triangle, row by row, of L; distance = |L z| / sqrt(S)
  *                                    with z the first S = QUALITY_SHAPE of (feature - mean) / scale
@@ -81,6 +83,7 @@ struct quality_gate {
     double refusal;
     int series;
     double field_mm_min, field_mm_max;
+    char towards[3]; /* "": any way */
     float mean[QUALITY_FEATURES], scale[QUALITY_FEATURES];
     float whiten[QUALITY_SHAPE * (QUALITY_SHAPE + 1) / 2];
     int classes;
@@ -119,9 +122,13 @@ int quality_features(const float *image, int rows, int columns, float out[QUALIT
                      struct err *e);
 const char *quality_feature_name(int i); /* of the first QUALITY_SHAPE; "cell", "lean" */
 
-/* Field of view: sides in millimetres, 0 where unknown (then nothing is said). */
-void quality_field(struct quality_report *r, const struct quality_gate *gate, double height_mm,
-                   double width_mm);
+/* How the images lie, as far as it is known. */
+struct quality_view {
+    double height_mm, width_mm; /* of the field of view; 0: unknown */
+    const char *towards;        /* as in the gate; NULL: unknown */
+};
+void quality_view(struct quality_report *r, const struct quality_gate *gate,
+                  const struct quality_view *view);
 
 /* The input, by the features of n slices: distances and scores are averaged. */
 void quality_input(struct quality_report *r, const struct quality_gate *gate,

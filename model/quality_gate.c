@@ -95,8 +95,8 @@ static void read_class(struct words *w, struct quality_gate *g)
     next(w);
     size_t n = strlen(w->word);
     if (n == 0 || n >= QUALITY_CLASS_NAME ||
-        w->word[strspn(w->word, "abcdefghijklmnopqrstuvwxyz-")])
-        wrong(w, "class", "followed by a name of at most 23 small letters");
+        w->word[strspn(w->word, "abcdefghijklmnopqrstuvwxyz0123456789-")])
+        wrong(w, "class", "followed by a name of at most 23 small letters, digits and dashes");
     else if (g->classes == QUALITY_CLASSES_MAX)
         wrong(w, "class", "there twelve times at most");
     if (w->rc != 0)
@@ -110,9 +110,24 @@ static void read_class(struct words *w, struct quality_gate *g)
     counted(w, "class", -NUMBER_MOST, c->weight);
 }
 
-enum key { GATE, FEATURES, REFUSAL, FIELD, MEAN, SCALE, WHITEN, ONCE, LIMIT = ONCE, CLASS, KEYS };
+/* Those before OPTIONAL must be there, those before OFTEN once at most. */
+enum key {
+    GATE,
+    FEATURES,
+    REFUSAL,
+    FIELD,
+    MEAN,
+    SCALE,
+    WHITEN,
+    OPTIONAL,
+    TOWARDS = OPTIONAL,
+    OFTEN,
+    LIMIT = OFTEN,
+    CLASS,
+    KEYS
+};
 static const char *const keys[KEYS] = {"gate",  "features", "refusal", "field_mm", "mean",
-                                       "scale", "whiten",   "limit",   "class"};
+                                       "scale", "whiten",   "towards", "limit",    "class"};
 
 static void read_key(struct words *w, enum key key, struct quality_gate *g)
 {
@@ -149,6 +164,13 @@ static void read_key(struct words *w, enum key key, struct quality_gate *g)
     case WHITEN:
         numbers(w, keys[key], -NUMBER_MOST, g->whiten, QUALITY_SHAPE * (QUALITY_SHAPE + 1) / 2);
         break;
+    case TOWARDS:
+        next(w);
+        if (strlen(w->word) != 2 || w->word[strspn(w->word, "LRAPHF")] != '\0')
+            wrong(w, keys[key], "two of the letters L R A P H F");
+        else
+            memcpy(g->towards, w->word, sizeof g->towards);
+        break;
     case LIMIT:
         read_limit(w, g);
         break;
@@ -174,14 +196,14 @@ int quality_gate_parse(const char *text, struct quality_gate **out, struct err *
         int key = 0;
         while (key < KEYS && strcmp(keys[key], w.word) != 0)
             key++;
-        if (key == KEYS || (key < ONCE && seen[key])) {
+        if (key == KEYS || (key < OFTEN && seen[key])) {
             wrong(&w, "a key", "one of those that there are, once");
             break;
         }
         seen[key] = true;
         read_key(&w, (enum key)key, g);
     }
-    for (int i = 0; w.rc == 0 && i < ONCE; i++)
+    for (int i = 0; w.rc == 0 && i < OPTIONAL; i++)
         if (!seen[i])
             w.rc = err_set(e, ERR_INVALID, "metadata spinenode.gate lacks \"%s\"", keys[i]);
     if (w.rc == 0)

@@ -56,6 +56,7 @@ static int copy_facts(struct catalogue_model *m, const struct package *p)
 {
     m->facts = *p;
     m->facts.graph = NULL;
+    m->facts.gate = NULL;
     const char **text;
     bool complete = true;
     for (unsigned i = 0; (text = fact_texts(&m->facts, i)) != NULL; i++) {

@@ -5,6 +5,7 @@
  * engine, with any ONNX file whose first input takes the tensor.
  */
 #include <errno.h>
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include "model/npy.h"
 #include "model/onnx.h"
 #include "model/package.h"
+#include "model/quality.h"
 #include "node/cmd.h"
 #include "node/config.h"
 #include "node/scan.h"
@@ -46,6 +48,11 @@ static const char help[] =
     "      --engine NAME    ref, cpu or cuda; else the fastest\n"
     "      --threads N      0 = all processors\n"
     "      --repeat N       run the network N times (--tensor)\n"
+    "      --quality WORD   the most that the quality gate may do: refuse (the default), mark, "
+    "pass\n"
+    "      --uncertainty P  also write how far the answers for the mirrored and for the moved "
+    "input\n"
+    "                       are from the result: a series into folder P, or a tensor into file P\n"
     "      --json           one JSON object with the figures\n"
     "  -h, --help           this text\n";
 
@@ -55,7 +62,7 @@ static const char help[] =
 
 struct infer {
     const char *verb, *model, *series, *tensor, *output, *config, *contrast, *created;
-    const char *engine;
+    const char *engine, *quality, *uncertainty;
     int64_t threads, repeat;
     bool json;
 };
@@ -168,6 +175,53 @@ static int run_network(const struct infer *o, struct tensor_run *r, struct err *
     return 0;
 }
 
+/* Mirrored and moved along the last two axes, run again and brought back: the larger difference of
+ * each value. */
+static int tensor_disagreement(const struct infer *o, struct tensor_run *r, struct err *e)
+{
+    const struct shape *in = &r->in.shape, *out = engine_plan_output_shape(r->plan, 0);
+    int64_t rows = in->rank == 4 ? in->dim[2] : 0, columns = in->rank == 4 ? in->dim[3] : 0;
+    int64_t scale = rows > 0 && out->rank == 4 ? out->dim[2] / rows : 0;
+    if (scale < 1 || out->dim[2] != scale * rows || out->dim[3] != scale * columns ||
+        rows > 65536 || columns > 65536)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: --uncertainty needs images in and images out (N x C x rows x columns), "
+                       "the size of the result a multiple of the source's",
+                       o->model);
+    int64_t n = shape_count(out), plane = rows * columns, outer = shape_count(in) / plane;
+    float *changed = malloc((size_t)shape_count(in) * sizeof *changed);
+    float *answer = malloc((size_t)n * sizeof *answer);
+    float *back = malloc((size_t)n * sizeof *back);
+    float *map = calloc((size_t)n, sizeof *map);
+    int rc = 0;
+    if (changed == NULL || answer == NULL || back == NULL || map == NULL)
+        rc = err_set(e, ERR_NOMEM, "%s: no memory for a map", o->model);
+    for (int way = QUALITY_FLIP; rc == 0 && way <= QUALITY_SHIFT; way++) {
+        const float *inputs[] = {changed};
+        float *outputs[GRAPH_INPUTS_MAX];
+        memcpy(outputs, r->out, sizeof outputs);
+        outputs[0] = answer;
+        for (int64_t i = 0; i < outer; i++)
+            quality_do((enum quality_way)way, r->in.data + i * plane, (int)rows, (int)columns,
+                       changed + i * plane);
+        rc = engine_run(r->plan, r->work, inputs, outputs, e);
+        plane *= scale * scale;
+        for (int64_t i = 0; rc == 0 && i < n / plane; i++)
+            quality_undo((enum quality_way)way, answer + i * plane, (int)(rows * scale),
+                         (int)(columns * scale), (int)scale, back + i * plane);
+        plane /= scale * scale;
+        for (int64_t i = 0; rc == 0 && i < n; i++)
+            map[i] = fmaxf(map[i], fabsf(back[i] - r->out[0][i]));
+    }
+    if (rc == 0)
+        rc = npy_write(o->uncertainty, out, map, e);
+    free(changed);
+    free(answer);
+    free(back);
+    free(map);
+    return rc;
+}
+
 static int print_tensor(const struct infer *o, const struct tensor_run *r)
 {
     char shape[96];
@@ -205,6 +259,8 @@ static int infer_tensor(const struct infer *o)
         rc = run_network(o, &r, &e);
     if (rc == 0)
         rc = npy_write(o->output, engine_plan_output_shape(r.plan, 0), r.out[0], &e);
+    if (rc == 0 && o->uncertainty != NULL)
+        rc = tensor_disagreement(o, &r, &e);
     status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_tensor(o, &r);
     for (int i = 0; i < GRAPH_INPUTS_MAX; i++)
         free(r.out[i]);
@@ -282,14 +338,33 @@ static int make_key(const struct infer *o, const struct synthesis *what, char di
     int rc = package_open(o->model, NULL, &p, e);
     if (rc != 0)
         return rc;
-    char parameters[128];
-    snprintf(parameters, sizeof parameters, "infer contrast=%s qualification=%s created=%s",
-             what->contrast, what->qualification != NULL ? what->qualification : "", what->created);
+    char parameters[160];
+    const struct config_gate *may = what->quality;
+    int n = snprintf(parameters, sizeof parameters, "infer contrast=%s qualification=%s created=%s",
+                     what->contrast, what->qualification != NULL ? what->qualification : "",
+                     what->created);
+    if (may->input != CONFIG_QUALITY_REFUSE || may->result != CONFIG_QUALITY_REFUSE ||
+        may->uncalibrated != CONFIG_QUALITY_PASS)
+        snprintf(parameters + n, sizeof parameters - (size_t)n, " quality=%d,%d,%d",
+                 (int)may->input, (int)may->result, (int)may->uncalibrated);
     rc = digest_file(o->model, digest, e);
     if (rc == 0)
         rc = synthesise_key(what->series, model_task_name(p->task), digest, parameters, key, e);
     package_free(p);
     return rc;
+}
+
+static void print_quality(struct buf *out, const struct synthesis_result *r)
+{
+    buf_printf(out, "\"quality\": {\"outcome\": \"%s\", \"calibrated\": %s, \"reason\": ",
+               quality_outcome_name(r->outcome), r->input.calibrated ? "true" : "false");
+    buf_json_string(out, r->doubt);
+    for (int i = 0; i < QUALITY_FIGURE_COUNT; i++) {
+        double v = i == QUALITY_UNLIKE ? r->input.figure[i] : r->quality.figure[i];
+        if (isfinite(v))
+            buf_printf(out, ", \"%s\": %.6g", quality_figure_name((enum quality_figure)i), v);
+    }
+    buf_puts(out, "}}\n");
 }
 
 static int print_series(const struct infer *o, const struct series *s,
@@ -303,19 +378,36 @@ static int print_series(const struct infer *o, const struct series *s,
         buf_printf(&out,
                    ", \"images\": %u, \"series\": \"%s\", \"source_series\": \"%s\", "
                    "\"sha256\": \"%s\", \"load_ms\": %.3f, \"compile_ms\": %.3f, "
-                   "\"read_ms\": %.3f, \"run_ms\": %.3f, \"write_ms\": %.3f, \"peak_mb\": %.1f}\n",
+                   "\"read_ms\": %.3f, \"run_ms\": %.3f, \"gate_ms\": %.3f, \"write_ms\": %.3f, "
+                   "\"peak_mb\": %.1f, \"map_series\": \"%s\", ",
                    r->count, r->series_uid, s->series_uid, r->model_digest, r->load_ms,
-                   r->compile_ms, r->read_ms, r->run_ms, r->write_ms, peak_mb());
+                   r->compile_ms, r->read_ms, r->run_ms, r->gate_ms, r->write_ms, peak_mb(),
+                   r->map_series_uid);
+        print_quality(&out, r);
         fputs(buf_text(&out), stdout);
         buf_fini(&out);
     } else {
-        printf("%s: %u images, series %s\n"
-               "%s: model loaded in %.0f ms, compiled in %.0f ms; pixels read in %.0f ms, "
-               "computed in %.0f ms, written in %.0f ms; at most %.0f MB\n",
-               o->output, r->count, r->series_uid, r->engine, r->load_ms, r->compile_ms, r->read_ms,
-               r->run_ms, r->write_ms, peak_mb());
+        printf("%s: %u images, series %s\n", o->output, r->count, r->series_uid);
+        if (o->uncertainty != NULL)
+            printf("%s: %u maps, series %s\n", o->uncertainty, r->count, r->map_series_uid);
+        printf("quality: %s%s%s\n", quality_outcome_name(r->outcome),
+               !r->input.calibrated        ? ", not calibrated: the model carries no limits"
+               : r->outcome > QUALITY_PASS ? ", "
+                                           : "",
+               r->input.calibrated ? r->doubt : "");
+        printf("%s: model loaded in %.0f ms, compiled in %.0f ms; pixels read in %.0f ms, "
+               "computed in %.0f ms, checked in %.0f ms, written in %.0f ms; at most %.0f MB\n",
+               r->engine, r->load_ms, r->compile_ms, r->read_ms, r->run_ms, r->gate_ms, r->write_ms,
+               peak_mb());
     }
     return cmd_finish_output(o->verb);
+}
+
+static enum config_quality quality_of(const char *word)
+{
+    return strcmp(word, "pass") == 0   ? CONFIG_QUALITY_PASS
+           : strcmp(word, "mark") == 0 ? CONFIG_QUALITY_MARK
+                                       : CONFIG_QUALITY_REFUSE;
 }
 
 static int infer_series(const struct infer *o)
@@ -350,6 +442,11 @@ static int infer_series(const struct infer *o)
     }
     if (o->threads > 0)
         engine.threads = (int32_t)o->threads;
+    struct config_gate may = {CONFIG_QUALITY_REFUSE, CONFIG_QUALITY_REFUSE, CONFIG_QUALITY_PASS};
+    if (c != NULL)
+        may = c->quality;
+    if (o->quality != NULL)
+        may.input = may.result = quality_of(o->quality);
     newest_time(&files, created);
     const struct synthesis what = {
         .series = s,
@@ -361,6 +458,8 @@ static int infer_series(const struct infer *o)
         .qualification = c != NULL ? c->node.content_qualification : NULL,
         .salt = c != NULL ? c->node.site_salt : "",
         .created = o->created != NULL ? o->created : created,
+        .quality = &may,
+        .maps = o->uncertainty,
         .folder = o->output,
     };
     rc = make_key(o, &what, digest, key, &e);
@@ -368,6 +467,8 @@ static int infer_series(const struct infer *o)
         rc = synthesiser_new(&engine, 0, &synthesiser, &e);
     if (rc == 0)
         rc = file_make_folders(o->output, 0777, &e);
+    if (rc == 0 && o->uncertainty != NULL)
+        rc = file_make_folders(o->uncertainty, 0777, &e);
     if (rc == 0)
         rc = synthesise(synthesiser, &what, &result, &e);
 out:;
@@ -394,6 +495,14 @@ static int check(const struct infer *o, int operands, char **argv)
         return cmd_usage_error(o->verb, "--output is missing");
     if (o->tensor != NULL && (o->config != NULL || o->contrast != NULL || o->created != NULL))
         return cmd_usage_error(o->verb, "--config, --contrast and --created go with --series");
+    if (o->tensor != NULL && o->quality != NULL)
+        return cmd_usage_error(o->verb, "--quality goes with --series");
+    if (o->quality != NULL && strcmp(o->quality, "refuse") != 0 &&
+        strcmp(o->quality, "mark") != 0 && strcmp(o->quality, "pass") != 0)
+        return cmd_usage_error(o->verb, "--quality: expected refuse, mark or pass, not '%s'",
+                               o->quality);
+    if (o->uncertainty != NULL && strcmp(o->uncertainty, o->output) == 0)
+        return cmd_usage_error(o->verb, "--uncertainty and --output must differ");
     if (o->series != NULL && o->repeat != 1)
         return cmd_usage_error(o->verb, "--repeat goes with --tensor");
     if (o->engine != NULL && strcmp(o->engine, "ref") != 0 && strcmp(o->engine, "cpu") != 0 &&
@@ -422,6 +531,8 @@ int cmd_infer(int argc, char **argv)
                                          {"contrast", 0, NULL, &o.contrast},
                                          {"created", 0, NULL, &o.created},
                                          {"engine", 0, NULL, &o.engine},
+                                         {"quality", 0, NULL, &o.quality},
+                                         {"uncertainty", 0, NULL, &o.uncertainty},
                                          {"threads", 0, NULL, &threads},
                                          {"repeat", 0, NULL, &repeat},
                                          {"json", 0, &o.json, NULL},

@@ -202,7 +202,9 @@ static int way(struct store *s, const struct store_job *j, struct buf *out, stru
     size_t n = 0;
     if (j->reason[0] != '\0') {
         buf_puts(out, j->reason);
-        return 0;
+        if (j->state != JOB_DONE)
+            return 0;
+        buf_puts(out, "; ");
     }
     int rc = store_job_deliveries(s, j->id, &d, &n, e);
     if (rc != 0)

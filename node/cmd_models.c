@@ -9,6 +9,7 @@
 
 #include "model/engine.h"
 #include "model/package.h"
+#include "model/quality.h"
 #include "node/cmd.h"
 #include "node/engines.h"
 #include "node/scan.h"
@@ -104,6 +105,9 @@ static void print_json(struct buf *out, const struct report *r, const struct eng
                (long long)p->parameters);
     if (p->pixel_mm > 0)
         buf_printf(out, ", \"pixel_mm\": %g", p->pixel_mm);
+    if (p->gate != NULL)
+        buf_printf(out, ", \"gate\": {\"false_refusal\": %g, \"series\": %d}", p->gate->refusal,
+                   p->gate->series);
     if (r->has_cost)
         buf_printf(
             out,
@@ -153,6 +157,12 @@ static void print_text(struct buf *out, const struct report *r, const struct eng
                p->spacing_mm_min, p->spacing_mm_max, grid, p->scale, p->percentile_low,
                p->percentile_high, p->output == MODEL_OUTPUT_UNIT ? "unit" : "source",
                (double)p->parameters / 1e6, (double)r->bytes / 1e6);
+    if (p->gate != NULL)
+        buf_printf(out,
+                   "  gate         limits from %d ordinary series, at most %g %% of them refused\n",
+                   p->gate->series, p->gate->refusal * 100);
+    else
+        buf_puts(out, "  gate         none: nothing is said about the quality of its results\n");
     if (r->has_cost)
         buf_printf(out,
                    "  one slice    %d x %d: %.2f G multiply-accumulates, %.1f MB with engine %s\n",

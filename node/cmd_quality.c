@@ -166,8 +166,9 @@ static int look(struct ask *a, const char *path, struct err *e)
     if (rc == 0)
         rc = prepare_new(a->package, g.rows, g.columns, g.low = value[0], g.high = value[1],
                          &g.prepare, e);
+    const struct quality_view view = {g.rows * a->spacing_mm, g.columns * a->spacing_mm, NULL};
     if (rc == 0)
-        rc = gate_input(&g, g.rows * a->spacing_mm, g.columns * a->spacing_mm, &r, features, &n, e);
+        rc = gate_input(&g, &view, &r, features, &n, e);
     ms[0] = now_ms() - start;
     if (rc == 0 && !a->input_only) {
         rc = plan_get(a, g.rows, g.columns, e);

@@ -34,6 +34,14 @@ enum config_result {
     CONFIG_RESULT_MR_IMAGE,          /* one derived MR Image per source slice; MR to MR only */
 };
 
+/* The most that the quality gate may do; the order is that of enum quality_outcome. */
+enum config_quality {
+    CONFIG_QUALITY_PASS,
+    CONFIG_QUALITY_MARK,
+    CONFIG_QUALITY_REFUSE,
+    CONFIG_QUALITY_DEFAULT /* in a rule: as in the section quality */
+};
+
 enum config_isa { CONFIG_ISA_AUTO, CONFIG_ISA_BASE, CONFIG_ISA_AVX2, CONFIG_ISA_AVX512 };
 
 enum config_precision { CONFIG_PRECISION_F16, CONFIG_PRECISION_TF32, CONFIG_PRECISION_F32 };
@@ -119,7 +127,8 @@ struct config_rule {
     char **destinations;
     uint32_t destinations_count;
     enum config_result result;
-    char *description; /* goes after "SYNTH AI " in SeriesDescription; "" = by the task */
+    enum config_quality quality; /* for input and result */
+    char *description;           /* goes after "SYNTH AI " in SeriesDescription; "" = by the task */
 };
 
 /* When is a series complete? After the association ended and quiet_ms passed, or earlier when the
@@ -178,6 +187,13 @@ struct config_work {
     int32_t crashes_max; /* a job that killed so many workers is set aside */
 };
 
+struct config_gate {
+    enum config_quality input;  /* a series that the model was not made for */
+    enum config_quality result; /* a result that is not consistent with its series */
+    enum config_quality
+        uncalibrated; /* a model that carries no limits: what becomes of its results */
+};
+
 /* How long what came to its end stays here (store_purge_next()); 0 = for ever. */
 struct config_retention {
     int64_t done_ms;   /* done and delivered, or refused */
@@ -206,6 +222,7 @@ struct config {
     struct config_recognition recognition;
     struct config_engine engine;
     struct config_work work;
+    struct config_gate quality;
     struct config_limits limits;
     struct config_retention retention;
     struct config_http http;

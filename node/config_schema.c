@@ -39,6 +39,18 @@ static const cyaml_strval_t fallbacks[] = {
     {"none", CONFIG_FALLBACK_NONE},
 };
 
+static const cyaml_strval_t qualities[] = {
+    {"pass", CONFIG_QUALITY_PASS},
+    {"mark", CONFIG_QUALITY_MARK},
+    {"refuse", CONFIG_QUALITY_REFUSE},
+};
+static const cyaml_strval_t rule_qualities[] = {
+    {"default", CONFIG_QUALITY_DEFAULT},
+    {"pass", CONFIG_QUALITY_PASS},
+    {"mark", CONFIG_QUALITY_MARK},
+    {"refuse", CONFIG_QUALITY_REFUSE},
+};
+
 /* Every field may be absent for libcyaml: config_yaml.c has put in what was. */
 #define OPT          CYAML_FLAG_OPTIONAL
 #define TEXT(S, key) CYAML_FIELD_STRING_PTR(#key, CYAML_FLAG_POINTER | OPT, S, key, 0, TEXT_MAX)
@@ -140,6 +152,7 @@ static const cyaml_schema_field_t rule_keys[] = {
     YES_NO(struct config_rule, optional),
     WORDS(struct config_rule, destinations),
     WORD(struct config_rule, result, results),
+    WORD(struct config_rule, quality, rule_qualities),
     TEXT(struct config_rule, description),
     CYAML_FIELD_END,
 };
@@ -194,6 +207,13 @@ static const cyaml_schema_field_t work_keys[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t quality_keys[] = {
+    WORD(struct config_gate, input, qualities),
+    WORD(struct config_gate, result, qualities),
+    WORD(struct config_gate, uncalibrated, qualities),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t limits_keys[] = {
     INT(struct config_limits, associations),
     INT(struct config_limits, negotiation_ms),
@@ -229,6 +249,7 @@ static const cyaml_schema_field_t all_keys[] = {
     PART(struct config, recognition, recognition_keys),
     PART(struct config, engine, engine_keys),
     PART(struct config, work, work_keys),
+    PART(struct config, quality, quality_keys),
     PART(struct config, limits, limits_keys),
     PART(struct config, retention, retention_keys),
     PART(struct config, http, http_keys),
@@ -452,6 +473,7 @@ static const struct config_setting settings[] = {
     {"rules.optional", "no", 0, 0, NULL, NULL},
     {"rules.destinations", NULL, 0, 0, is_name, "the name of a destination"},
     {"rules.result", "secondary-capture", 0, 0, NULL, NULL},
+    {"rules.quality", "default", 0, 0, NULL, NULL},
     {"rules.description", "", 0, 0, is_description, "a text of at most 55 bytes, no backslash"},
     {"completeness.quiet_ms", "5000", 100, DAY_MS, NULL, NULL},
     {"completeness.ask_pacs", "", 0, 0, is_name_or_none, "the name of a destination, or \"\""},
@@ -485,6 +507,9 @@ static const struct config_setting settings[] = {
     {"work.workers", "1", 1, 64, NULL, NULL},
     {"work.lease_ms", "120000", 1000, DAY_MS, NULL, NULL},
     {"work.crashes_max", "3", 1, 100, NULL, NULL},
+    {"quality.input", "refuse", 0, 0, NULL, NULL},
+    {"quality.result", "refuse", 0, 0, NULL, NULL},
+    {"quality.uncalibrated", "pass", 0, 0, NULL, NULL},
     {"limits.associations", "32", 1, 1024, NULL, NULL},
     {"limits.negotiation_ms", "10000", 100, DAY_MS, NULL, NULL},
     {"limits.idle_ms", "60000", 100, DAY_MS, NULL, NULL},

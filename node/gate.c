@@ -1,11 +1,13 @@
 /* gate.c - see gate.h */
 #include "node/gate.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/base/err.h"
 
+#include "dicom/series.h"
 #include "model/engine.h"
 #include "model/package.h"
 #include "model/prepare.h"
@@ -20,13 +22,13 @@ static int64_t result_of(const struct gate *g)
     return (int64_t)prepare_rows(g->prepare) * prepare_columns(g->prepare);
 }
 
-int gate_input(const struct gate *g, double height_mm, double width_mm, struct quality_report *r,
+int gate_input(const struct gate *g, const struct quality_view *view, struct quality_report *r,
                float (*features)[QUALITY_FEATURES], int *n, struct err *e)
 {
     float own[QUALITY_SLICES_MAX][QUALITY_FEATURES];
     int slice[QUALITY_SLICES_MAX], rc = 0;
     quality_begin(r, g->package->gate);
-    quality_field(r, g->package->gate, height_mm, width_mm);
+    quality_view(r, g->package->gate, view);
     if (features == NULL && g->package->gate == NULL)
         return 0;
     features = features != NULL ? features : own;
@@ -46,26 +48,37 @@ int gate_input(const struct gate *g, double height_mm, double width_mm, struct q
     return rc;
 }
 
+/* One image on its way through a plan that may take several at once. */
+struct single {
+    const struct gate *g;
+    const float *volume;
+    int slices, slice;
+    uint16_t *stored;
+};
+
+static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    const struct single *s = ctx;
+    (void)image;
+    (void)e;
+    prepare_input(s->g->prepare, s->volume, s->slices, s->slice, in[0]);
+    return 0;
+}
+
+static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    const struct single *s = ctx;
+    (void)image;
+    return prepare_output(s->g->prepare, out[0], s->stored, e);
+}
+
 /* The model's answer for slice `slice` of `slices` at volume. */
 static int answer(const struct gate *g, const float *volume, int slices, int slice,
                   uint16_t *stored, struct err *e)
 {
-    float *in = malloc((size_t)shape_count(prepare_input_shape(g->prepare)) * sizeof *in);
-    float *out = malloc((size_t)shape_count(prepare_output_shape(g->prepare)) * sizeof *out);
-    int rc = 0;
-    if (in == NULL || out == NULL)
-        rc = err_set(e, ERR_NOMEM, "running the model: no memory");
-    if (rc == 0) {
-        const float *inputs[] = {in};
-        float *outputs[] = {out};
-        prepare_input(g->prepare, volume, slices, slice, in);
-        rc = engine_run(g->plan, g->workspace, inputs, outputs, e);
-    }
-    if (rc == 0)
-        rc = prepare_output(g->prepare, out, stored, e);
-    free(in);
-    free(out);
-    return rc;
+    struct single one = {g, volume, slices, slice, stored};
+    const struct engine_stack stack = {1, fill, take, &one};
+    return engine_run_stack(g->plan, g->workspace, &stack, e);
 }
 
 int gate_run(const struct gate *g, int slice, uint16_t *stored, struct err *e)
@@ -141,4 +154,68 @@ int gate_result(const struct gate *g, const uint16_t *stored, struct quality_rep
     free(result);
     free(second);
     return rc;
+}
+
+int gate_map(const struct gate *g, int slice, const uint16_t *stored, uint16_t *map, struct err *e)
+{
+    static const enum quality_way ways[] = {QUALITY_FLIP, QUALITY_SHIFT};
+    int64_t n = result_of(g);
+    float *first = malloc((size_t)n * sizeof *first);
+    float *second = malloc((size_t)n * sizeof *second);
+    int rc = 0;
+    if (first == NULL || second == NULL)
+        rc = err_set(e, ERR_NOMEM, "making a map: no memory");
+    else
+        gate_unit(g, stored, first);
+    for (int k = 0; rc == 0 && k < 2; k++) {
+        rc = gate_second(g, slice, ways[k], second, e);
+        for (int64_t i = 0; rc == 0 && i < n; i++) {
+            uint16_t far = (uint16_t)lrintf(fabsf(first[i] - second[i]) * PREPARE_VALUE_MAX);
+            map[i] = k > 0 && map[i] > far ? map[i] : far;
+        }
+    }
+    free(first);
+    free(second);
+    return rc;
+}
+
+/* The letter of the body's axis that a direction follows most closely (PS3.3 C.7.6.1.1.1). */
+static char letter_of(const double direction[3])
+{
+    int axis = 0;
+    for (int k = 1; k < 3; k++)
+        axis = fabs(direction[k]) > fabs(direction[axis]) ? k : axis;
+    return direction[axis] > 0 ? "LPH"[axis] : "RAF"[axis];
+}
+
+struct quality_view gate_view(const struct series *s, char towards[3])
+{
+    if (!s->has_geometry)
+        return (struct quality_view){0};
+    towards[0] = letter_of(s->row_direction);
+    towards[1] = letter_of(s->column_direction);
+    towards[2] = '\0';
+    return (struct quality_view){s->rows * s->row_spacing_mm, s->columns * s->column_spacing_mm,
+                                 towards};
+}
+
+const struct quality_report gate_uncalibrated = {
+    .outcome = QUALITY_REFUSE,
+    .reason = "the model carries no limits of quality (scripts/calibrate makes them)",
+};
+
+int gate_act(const struct quality_report *r, enum config_quality most,
+             enum quality_outcome *outcome, char doubt[ERR_TEXT_MAX], struct err *e)
+{
+    static const enum quality_outcome may[] = {[CONFIG_QUALITY_PASS] = QUALITY_PASS,
+                                               [CONFIG_QUALITY_MARK] = QUALITY_MARK,
+                                               [CONFIG_QUALITY_REFUSE] = QUALITY_REFUSE};
+    enum quality_outcome o = r->outcome < may[most] ? r->outcome : may[most];
+    if (o == QUALITY_REFUSE)
+        return err_set(e, ERR_REFUSED, "quality: %s", r->reason);
+    if (o > *outcome) {
+        *outcome = o;
+        memcpy(doubt, r->reason, ERR_TEXT_MAX);
+    }
+    return 0;
 }

@@ -11,11 +11,13 @@
 #include <stdint.h>
 
 #include "model/quality.h"
+#include "node/config.h"
 
 struct err;
 struct package;
 struct plan;
 struct prepare;
+struct series;
 struct workspace;
 
 /* All borrowed. One thread at a time. */
@@ -29,10 +31,10 @@ struct gate {
     double low, high; /* values at the package's percentiles */
 };
 
-/* Size and looks of the input into *r, which is begun here. height_mm, width_mm: field of view, 0
- * where unknown. plan, workspace and prepare are not used. features: of the slices that were looked
- * at, NULL or room for QUALITY_SLICES_MAX; *n says how many. */
-int gate_input(const struct gate *g, double height_mm, double width_mm, struct quality_report *r,
+/* How the input lies and looks into *r, which is begun here. plan, workspace and prepare are not
+ * used. features: of the slices that were looked at, NULL or room for QUALITY_SLICES_MAX; *n says
+ * how many. */
+int gate_input(const struct gate *g, const struct quality_view *view, struct quality_report *r,
                float (*features)[QUALITY_FEATURES], int *n, struct err *e);
 
 /* Runs the model on one slice; stored: prepare_rows() x prepare_columns(). */
@@ -49,5 +51,21 @@ int gate_second(const struct gate *g, int slice, enum quality_way way, float *un
  * verdict. stored: result of slice i at stored + i * prepare_rows() * prepare_columns(). */
 int gate_result(const struct gate *g, const uint16_t *stored, struct quality_report *r,
                 struct err *e);
+
+/* How far a second opinion on each pixel is from the first, PREPARE_VALUE_MAX being the whole
+ * range: the larger one of the answers for the mirrored and for the moved slice. As many as stored.
+ */
+int gate_map(const struct gate *g, int slice, const uint16_t *stored, uint16_t *map, struct err *e);
+
+/* How the images of a series lie. towards: memory for the letters. */
+struct quality_view gate_view(const struct series *s, char towards[3]);
+
+/* Does what a report says, as far as that is allowed: a refusal is ERR_REFUSED ("quality: " and the
+ * reason), a mark goes into *outcome and doubt, unless there is one. */
+int gate_act(const struct quality_report *r, enum config_quality most,
+             enum quality_outcome *outcome, char doubt[ERR_TEXT_MAX], struct err *e);
+
+/* What there is to say of a model without limits. */
+extern const struct quality_report gate_uncalibrated;
 
 #endif

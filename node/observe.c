@@ -157,6 +157,10 @@ static void work_write(struct buf *out, struct metrics *m)
     counter(out, "series_refused_total", "Series refused.", &m->series_refused);
     counter(out, "jobs_made_total", "Jobs made.", &m->jobs_made);
     counter(out, "jobs_done_total", "Jobs done.", &m->jobs_done);
+    counter(out, "jobs_marked_total", "Results marked UNSURE by the quality gate.",
+            &m->jobs_marked);
+    counter(out, "jobs_quality_refused_total", "Jobs refused by the quality gate.",
+            &m->jobs_refused_quality);
     errors(out, "job_failures_total", "Failed attempts at jobs, by class.", m->jobs_failed);
     head(out, "inference_seconds", "histogram", "Seconds in the model, one observation per job.");
     for (int i = 0; i <= METRICS_BUCKET_COUNT; i++) {

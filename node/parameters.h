@@ -2,6 +2,7 @@
  * parameters.h - what decides a job's result besides its inputs and its model, as one text
  *
  * Part of the job's key, so the text is canonical: one "name=value" line each, in a fixed order.
+ * The last, quality, is left out where it is what the node does by default.
  */
 #ifndef SPINENODE_PARAMETERS_H
 #define SPINENODE_PARAMETERS_H
@@ -11,6 +12,7 @@
 #include "node/store.h"
 
 struct config;
+struct config_gate;
 struct config_rule;
 struct err;
 
@@ -20,6 +22,7 @@ struct parameters {
     bool mr_image;     /* the latter */
     char qualification[17];
     char description[65];
+    char quality[32]; /* "input,result,uncalibrated": the most that the gate may do */
 };
 
 /* contrast: what the series was recognised as; the rule's own word goes before it. ERR_LIMIT: a
@@ -27,5 +30,10 @@ struct parameters {
 int parameters_encode(const struct config *config, const struct config_rule *rule,
                       const char *contrast, char out[STORE_LONG], struct err *e);
 int parameters_decode(const char *text, struct parameters *out, struct err *e);
+
+/* What the gate may do under a rule (NULL: without one), and the same as it stands in quality. */
+void parameters_gate(const struct config_gate *section, const struct config_rule *rule,
+                     struct config_gate *out);
+int parameters_gate_read(const struct parameters *p, struct config_gate *out, struct err *e);
 
 #endif

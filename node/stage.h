@@ -73,6 +73,7 @@ struct metrics {
     atomic_uint_fast64_t instances_in, bytes_in, instances_known, instances_conflicting;
     atomic_uint_fast64_t refused[REFUSED_KINDS];
     atomic_uint_fast64_t series_planned, series_refused, series_late, jobs_made;
+    atomic_uint_fast64_t jobs_marked, jobs_refused_quality; /* by the quality gate */
     atomic_uint_fast64_t jobs_done, jobs_failed[METRICS_ERRORS];
     struct engine_figures engine[METRICS_ENGINES];
     atomic_uint_fast64_t tuned_kept, tuned_made, fallbacks;

@@ -284,6 +284,9 @@ struct store_output {
 int store_job_done(struct store *s, int64_t id, const char *owner, const struct store_output *list,
                    size_t n, int64_t run_ms, int64_t now, struct err *e);
 
+/* A remark on a job that is done, in its reason: "marked UNSURE: ...". */
+int store_job_note(struct store *s, int64_t id, const char *note, struct err *e);
+
 /* leased → failed, refused or cancelled. */
 int store_job_ended(struct store *s, int64_t id, const char *owner, enum job_state state,
                     const char *reason, int64_t now, struct err *e);

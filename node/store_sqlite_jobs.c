@@ -221,6 +221,19 @@ out:
     return sql_end(s, rc, e);
 }
 
+int store_job_note(struct store *s, int64_t id, const char *note, struct err *e)
+{
+    int64_t changed = 0;
+    int rc = sql_begin(s, e);
+    if (rc != 0)
+        return rc;
+    rc = sql_run(s, e, &changed, "UPDATE jobs SET reason=?2 WHERE id=?1 AND state=2", "it", id,
+                 note);
+    if (rc == 0 && changed == 0)
+        rc = sql_moved(e, "job", id);
+    return sql_end(s, rc, e);
+}
+
 int store_job_ended(struct store *s, int64_t id, const char *owner, enum job_state state,
                     const char *reason, int64_t now, struct err *e)
 {

@@ -5,6 +5,7 @@
  * the window of the result are those of all slices together.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "model/prepare.h"
 #include "node/config.h"
 #include "node/engines.h"
+#include "node/gate.h"
 #include "node/synthesise.h"
 
 /* Compiled models that are kept, and the memory that they may take together (the last one used is
@@ -272,10 +274,13 @@ struct job {
     struct err *e;
     struct kept *model;
     struct prepare *prepare;
+    struct gate gate;  /* the same, for the gate */
     int rows, columns; /* of the source as the model takes it: package_grid() */
     float *volume;     /* slices × rows × columns of that */
     uint16_t *stored;  /* slices × rows × columns of the result */
-    unsigned steps;    /* done; two for each slice: computed, written */
+    uint16_t *maps;    /* as many; NULL: not wanted */
+    unsigned maps_written;
+    unsigned steps; /* done; two for each slice: computed, written */
 };
 
 static int step_done(struct job *j)
@@ -496,7 +501,74 @@ static int prepare(struct job *j)
         return err_set(j->e, ERR_LIMIT, "%u images of %d x %d are more than the node makes at once",
                        s->slices, prepare_rows(j->prepare), prepare_columns(j->prepare));
     j->stored = malloc(total * sizeof *j->stored);
-    return j->stored != NULL ? 0 : err_set(j->e, ERR_NOMEM, "making the images: no memory");
+    if (j->what->maps != NULL)
+        j->maps = malloc(total * sizeof *j->maps);
+    if (j->stored == NULL || (j->what->maps != NULL && j->maps == NULL))
+        return err_set(j->e, ERR_NOMEM, "making the images: no memory");
+    j->gate = (struct gate){
+        .package = p,
+        .prepare = j->prepare,
+        .volume = j->volume,
+        .slices = (int)s->slices,
+        .rows = j->rows,
+        .columns = j->columns,
+        .low = value[0],
+        .high = value[1],
+    };
+    return 0;
+}
+
+/* ---- the gate ---- */
+
+static int gate_look_at_input(struct job *j)
+{
+    const struct config_gate *may = j->what->quality;
+    struct synthesis_result *r = j->result;
+    double start = now_ms();
+    char towards[3];
+    if (may == NULL)
+        return 0;
+    const struct quality_view view = gate_view(j->what->series, towards);
+    int rc = gate_input(&j->gate, &view, &r->input, NULL, NULL, j->e);
+    if (rc == 0)
+        rc = gate_act(&r->input, may->input, &r->outcome, r->doubt, j->e);
+    if (rc == 0 && !r->input.calibrated)
+        rc = gate_act(&gate_uncalibrated, may->uncalibrated, &r->outcome, r->doubt, j->e);
+    r->gate_ms = now_ms() - start;
+    return rc;
+}
+
+/* The plan may have become another one while it ran. */
+static const struct gate *gate_of(struct job *j)
+{
+    j->gate.plan = j->model->plan;
+    j->gate.workspace = j->model->workspace;
+    return &j->gate;
+}
+
+/* Costs a run of the model for one slice more, and less than that for the comparisons. */
+static int gate_look_at_result(struct job *j)
+{
+    const struct config_gate *may = j->what->quality;
+    struct synthesis_result *r = j->result;
+    double start = now_ms();
+    quality_begin(&r->quality, j->model->package->gate);
+    if (may == NULL || !r->quality.calibrated)
+        return 0;
+    int rc = gate_result(gate_of(j), j->stored, &r->quality, j->e);
+    if (rc == 0)
+        rc = gate_act(&r->quality, may->result, &r->outcome, r->doubt, j->e);
+    r->gate_ms += now_ms() - start;
+    return rc;
+}
+
+static int make_maps(struct job *j)
+{
+    size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < j->what->series->slices; i++)
+        rc = gate_map(gate_of(j), (int)i, j->stored + i * plane, j->maps + i * plane, j->e);
+    return rc;
 }
 
 static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
@@ -559,9 +631,31 @@ static void engine_words(const struct job *j, char *out, size_t size)
     out[strcspn(out, ",")] = '\0';
 }
 
-static int output_path(const struct job *j, unsigned i, char out[PATH_BYTES])
+static int output_path(const struct job *j, const char *folder, unsigned i, char out[PATH_BYTES])
 {
-    return file_join(out, j->what->folder, j->result->output[i].file, j->e);
+    return file_join(out, folder, j->result->output[i].file, j->e);
+}
+
+/* spec: of the images. */
+static int write_maps(struct job *j, struct secondary_spec *spec)
+{
+    const struct synthesis *w = j->what;
+    size_t plane = (size_t)spec->rows * spec->columns;
+    spec->map = true;
+    spec->type = SECONDARY_CAPTURE;
+    spec->series_number = (spec->series_number + 49) % 99 + 1;
+    spec->slope = 100.0 / PREPARE_VALUE_MAX;
+    spec->intercept = 0;
+    secondary_window(j->maps, plane * w->series->slices, &spec->window_centre, &spec->window_width);
+    int rc = secondary_series_uid(w->series, spec, j->result->map_series_uid, j->e);
+    for (unsigned i = 0; rc == 0 && i < w->series->slices; i++) {
+        char path[PATH_BYTES];
+        rc = output_path(j, w->maps, i, path);
+        if (rc == 0)
+            rc = secondary_write(w->series, i, spec, j->maps + i * plane, path, NULL, j->e);
+        j->maps_written += rc == 0;
+    }
+    return rc == 0 ? file_sync_folder(w->maps, j->e) : rc;
 }
 
 static int write_files(struct job *j)
@@ -594,6 +688,7 @@ static int write_files(struct job *j)
         .columns = (unsigned)prepare_columns(j->prepare),
         .slope = prepare_slope(j->prepare),
         .intercept = prepare_intercept(j->prepare),
+        .doubt = or_null(r->doubt),
     };
     secondary_window(j->stored, plane * slices, &spec.window_centre, &spec.window_width);
     r->output = calloc(slices, sizeof *r->output);
@@ -605,7 +700,7 @@ static int write_files(struct job *j)
         struct secondary_result written;
         char path[PATH_BYTES];
         snprintf(o->file, sizeof o->file, "%04u.dcm", i + 1);
-        rc = output_path(j, i, path);
+        rc = output_path(j, w->folder, i, path);
         if (rc == 0)
             rc = secondary_write(w->series, i, &spec, j->stored + i * plane, path, &written, j->e);
         if (rc != 0)
@@ -619,6 +714,8 @@ static int write_files(struct job *j)
     }
     if (rc == 0)
         rc = file_sync_folder(w->folder, j->e);
+    if (rc == 0 && j->maps != NULL)
+        rc = write_maps(j, &spec);
     r->write_ms = now_ms() - start;
     return rc;
 }
@@ -627,12 +724,14 @@ static void remove_files(struct job *j)
 {
     struct err ignored;
     struct err *kept = j->e;
+    char path[PATH_BYTES];
     j->e = &ignored;
-    for (unsigned i = 0; i < j->result->count; i++) {
-        char path[PATH_BYTES];
-        if (output_path(j, i, path) == 0)
+    for (unsigned i = 0; i < j->result->count; i++)
+        if (output_path(j, j->what->folder, i, path) == 0)
             unlink(path);
-    }
+    for (unsigned i = 0; i < j->maps_written; i++)
+        if (output_path(j, j->what->maps, i, path) == 0)
+            unlink(path);
     j->e = kept;
 }
 
@@ -651,7 +750,13 @@ int synthesise(struct synthesiser *s, const struct synthesis *what, struct synth
     if (rc == 0)
         rc = prepare(&j);
     if (rc == 0)
+        rc = gate_look_at_input(&j);
+    if (rc == 0)
         rc = run(&j);
+    if (rc == 0)
+        rc = gate_look_at_result(&j);
+    if (rc == 0 && j.maps != NULL)
+        rc = make_maps(&j);
     if (rc == 0)
         rc = write_files(&j);
     if (rc == 0) {
@@ -663,6 +768,7 @@ int synthesise(struct synthesiser *s, const struct synthesis *what, struct synth
     prepare_free(j.prepare);
     free(j.volume);
     free(j.stored);
+    free(j.maps);
     return rc;
 }
 

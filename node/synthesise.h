@@ -6,8 +6,9 @@
  * so both give the same result. The same series, model and parameters give the same files.
  *
  * Refused (ERR_REFUSED), with the reason: a series that is not sound, of another contrast, spacing
- * or size than the model was made for. ERR_NUMERIC: a value that is not finite, in the series or in
- * the result. A failed call leaves no file behind.
+ * or size than the model was made for; what the quality gate (model/quality.h) refuses, of input or
+ * result, as far as it may. ERR_NUMERIC: a value that is not finite, in the series or in the
+ * result. A failed call leaves no file behind.
  */
 #ifndef SPINENODE_SYNTHESISE_H
 #define SPINENODE_SYNTHESISE_H
@@ -20,8 +21,10 @@
 #include "node/base/digest.h"
 #include "node/base/err.h"
 #include "node/base/file.h"
+#include "model/quality.h"
 
 struct config_engine;
+struct config_gate;
 struct package;
 struct recognition;
 struct series;
@@ -56,11 +59,14 @@ struct synthesis {
     const char *model_digest; /* SHA-256 that it must have; NULL: whatever it has */
     const char *key;          /* the job's, by synthesise_key() */
     enum secondary_type type;
-    const char *description;       /* "" or NULL: by the task */
-    const char *qualification;     /* "" or NULL: RESEARCH */
-    const char *salt;              /* the site's, "" for none */
-    const char *created;           /* "YYYYMMDDhhmmss" of the job, not of the clock */
-    unsigned series_number;        /* k in source Series Number × 100 + k; 0: by the task */
+    const char *description;           /* "" or NULL: by the task */
+    const char *qualification;         /* "" or NULL: RESEARCH */
+    const char *salt;                  /* the site's, "" for none */
+    const char *created;               /* "YYYYMMDDhhmmss" of the job, not of the clock */
+    unsigned series_number;            /* k in source Series Number × 100 + k; 0: by the task */
+    const struct config_gate *quality; /* what the gate may do; NULL: nothing, it is not asked */
+    const char *maps; /* NULL, or a folder that gets as many files: how far the model disagrees with
+                         itself (gate_map()), a series of its own */
     const char *folder;            /* exists; gets 0001.dcm, 0002.dcm … in slice order */
     bool by_fallback;              /* take the CPU for this one, if engine->fallback allows it */
     synthesise_progress *progress; /* may be NULL */
@@ -85,10 +91,15 @@ struct synthesis_result {
     unsigned batch;                     /* images that the engine takes at once */
     struct engine_tuned tuned;          /* while compiling; none when was_compiled */
     char model_digest[DIGEST_HEX];
-    bool was_compiled;                /* the model was still there from the last job */
-    double load_ms, compile_ms;       /* 0 when was_compiled */
-    double read_ms, run_ms, write_ms; /* of the pixels with their
-                                         percentiles, the model, the files; all slices */
+    bool was_compiled;                    /* the model was still there from the last job */
+    double load_ms, compile_ms;           /* 0 when was_compiled */
+    enum quality_outcome outcome;         /* QUALITY_PASS or QUALITY_MARK */
+    char doubt[ERR_TEXT_MAX];             /* why it was marked; "" */
+    struct quality_report input, quality; /* what was found, whatever the gate may do */
+    char map_series_uid[UID_BYTES];       /* "" without maps */
+    double gate_ms;                       /* all that the gate took */
+    double read_ms, run_ms, write_ms;     /* of the pixels with their
+                                             percentiles, the model, the files; all slices */
 };
 
 /* Does it. The files are fsync'd, and the folder. On success *out is to be given to

@@ -184,12 +184,15 @@ static int synthesise_job(struct work *w, const struct store_job *job, const str
 {
     const struct config *c = w->st->config;
     struct parameters parameters;
+    struct config_gate quality;
     char model[PATH_BYTES], created[32];
     struct tm when;
     time_t seconds = (time_t)(job->created_at / 1000);
     localtime_r(&seconds, &when);
     strftime(created, sizeof created, "%Y%m%d%H%M%S", &when);
     int rc = parameters_decode(job->parameters, &parameters, e);
+    if (rc == 0)
+        rc = parameters_gate_read(&parameters, &quality, e);
     if (rc == 0)
         rc = file_join(model, c->models.folder, job->model, e);
     if (rc == 0 && w->synthesiser == NULL)
@@ -207,6 +210,7 @@ static int synthesise_job(struct work *w, const struct store_job *job, const str
         .qualification = parameters.qualification,
         .salt = c->node.site_salt,
         .created = created,
+        .quality = &quality,
         .folder = folder,
         .by_fallback = job->attempts >= FALLBACK_ATTEMPT,
         .progress = progress,
@@ -248,6 +252,26 @@ static void engine_count(struct work *w, const struct store_job *job,
                           r->fallback_reason[0] ? r->fallback_reason : "it failed on the GPU"));
 }
 
+static const char *quality_word(const struct synthesis_result *r)
+{
+    return !r->input.calibrated && r->outcome == QUALITY_PASS ? "not-calibrated"
+                                                              : quality_outcome_name(r->outcome);
+}
+
+/* What the images themselves say, also where the admin looks. */
+static void note_doubt(struct work *w, const struct store_job *job,
+                       const struct synthesis_result *r)
+{
+    char text[ERR_TEXT_MAX + 16], quoted[ERR_TEXT_MAX];
+    struct err e;
+    snprintf(text, sizeof text, "marked UNSURE: %s", r->doubt);
+    atomic_fetch_add(&w->st->shared->metrics.jobs_marked, 1);
+    log_warning("job_marked", "job=%" PRId64 " task=%s reason=%s", job->id, job->task,
+                log_quote(quoted, sizeof quoted, r->doubt));
+    if (store_job_note(w->s, job->id, text, &e) != 0)
+        log_warning("store_failed", "reason=%s", log_quote(quoted, sizeof quoted, e.text));
+}
+
 /* Everything up to the entry into the store. */
 static int job_do(struct work *w, const struct store_job *job, struct err *e)
 {
@@ -281,12 +305,14 @@ static int job_do(struct work *w, const struct store_job *job, struct err *e)
         atomic_fetch_add(&w->st->shared->metrics.jobs_done, 1);
         engine_count(w, job, &result);
         log_info("job_done",
-                 "job=%" PRId64
-                 " task=%s outputs=%u engine=%s batch=%u load_ms=%.0f compile_ms=%.0f read_ms=%.0f "
-                 "run_ms=%.0f write_ms=%.0f total_ms=%" PRId64,
-                 job->id, job->task, result.count, result.engine_name, result.batch, result.load_ms,
-                 result.compile_ms, result.read_ms, result.run_ms, result.write_ms,
-                 clock_mono_ms() - began);
+                 "job=%" PRId64 " task=%s outputs=%u quality=%s engine=%s batch=%u load_ms=%.0f "
+                 "compile_ms=%.0f read_ms=%.0f run_ms=%.0f gate_ms=%.0f write_ms=%.0f "
+                 "total_ms=%" PRId64,
+                 job->id, job->task, result.count, quality_word(&result), result.engine_name,
+                 result.batch, result.load_ms, result.compile_ms, result.read_ms, result.run_ms,
+                 result.gate_ms, result.write_ms, clock_mono_ms() - began);
+        if (result.outcome == QUALITY_MARK)
+            note_doubt(w, job, &result);
     } else {
         spool_work_drop(&w->st->spool, job->key, w->st->number);
         if (published && (rc == ERR_CANCELLED || rc == ERR_REFUSED))
@@ -321,6 +347,8 @@ static void job_end(struct work *w, const struct store_job *job, int rc, const s
         return;
     }
     metrics_error(m->jobs_failed, rc);
+    if (rc == ERR_REFUSED && strncmp(e->text, "quality: ", 9) == 0)
+        atomic_fetch_add(&m->jobs_refused_quality, 1);
     if (err_is_transient(rc) && job->attempts < RETRIES_MAX) {
         /* A new process finds out at once whether the GPU is still there, or the CPU may help. */
         bool at_once = rc == ERR_DEVICE && synthesiser_may_fall_back(w->synthesiser);

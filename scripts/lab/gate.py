@@ -234,11 +234,12 @@ def _between(ordinary, strange, rate):
     return (limit + refuse) / 2 if refuse > limit else min(tail(ordinary, 5 * rate), limit), refuse
 
 
-def fit(ordinary, strange, figures, rate, field_mm):
+def fit(ordinary, strange, figures, rate, field_mm, towards=None):
     """The text of a gate.
 
     ordinary: features (series, slices, F); strange: {class: the same}; figures: {name: values of ordinary series};
-    rate: the share of ordinary series that all the checks together may refuse.
+    rate: the share of ordinary series that all the checks together may refuse; towards: where rows and columns of
+    the images lead, as letters of Patient Orientation.
     """
     each = rate / (1 + len(strange) + len(figures))
     folds = np.arange(len(ordinary)) % FOLDS
@@ -256,6 +257,7 @@ def fit(ordinary, strange, figures, rate, field_mm):
 
     count = ordinary.shape[-1]
     lines = ["gate 1", f"features 1 {count}", f"refusal {rate:g} {len(ordinary)}", "field_mm {:.0f} {:.0f}".format(*field_mm),
+             *([f"towards {towards}"] if towards else []),
              f"mean {count} {row(space[0])}", f"scale {count} {row(space[1])}",
              "whiten " + row(space[2][np.tril_indices(SHAPE)]),
              "limit unlike {:.4g} {:.4g}".format(*_between(unlike, gross, each))]
@@ -329,6 +331,7 @@ def calibrate(path, program=None, count=60, rate=0.01, cache=os.path.join("build
         if len(values) >= len(found) // 2:
             figures[name] = np.array(values)
     fields = [field for _, field in drawn]
-    text = fit(ordinary, strange, figures, rate, (0.7 * min(fields), 1.4 * max(fields)))
+    text = fit(ordinary, strange, figures, rate, (0.7 * min(fields), 1.4 * max(fields) or 1e6),
+               None if radiograph else "PF")
     store(path, text, output)
     return text

@@ -53,7 +53,7 @@ def test_shipped__configuration_tells_the_true_defaults(cli, tmp_path):
             collect(entry)
 
     for section in ("node", "callers", "destinations", "rules", "completeness", "recognition", "engine", "work",
-                    "limits", "retention", "http"):
+                    "quality", "limits", "retention", "http"):
         collect({section: effective[section]})
     assert len(told) > 50
     words = {True: "yes", False: "no", "": '""'}
