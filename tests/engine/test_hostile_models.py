@@ -96,7 +96,7 @@ def test_flipped_bits_never_crash(seed, tmp_path):
         enginekit.run(model_path := save(tmp_path, bytes(data)), [np.zeros((1, 2, 4, 4), F)], tmp_path)
         assert model_path.exists()
     except enginekit.Refused as e:
-        assert len(str(e)) > 20
+        assert len(str(e).split("model.onnx")[-1]) > 20  # a reason, not only the file
 
 
 def test_nested_ten_thousand_deep(tmp_path):
