@@ -59,7 +59,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
+.PHONY: all evaluate gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -222,6 +222,9 @@ setup-train:
 demo: setup
 	@$(MAKE) --no-print-directory $(PARALLEL) all
 	@KEEP=$(KEEP) .venv/bin/python scripts/demo --spinenode $(B)/spinenode
+# Tables, plots and sheets of the models: EVALUATION.md beside them, the rest in build/evaluate. EVALUATE="--help" lists what can be chosen.
+evaluate: setup
+	@.venv/bin/python scripts/evaluate $(EVALUATE)
 # make test PYTEST="tests/system -k demo" runs only those, with pytest's own arguments.
 test: setup
 	@$(MAKE) --no-print-directory $(PARALLEL) all unit-programs
@@ -250,6 +253,7 @@ help:
 	@echo "make bench-engine  set up, the CPU engine beside onnxruntime and OpenVINO"
 	@echo "make gpu-check  the CUDA engine on a GPU against its oracles; make gpu-bench: against PyTorch"
 	@echo "make bench      set up, build, measure"
+	@echo "make evaluate   set up, measure the models beside their baselines, write model/zoo/EVALUATION.md"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
 	@echo "make clean      remove build/"
 	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no  V=1"

@@ -1,44 +1,17 @@
-"""Run shipped models on test subjects and measure them beside their baselines."""
+"""Measure shipped models on test subjects, beside their baselines: one subject at a time.
 
-import os
+Everything that is said about a subject is measured in one go (measure_case, measure_radiograph), so
+that images need not be kept; what comes back are figures and the reader's measurements.
+"""
 
 import numpy as np
-import onnx
-import onnxruntime
-from PIL import Image
 
-from . import dataset, degrade, metrics, reader
-from .tasks import TASKS
+from . import dataset, degrade, metrics, nifti, radiographs, reader
+from .baselines import CUBIC, LANCZOS, LINEAR, enlarge
+from .projection import Film
 
 MEASURES = ("mse", "psnr", "ssim", "vifp", "cpbd")
-
-
-class Model:
-    """An ONNX file run by onnxruntime, an engine that is not ours; images in [0, 1]."""
-
-    def __init__(self, path, threads=2):
-        proto = onnx.load(path, load_external_data=False)
-        self.path = path
-        self.facts = {p.key: p.value for p in proto.metadata_props}
-        self.task = TASKS[self.facts["spinenode.task"]]
-        self.multiple = int(self.facts["spinenode.grid"].split(":")[1])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, image):
-        rows, columns = image.shape
-        pad = [(0, -rows % self.multiple), (0, -columns % self.multiple)]
-        x = np.pad(image, pad, mode="edge").astype(np.float32)[None, None] * 2 - 1
-        y = self.session.run(None, {"image": x})[0][0, 0]
-        s = self.task.scale
-        return np.clip((y[:rows * s, :columns * s] + 1) / 2, 0, 1)
-
-
-def enlarge(image, factor, method):
-    """Upsample by an image library's linear, cubic or Lanczos filter."""
-    size = (image.shape[1] * factor, image.shape[0] * factor)
-    return np.clip(np.asarray(Image.fromarray(image.astype(np.float32)).resize(size, method)), 0, 1)
+WAYS = ("linear", "k-space")
 
 
 def figures(truth, image):
@@ -47,94 +20,128 @@ def figures(truth, image):
             "vifp": metrics.vifp(truth * 255, image * 255), "cpbd": metrics.cpbd(image * 255)}
 
 
-def super_resolution(model, slices):
-    """Rows of (method, way, group, figures) for (group, image) slices, and examples for the sheet."""
-    rows, examples = [], []
-    for number, (group, high) in enumerate(slices):
-        high = high[:high.shape[0] // 4 * 4, :high.shape[1] // 4 * 4].astype(np.float32)
-        rng = np.random.default_rng([int(group), number])
-        for way in ("linear", "k-space"):
-            low = degrade.linear(high, 4) if way == "linear" else degrade.kspace(high, 4, rng, 1.0, 0.004)
-            low = np.clip(low, 0, 1)
-            results = {"model": model(low), "linear": enlarge(low, 4, Image.BILINEAR),
-                       "cubic": enlarge(low, 4, Image.BICUBIC), "lanczos": enlarge(low, 4, Image.LANCZOS)}
-            for method, image in results.items():
-                rows.append({"method": method, "way": way, "group": group, **figures(high, image)})
-            rows.append({"method": "truth", "way": way, "group": group, "cpbd": metrics.cpbd(high * 255)})
-            if way == "k-space" and number % 3 == 0:
-                examples.append((results["cubic"], results["model"], high))
-    return rows, examples
+def lowered(high, way, rng):
+    """A low-resolution slice of a full one, 4 times coarser: the paper's linear way, or by a small k-space with noise."""
+    return np.clip(degrade.linear(high, 4) if way == "linear" else degrade.kspace(high, 4, rng, 1.0, 0.004), 0, 1)
 
 
-def translation(model, cases, others):
-    """Rows as above for a change of contrast; others are cases whose histogram a baseline matches."""
-    task = model.task
-    reference = np.concatenate([c.images[task.target][:, ::4, ::4].ravel() for c in others])
-    rows, examples, outputs = [], [], []
-    for case in cases:
-        made = []
-        for k, source in enumerate(case.images[task.source]):
-            truth = case.images[task.target][k]
-            image = model(source)
-            made.append(image)
-            results = {"model": image, "identity": source, "histogram-matched source": metrics.match_histogram(source, reference)}
-            for method, result in results.items():
-                rows.append({"method": method, "way": "", "group": case.seed, **figures(truth, result)})
-            rows.append({"method": "truth", "way": "", "group": case.seed, "cpbd": metrics.cpbd(truth * 255)})
-        outputs.append(np.stack(made))
-        examples.append((case.images[task.source][len(made) // 2], made[len(made) // 2], case.images[task.target][len(made) // 2]))
-    return rows, examples, outputs
+def upscale(model, stack):
+    """As the node does: normalised by its own percentiles, and put back into the source's units."""
+    normal, (low, high) = dataset.normalise(stack)
+    return np.clip(model.stack(normal) * (high - low) + low, 0, 1)
 
 
-def readings(cases, images):
-    """Every score of the automatic reader: {"disc": (scores, truths, keys), …}."""
-    out = {"disc": [], "protrusion": [], "modic": []}
-    for case, stack in zip(cases, images):
-        for k, image in enumerate(stack):
-            for name, entries in reader.scores(image, case.subject, case.positions[k], case.field_mm).items():
-                out[name] += [(score, truth, (case.seed, k) + key) for key, score, truth in entries]
-    return {name: tuple(np.array(v) for v in zip(*[(s, t) for s, t, _ in entries])) for name, entries in out.items()}
+def enlarge_slices(stack, group, models):
+    """Super-resolution of a (slices, rows, columns) stack: (rows of figures, {way: {method: stack}})."""
+    stack = stack[:, :stack.shape[1] // 4 * 4, :stack.shape[2] // 4 * 4].astype(np.float32)
+    rows, made = [], {}
+    for way in WAYS:
+        low = np.stack([lowered(s, way, np.random.default_rng([int(group), k])) for k, s in enumerate(stack)])
+        results = {name: upscale(model, low) for name, model in models.items()}
+        for name, method in (("linear", LINEAR), ("cubic", CUBIC), ("lanczos", LANCZOS)):
+            results[name] = np.stack([enlarge(s, 4, method) for s in low])
+        made[way] = {"source": low, **results}
+        for k, truth in enumerate(stack):
+            rows += [{"method": name, "way": way, "group": group, "slice": k, **figures(truth, result[k])} for name, result in results.items()]
+            rows.append({"method": "truth", "way": way, "group": group, "slice": k, "cpbd": metrics.cpbd(truth * 255)})
+    return rows, made
 
 
-def read_findings(task, validation, cases, outputs):
-    """Agreement of readings of native and synthetic images, and of both with the truth."""
-    calibration = readings(validation, [c.images[task.target] for c in validation])
-    native = readings(cases, [c.images[task.target] for c in cases])
-    synthetic = readings(cases, outputs)
-    table = []
-    for name, classes in (("disc", 3), ("protrusion", 2)):
-        rule, order, _ = reader.fit(*calibration[name], classes)
-        a, b = order[rule.read(native[name][0])], order[rule.read(synthetic[name][0])]
-        table.append(_agreement(name, a, b, native[name][1], range(classes)))
-    rule = reader.modic_rule(*calibration["modic"])
-    a, b = rule.read(native["modic"][0]), rule.read(synthetic["modic"][0])
-    row = _agreement("modic", a, b, native["modic"][1], range(3))
-    truth = native["modic"][1]
-    native_seen, synthetic_seen = (a != 1), (b != 1)
-    lesions, healthy = truth > 0, truth == 0
-    row["sensitivity"] = float(np.mean(synthetic_seen[lesions & native_seen])) if np.any(lesions & native_seen) else float("nan")
-    row["native_sensitivity"] = float(np.mean(native_seen[lesions])) if np.any(lesions) else float("nan")
-    row["false_positive"] = float(np.mean(synthetic_seen[healthy]))
-    row["native_false_positive"] = float(np.mean(native_seen[healthy]))
-    table.append(row)
-    return table
+def translate_slices(source, truth, group, models, reference):
+    """A change of contrast: (rows of figures, {method: stack}).  reference: grey values whose histogram a baseline takes on."""
+    results = {name: model.stack(source) for name, model in models.items()}
+    results["identity"] = source
+    results["histogram-matched source"] = np.stack([metrics.match_histogram(s, reference) for s in source])
+    rows = []
+    for k, target in enumerate(truth):
+        rows += [{"method": name, "way": "", "group": group, "slice": k, **figures(target, result[k])} for name, result in results.items()]
+        rows.append({"method": "truth", "way": "", "group": group, "slice": k, "cpbd": metrics.cpbd(target * 255)})
+    return rows, results
 
 
-def _agreement(name, native, synthetic, truth, labels):
-    value, low, high, n = metrics.kappa(native, synthetic, labels)
-    row = {"finding": name, "kappa": value, "low": low, "high": high, "n": n}
-    if name != "modic":
-        row["native_truth"] = metrics.kappa(native, truth, labels)[0]
-        row["synthetic_truth"] = metrics.kappa(synthetic, truth, labels)[0]
-        worst = max(labels)
-        ill = native == worst
-        row["sensitivity"] = float(np.mean(synthetic[ill] == worst)) if np.any(ill) else float("nan")
-        row["false_positive"] = float(np.mean(synthetic[~ill] == worst)) if np.any(~ill) else float("nan")
-    return row
+def read_stack(images, case, contrast):
+    """[(seed, slice, Reading)] of a stack of a case."""
+    return [(case.seed, k, r) for k, image in enumerate(images)
+            for r in reader.read(reader.Slice.of_field(image, case.subject, case.positions[k], case.field_mm), contrast)]
+
+
+def native_readings(case):
+    """{contrast: readings} of the images as scanned."""
+    return {c: read_stack(stack, case, c) for c, stack in case.images.items()}
+
+
+def measure_case(case, models, papers, references, pictures=True, keep=False):
+    """Everything about one subject: {"rows": {task: …}, "native": …, "synthetic": {task: …}, "paper": …, "examples": …}.
+
+    models, papers: {task: Model}.  pictures: also the image measures, which cost more than the reading.
+    keep: also return images of the middle slice for the sheets.
+    """
+    out = {"seed": case.seed, "rows": {}, "native": native_readings(case), "synthetic": {}, "paper": {}, "examples": {}}
+    middle = len(case.positions) // 2
+    for name, model in models.items():
+        task = model.task
+        if task.source not in case.images:
+            continue
+        both = {"model": model} | ({"paper's network": papers[name]} if name in papers else {})
+        if task.scale > 1:
+            if not pictures:
+                continue
+            rows, made = enlarge_slices(case.images[task.source], case.seed, both)
+            results = made["linear"]
+            sheet = [results["cubic"], results["model"], case.images[task.target]]
+        else:
+            if pictures:
+                rows, results = translate_slices(case.images[task.source], case.images[task.target], case.seed, both, references[task.target])
+            else:
+                results = {key: one.stack(case.images[task.source]) for key, one in both.items()}
+            sheet = [case.images[task.source], case.images[task.target], results["model"]]
+        if pictures:
+            out["rows"][name] = rows
+        out["synthetic"][name] = read_stack(results["model"], case, task.target)
+        if "paper's network" in results:
+            out["paper"][name] = read_stack(results["paper's network"], case, task.target)
+        if keep:
+            images = [s[middle] for s in sheet]
+            out["examples"][name] = images + [2 * np.abs(images[-1] - images[1])]
+    return out
+
+
+def film_view(image, exposure, seed):
+    """The reader's view of an image in the radiograph's frame."""
+    middle = float(np.mean([b.x for b in exposure.subject.bodies[5:9]]))
+    y, z = Film(exposure.view, *exposure.image.shape, exposure.pixel_mm, seed).grid(middle)
+    return reader.Slice(image, exposure.subject, middle, float(y[0]), float(z[0]), float(y[1] - y[0]))
+
+
+def measure_radiograph(seed, models, papers, known, keep=False):
+    """As measure_case, for x-ray to T2; what the reader measures on the native T2 is under native["t2"]."""
+    source, truth, _, exposure = radiographs.draw_pair(seed)
+    model = models["xray-to-t2"]
+    results = {"model": model(source)}
+    if "xray-to-t2" in papers:
+        results["paper's network"] = papers["xray-to-t2"](source)
+    if known:
+        results |= {"mean image": known.mean_image(source), "nearest neighbour": known.nearest(source)}
+    rows = [{"method": name, "way": "", "group": seed, "slice": 0, **figures(truth, image)} for name, image in results.items()]
+    rows.append({"method": "truth", "way": "", "group": seed, "slice": 0, "cpbd": metrics.cpbd(truth * 255)})
+
+    def readings(image):
+        return [(seed, 0, r) for r in reader.read(film_view(image, exposure, seed), "t2")]
+
+    out = {"seed": seed, "rows": {"xray-to-t2": rows}, "native": {"t2": readings(truth)}, "synthetic": {"xray-to-t2": readings(results["model"])},
+           "paper": {}, "examples": {}}
+    if "paper's network" in results:
+        out["paper"]["xray-to-t2"] = readings(results["paper's network"])
+    if keep:
+        out["examples"]["xray-to-t2"] = [source, truth, results["model"], 2 * np.abs(results["model"] - truth)]
+    return out
+
+
+# -- real volumes -------------------------------------------------------------------------------
 
 
 def real_slices(folder, count=dataset.REAL_TEST_SLICES):
-    """Sagittal slices of the real lumbar T2 volume, through the spine, normalised; [] when absent."""
+    """(sagittal slices of the real lumbar T2 volume that are for measuring only, voxel mm); ([], None) when absent."""
     found = dataset.real_volume(folder)
     if not found:
         return [], None
@@ -143,8 +150,21 @@ def real_slices(folder, count=dataset.REAL_TEST_SLICES):
     return slices[first:first + count], voxel
 
 
-def sheet(rows, path, cell=256):
-    """A contact sheet: one row per example, images side by side, values in [0, 1]."""
-    lines = [np.concatenate([np.asarray(Image.fromarray((np.clip(i, 0, 1) * 255).astype(np.uint8)).resize((cell, cell), Image.LANCZOS))
-                             for i in row], 1) for row in rows]
-    Image.fromarray(np.concatenate(lines, 0)).save(path)
+def real_pair(t1_path, t2_path):
+    """A (T1, T2) pair of volumes in one frame: two (slices, rows, columns) stacks in [0, 1] of what both show, and voxel mm.
+
+    They must have one voxel size and lie on one grid; nothing is interpolated and nothing registered.
+    """
+    placed = [nifti.read_placed(p) for p in (t1_path, t2_path)]
+    voxel = placed[0][1]
+    if not np.allclose(voxel, placed[1][1], atol=0.01):
+        raise ValueError(f"{t1_path} and {t2_path} have voxels of different sizes")
+    starts = np.array([np.rint(origin / voxel).astype(int) for _, _, origin in placed])
+    low, high = starts.max(0), np.min([s + v.shape for s, (v, _, _) in zip(starts, placed)], 0)
+    if np.any(high - low < 32):
+        raise ValueError(f"{t1_path} and {t2_path} overlap by {high - low} voxels only")
+    out = []
+    for start, (volume, _, _) in zip(starts, placed):
+        part = volume[tuple(slice(a, b) for a, b in zip(low - start, high - start))]
+        out.append(np.stack([np.ascontiguousarray(one.T[::-1]) for one in dataset.normalise(part)[0]]).astype(np.float32))
+    return out[0], out[1], voxel

@@ -1,4 +1,11 @@
-"""EVALUATION.md from measured rows: tables, goals, and what was missed.  Never edited by hand."""
+"""EVALUATION.md from what was measured: tables, goals, and why a goal was missed.  Never edited by hand.
+
+Why a goal was missed, and what was tried, is written by people in attempts.toml, under the goal's key;
+this file only joins the two: an entry for a goal that is met is left out, a miss without an entry says so.
+"""
+
+import fnmatch
+import tomllib
 
 import numpy as np
 
@@ -6,126 +13,198 @@ from . import metrics
 
 FULL_REFERENCE = ("mse", "psnr", "ssim", "vifp")
 NAMES = {"mse": "MSE", "psnr": "PSNR dB", "ssim": "SSIM", "vifp": "VIFp", "cpbd": "CPBD"}
-PAPER_KAPPA = {"t1-to-t2": "0.455 / 0.221 / 0.406", "t2-to-t1": "0.086 / 0.270 / 0.286", "t2-to-stir": "0.842 / 1.000 / 0.592",
-               "t2-to-tirm": "0.842 / 0.933 / 0.691"}
+DIGITS = {"mse": 5, "psnr": 2, "ssim": 3, "vifp": 3, "cpbd": 3}
+# The paper's readers, native against synthetic: discs L4-L5, L5-S1, Modic; other findings for two tasks.
+PAPER_KAPPA = {"super-resolution": {"protrusion": 0.691}, "t1-to-t2": {"disc L4-L5": 0.455, "disc L5-S1": 0.221, "modic": 0.406},
+               "t2-to-t1": {"disc L4-L5": 0.086, "disc L5-S1": 0.270, "modic": 0.286},
+               "t2-to-stir": {"disc L4-L5": 0.842, "disc L5-S1": 1.000, "modic": 0.592},
+               "t2-to-tirm": {"disc L4-L5": 0.842, "disc L5-S1": 0.933, "modic": 0.691}, "xray-to-t2": {"fracture": 0.051}}
 KAPPA_GOALS = {"t1-to-t2": (0.7, 0.5), "t2-to-t1": (0.7, 0.5), "t2-to-stir": (0.9, 0.7), "t2-to-tirm": (0.9, 0.7)}
 ORDER = ("super-resolution", "t1-to-t2", "t2-to-t1", "t2-to-stir", "t2-to-tirm", "xray-to-t2")
+LEAST_ATTEMPTS = 3
 
 
 class Goals:
-    """A list of (text, reached, what was measured)."""
+    """A list of (key, text, reached, what was measured)."""
 
     def __init__(self):
         self.rows = []
 
-    def add(self, text, reached, measured):
-        self.rows.append((text, bool(reached), measured))
+    def add(self, key, text, reached, measured):
+        self.rows.append((key, text, bool(reached), measured))
 
     @property
     def met(self):
-        return sum(r for _, r, _ in self.rows)
+        return sum(reached for _, _, reached, _ in self.rows)
+
+    @property
+    def missed(self):
+        return [(key, text) for key, text, reached, _ in self.rows if not reached]
+
+
+def interval(value, digits=3, sign=False):
+    """'mean (low to high)' of a (mean, low, high, …) tuple."""
+    if not np.isfinite(value[0]):
+        return "none"
+    f = f"{{:{'+' if sign else ''}.{digits}f}}"
+    return f"{f.format(value[0])} ({f.format(value[1])} to {f.format(value[2])})"
+
+
+def percent(value):
+    if not np.isfinite(value[0]):
+        return "none"
+    return f"{100 * value[0]:.1f} % ({100 * value[1]:.1f} to {100 * value[2]:.1f}; n = {value[3]})"
+
+
+def table(head, rows):
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(str(c) for c in r) + " |" for r in rows]
 
 
 def mean_table(rows, methods):
-    """Markdown table of means with 95 % intervals over subjects."""
-    lines = ["| method | " + " | ".join(NAMES[m] for m in NAMES) + " |", "|---|" + "---|" * len(NAMES)]
+    """Means of every measure with 95 % intervals over subjects; methods that were not measured are said to be so."""
+    lines = []
     for method in methods:
         mine = [r for r in rows if r["method"] == method]
+        if not mine:
+            lines.append([method] + ["not at hand"] + [""] * (len(NAMES) - 1))
+            continue
         cells = []
         for measure in NAMES:
             values = [(r[measure], r["group"]) for r in mine if measure in r]
-            if not values:
-                cells.append("")
-                continue
-            mean, low, high = metrics.bootstrap(*zip(*values))
-            digits = 5 if measure == "mse" else 2 if measure == "psnr" else 3
-            cells.append(f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return lines
+            cells.append(interval(metrics.bootstrap(*zip(*values)), DIGITS[measure]) if values else "")
+        lines.append([method] + cells)
+    return table(["method", *NAMES.values()], lines)
 
 
-def compare(rows, other, measure):
+def gain(rows, other, measure):
     """Mean gain of the model over another method, paired per image, with its 95 % interval; better is positive."""
     sign = -1.0 if measure == "mse" else 1.0
+    theirs = {(r["way"], r["group"], r["slice"]): r for r in rows if r["method"] == other}
     mine = [r for r in rows if r["method"] == "model"]
-    theirs = [r for r in rows if r["method"] == other]
-    gains = [sign * (a[measure] - b[measure]) for a, b in zip(mine, theirs)]
-    return metrics.bootstrap(gains, [a["group"] for a in mine])
+    gains = [sign * (r[measure] - theirs[r["way"], r["group"], r["slice"]][measure]) for r in mine]
+    return metrics.bootstrap(gains, [r["group"] for r in mine])
 
 
-def gain_goals(goals, label, rows, baselines, measures):
-    """One goal per measure: the model beats every baseline by a margin whose interval excludes 0."""
-    for measure in measures:
-        results = [(b,) + compare(rows, b, measure) for b in baselines]
+def translation_goals(goals, task, rows, baselines):
+    """One goal per full-reference measure: every baseline beaten by a margin whose interval excludes 0."""
+    present = [b for b in baselines if any(r["method"] == b for r in rows)]
+    absent = [b for b in baselines if b not in present]
+    for measure in FULL_REFERENCE:
+        results = [(b, *gain(rows, b, measure)) for b in present]
         worst = min(results, key=lambda r: r[2])
-        digits = 5 if measure == "mse" else 3
-        goals.add(f"{label}: {NAMES[measure]} better than {', '.join(baselines)}", worst[2] > 0,
-                  f"against {worst[0]}: {worst[1]:+.{digits}f} ({worst[2]:+.{digits}f} to {worst[3]:+.{digits}f})")
+        text = f"hardest rival {worst[0]}: {interval(worst[1:], 5 if measure == 'mse' else 3, True)}"
+        goals.add(f"{task}/{measure}", f"{task}: {NAMES[measure]} better than {', '.join(baselines)}", worst[2] > 0 and not absent,
+                  text + (f"; {', '.join(absent)} not at hand" if absent else ""))
 
 
-def finding_goals(goals, task, findings):
-    disc_goal, modic_goal = KAPPA_GOALS[task]
-    by = {f["finding"]: f for f in findings}
-    for name, goal in (("disc", disc_goal), ("modic", modic_goal)):
-        f = by[name]
-        goals.add(f"{task}: kappa of {name} at least {goal}", f["kappa"] >= goal, f"{f['kappa']:.3f} ({f['low']:.3f} to {f['high']:.3f})")
-    f = by["modic"]
-    goals.add(f"{task}: endplate lesions seen in the native image are seen in the synthetic one, at least 0.90",
-              f["sensitivity"] >= 0.9, f"{f['sensitivity']:.3f}")
-    goals.add(f"{task}: lesions invented on healthy endplates, at most 2 %", f["false_positive"] <= 0.02,
-              f"{100 * f['false_positive']:.1f} % (the reader on native images: {100 * f['native_false_positive']:.1f} %)")
+def resolution_goal(goals, label, way, rows):
+    """Cubic beaten on PSNR, SSIM, VIFp and CPBD at once."""
+    results = {m: gain([r for r in rows if r["way"] == way], "cubic", m) for m in ("psnr", "ssim", "vifp", "cpbd")}
+    goals.add(f"super-resolution/{label}/{way}", f"super-resolution, {label}, low resolution by {way}: better than cubic on PSNR, SSIM, VIFp and CPBD at once",
+              all(r[1] > 0 for r in results.values()), "; ".join(f"{NAMES[m]} {interval(r, 3, True)}" for m, r in results.items()))
 
 
-def finding_table(task, findings):
-    lines = [f"Kappa of readings, native against synthetic. The paper's readers (L4-L5 disc / L5-S1 disc / Modic): {PAPER_KAPPA[task]}.", "",
-             "| finding | kappa (95 % interval) | readings | sensitivity against native | false positives | reader against truth: native, synthetic |",
-             "|---|---|---|---|---|---|"]
-    for f in findings:
-        if f["finding"] == "modic":
-            truth = f"sensitivity of the reader on native {f['native_sensitivity']:.2f}"
+def kappa_goals(goals, task, comparison):
+    by = {row["finding"]: row for row in comparison}
+    for name, goal in zip(("disc", "modic"), KAPPA_GOALS[task]):
+        value = by[name]["kappa"]
+        goals.add(f"{task}/{name}-kappa", f"{task}: kappa of {'discs' if name == 'disc' else 'Modic'} at least {goal}", value[0] >= goal, interval(value))
+
+
+def lesion_goals(goals, task, found, unseen):
+    """Sensitivity where the source carries the lesion, inventions, and the set in which it does not."""
+    goals.add(f"{task}/lesion-sensitivity", f"{task}: endplate lesions that the source carries are found, at least 90 %",
+              found["carried"][0] >= 0.9, percent(found["carried"]))
+    worst = max((found["invented"], unseen["invented"]), key=lambda v: v[0])
+    goals.add(f"{task}/invented", f"{task}: healthy endplates read as ill on the synthetic image, at most 2 %", worst[0] <= 0.02,
+              f"test set {percent(found['invented'])}, hidden lesions' set {percent(unseen['invented'])}; reader on native {percent(found['invented_native'])}")
+    goals.add(f"{task}/hidden", f"{task}: lesions that the source does not show are not shown either (no more often than 2 %, within the interval)",
+              unseen["synthetic"][1] <= 0.02, f"read as ill: source {percent(unseen['source'])}, native {percent(unseen['native'])}, synthetic {percent(unseen['synthetic'])}")
+
+
+def finding_table(task, comparison, paper=None):
+    """Agreement of readings, native against synthetic, beside the paper's readers and the paper's network on this phantom."""
+    theirs = {row["finding"]: row for row in paper or []}
+    rows = []
+    for row in comparison:
+        name = row["finding"]
+        known = PAPER_KAPPA.get(task, {}).get(name)
+        rows.append([name, interval(row["kappa"]), row["kappa"][3], "" if known is None else f"{known:.3f}",
+                     interval(theirs[name]["kappa"]) if name in theirs else "not at hand", interval(row["sensitivity"]), interval(row["specificity"]),
+                     f"{row['native_truth'][0]:.2f}, {row['synthetic_truth'][0]:.2f}"])
+    return table(["finding", "kappa", "readings", "the paper's readers", "the paper's network, here", "sensitivity", "specificity",
+                  "kappa with the truth: native, synthetic"], rows)
+
+
+def lesion_table(found, unseen):
+    rows = [[f"{text}", percent(found[key]), percent(found[key + "_observer"])] for key, text in
+            (("carried", "lesions that the source carries (goal)"), ("visible", "lesions visible on the source"), ("all", "all lesions seen on the native target"))]
+    lines = table(["endplate lesions read the same way on the synthetic image", "model", "an observer of the source's measurements alone"], rows) + [""]
+    return lines + table(["read as ill", "share"], [
+        ["healthy endplates, synthetic", percent(found["invented"])], ["healthy endplates, native", percent(found["invented_native"])],
+        ["hidden lesions, source", percent(unseen["source"])], ["hidden lesions, native target", percent(unseen["native"])],
+        ["hidden lesions, synthetic", percent(unseen["synthetic"])], ["healthy endplates beside hidden lesions, synthetic", percent(unseen["invented"])]])
+
+
+def compare_plainly(rows):
+    """One sentence: does the model beat doing nothing and a matched histogram, measure by measure?"""
+    words = []
+    for measure in FULL_REFERENCE:
+        worst = min(((b, *gain(rows, b, measure)) for b in ("identity", "histogram-matched source")), key=lambda r: r[1])
+        words.append(f"{NAMES[measure]} {'better' if worst[2] > 0 else 'worse' if worst[3] < 0 else 'no different'} than {worst[0]}")
+    return "Against the harder of its simple rivals: " + ", ".join(words) + "."
+
+
+def load_attempts(path):
+    """{key pattern: {"reason": text, "tried": [texts]}} from attempts.toml."""
+    with open(path, "rb") as file:
+        entries = tomllib.load(file)
+    for key, entry in entries.items():
+        if not isinstance(entry.get("reason"), str) or not isinstance(entry.get("tried"), list):
+            raise ValueError(f"{path}: entry {key!r} needs a reason and a list of what was tried")
+    return entries
+
+
+def explain(goals, attempts):
+    """(lines for the report, keys of misses that are not explained by a reason and three attempts, stale entries)."""
+    lines, open_, groups = [], [], {}
+    for key, text in goals.missed:
+        pattern = next((p for p in attempts if fnmatch.fnmatchcase(key, p)), None)
+        groups.setdefault(pattern or key, []).append((key, text))
+    for pattern, misses in groups.items():
+        lines.append("- **" + "**; **".join(text for _, text in misses) + "**")
+        entry = attempts.get(pattern)
+        if not entry:
+            lines.append(f"  - not explained yet: add `{misses[0][0]}` to `scripts/lab/attempts.toml`")
         else:
-            truth = f"kappa {f['native_truth']:.2f}, {f['synthetic_truth']:.2f}"
-        lines.append(f"| {f['finding']} | {f['kappa']:.3f} ({f['low']:.3f} to {f['high']:.3f}) | {f['n']} | {f['sensitivity']:.3f} | "
-                     f"{f['false_positive']:.3f} | {truth} |")
-    return lines
+            lines.append(f"  - why: {entry['reason']}")
+            lines += [f"  - tried: {t}" for t in entry["tried"]]
+        if not entry or len(entry["tried"]) < LEAST_ATTEMPTS:
+            if entry:
+                lines.append(f"  - only {len(entry['tried'])} of the {LEAST_ATTEMPTS} ways asked for")
+            open_ += [key for key, _ in misses]
+    stale = [p for p in attempts if p not in groups]
+    return lines, open_, stale
 
 
 def facts_table(models):
-    lines = ["| model | version | file bytes | MACs per 512-pixel result | SHA-256 |", "|---|---|---|---|---|"]
-    for m in models:
-        lines.append(f"| {m['name']} | {m['version']} | {m['bytes']} | {m['gmac']:.1f} G | {m['sha256'][:16]}… |")
-    return lines
+    return table(["model", "version", "run by default", "file bytes", "MACs per 512-pixel result", "training", "SHA-256"],
+                 [[m["name"], m["version"], "no: experimental" if m["experimental"] else "yes", m["bytes"], f"{m['gmac']:.1f} G", m["training"],
+                   m["sha256"][:16] + "…"] for m in models])
 
 
-def write(path, models, sections, goals, notes):
-    """The whole document.  sections: list of (title, lines)."""
-    lines = ["# Evaluation of the shipped models", "",
-             "Made by `scripts/evaluate`; do not edit. Phantom test subjects were never used in training: their seeds come from a range",
-             "of their own. Intervals are 95 % by bootstrap over subjects. All values on a range of 1 (MSE, PSNR, SSIM) or 255 (VIFp, CPBD).",
-             "A phantom is not a patient: these figures rank methods, they do not promise what happens on clinical images.", ""]
-    lines += facts_table(models) + [""]
+def goals_table(goals):
+    return table(["goal", "reached", "measured (95 % interval)"], [[text, "yes" if ok else "**no**", measured] for _, text, ok, measured in goals.rows])
+
+
+def write(path, intro, sections, goals, misses):
+    """The whole document.  intro: lines; sections: list of (title, lines)."""
+    lines = ["# Evaluation of the models", "", *intro, ""]
+    lines += ["## Goals", ""] + goals_table(goals) + ["", f"goals met: {goals.met} of {len(goals.rows)}", ""]
+    lines += ["## What falls short, why, and what was tried", ""] + (misses or ["Nothing."]) + [""]
     for title, body in sections:
         lines += [f"## {title}", ""] + body + [""]
-    lines += ["## Goals", "", "| goal | reached | measured |", "|---|---|---|"]
-    lines += [f"| {text} | {'yes' if ok else '**no**'} | {measured} |" for text, ok, measured in goals.rows]
-    lines += ["", "## What falls short, and why", ""] + [f"- {n}" for n in notes]
-    lines += ["", f"goals met: {goals.met} of {len(goals.rows)}"]
+    while lines[-1] == "":
+        lines.pop()
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
-
-
-def box_plot(path, task, rows, methods):
-    """Box plots of each measure by method, as the paper shows them."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(1, len(NAMES), figsize=(3.2 * len(NAMES), 3.4))
-    for axis, measure in zip(axes, NAMES):
-        data = [[r[measure] for r in rows if r["method"] == m and measure in r] for m in methods]
-        axis.boxplot([d if d else [np.nan] for d in data], showfliers=False)
-        axis.set_xticks(range(1, len(methods) + 1), methods, rotation=40, ha="right", fontsize=7)
-        axis.set_title(NAMES[measure], fontsize=9)
-    figure.suptitle(task)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)

@@ -4,12 +4,18 @@ Seeds come from the test and validation ranges only; the training range is refus
 mistaken call cannot leak a subject that a model has learned from.
 """
 
+import functools
+import hashlib
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import dataset, scanner, tissue
 from .anatomy import Subject
+
+FIRST = 1_000_000  # of each split; those before it are what training watches itself with
+DRAWN_BY = ("anatomy", "canvas", "dataset", "scanner", "spine", "testset", "tissue")
 
 
 @dataclass
@@ -24,20 +30,41 @@ class Case:
     limits: dict
 
 
-def draw(seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None):
-    """The midsagittal slice and its neighbours, ordinary protocols and noise."""
+def seeds(split, count):
+    """The first so many subjects of a split that may be measured on."""
+    return [dataset.SPLITS[split] + FIRST + i for i in range(count)]
+
+
+def enriched(seed):
+    """Findings of a subject who has many: what is rare is needed to learn how to read it."""
+    return {"degeneration", "wedge", "biconcave", f"modic{1 + seed % 3}", f"modic{1 + (seed + 1) % 3}"}
+
+
+def prepare(seed, contrasts, size, findings=None, alter=None):
+    """(subject, scene, field mm, protocols by contrast, random numbers) of a test or validation subject.
+
+    alter: name of a change in ALTERATIONS, made to the subject before anything is drawn.
+    """
     if dataset.split_of(seed) not in ("test", "validation"):
         raise ValueError(f"seed {seed} is not a test or validation subject")
     rng = np.random.default_rng([seed, 70])
     subject = Subject(seed, findings)
     scene = scanner.Scene.sample(rng)
     field = float(rng.uniform(280, 350))
-    protocols = [tissue.sample_protocol(c, np.random.default_rng([seed, 71, i]), size) for i, c in enumerate(contrasts)]
+    protocols = {c: tissue.sample_protocol(c, np.random.default_rng([seed, 71, i]), size) for i, c in enumerate(contrasts)}
+    if alter:
+        ALTERATIONS[alter](subject, protocols)
+    return subject, scene, field, protocols, rng
+
+
+def draw(seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None, alter=None):
+    """The midsagittal slice and its neighbours, ordinary protocols and noise."""
+    subject, scene, field, protocols, rng = prepare(seed, contrasts, size, findings, alter)
     middle = float(np.mean([b.x for b in subject.bodies[5:9]])) + rng.normal(0, 1)
     positions = [middle + 4.4 * (k - (slices - 1) / 2) for k in range(slices)]
     stacks = {c: [] for c in contrasts}
     for k, x in enumerate(positions):
-        images, _ = scanner.render_plane(subject, x, scene, protocols, size, field, subject.centre,
+        images, _ = scanner.render_plane(subject, x, scene, list(protocols.values()), size, field, subject.centre,
                                          np.random.default_rng([seed, 72, k]), texture=k)
         for c in contrasts:
             stacks[c].append(images[c])
@@ -47,18 +74,69 @@ def draw(seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None):
     return Case(seed, subject, positions, field, normal, limits)
 
 
-def _one(args):
-    return draw(*args[:1], **args[1])
+# -- lesions that one contrast does not show ------------------------------------------------
 
 
-def draw_many(split, count, workers=2, progress=None, first=0, **options):
-    """The first so many subjects of a split."""
-    from concurrent.futures import ProcessPoolExecutor
-    seeds = [dataset.SPLITS[split] + 1_000_000 + first + i for i in range(count)]
-    cases = []
-    with ProcessPoolExecutor(workers) as pool:
-        for case in pool.map(_one, [(s, options) for s in seeds]):
-            cases.append(case)
-            if progress:
-                progress(len(cases), count)
-    return cases
+def _mean_signal(protocol, subject, shares):
+    """Signal of a mixture of tissues, without noise and shading."""
+    water, fat = tissue.signals(protocol, subject.values, subject.flow)
+    return sum(share * float((water + fat)[tissue.INDEX[name]]) for name, share in shares.items())
+
+
+def _hide(subject, protocol, column, low, high):
+    """Change T1 or T2 (column) of the oedema of Modic I so that a protocol gives it the brightness of the marrow around.
+
+    The lesion's mixture is the phantom's; what is solved for is one relaxation time, by bisection.  The two
+    bodies beside it get the same marrow, so that one value serves both.
+    """
+    (level, _), = subject.modics.items()
+    disc, pair = subject.discs[level], (subject.bodies[level], subject.bodies[level + 1])
+    share = 0.5 * (pair[0].fat_share + pair[1].fat_share)
+    for body in pair:
+        body.fat_share = share
+    disc.modic_reach, disc.modic_side = (9.0, 9.0), 0.0
+    around = _mean_signal(protocol, subject, {"marrow_fat": share, "marrow_water": 0.95 * (1 - share), "cortical": 0.05 * (1 - share)})
+    rises = column == 1  # signal rises with T2 and falls with T1
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        subject.values[tissue.INDEX["oedema"], column] = middle
+        if (_mean_signal(protocol, subject, {"oedema": 0.85, "marrow_fat": 0.15}) < around) == rises:
+            low = middle
+        else:
+            high = middle
+
+
+ALTERATIONS = {
+    "hidden on t1": lambda subject, protocols: _hide(subject, protocols["t1"], 0, 150.0, 3000.0),
+    "hidden on t2": lambda subject, protocols: _hide(subject, protocols["t2"], 1, 15.0, 400.0),
+}
+
+
+@functools.cache
+def recipe():
+    """Digest of the code that draws: cached images of another phantom are not used."""
+    here = os.path.dirname(os.path.realpath(__file__))
+    digest = hashlib.sha256()
+    for name in DRAWN_BY:
+        with open(os.path.join(here, name + ".py"), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:12]
+
+
+def cached(folder, seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None, alter=None):
+    """As draw(), from a file in the folder if there is one; images in 4095 steps, as a scanner stores them."""
+    options = {"contrasts": tuple(contrasts), "slices": slices, "size": size, "findings": findings and tuple(sorted(findings)), "alter": alter}
+    key = hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:8]
+    path = os.path.join(folder, recipe(), f"{seed}-{key}.npz")
+    if not os.path.exists(path):
+        case = draw(seed, contrasts, slices, size, findings, alter)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.tmp.npz"
+        np.savez(temporary, positions=case.positions, field_mm=case.field_mm, limits=np.array(list(case.limits.values())),
+                 images=np.rint(np.stack(list(case.images.values())) * 4095).astype(np.uint16))
+        os.replace(temporary, path)
+    with np.load(path) as data:
+        images = data["images"].astype(np.float32) / np.float32(4095)
+        subject = prepare(seed, contrasts, size, findings, alter)[0]
+        return Case(seed, subject, [float(x) for x in data["positions"]], float(data["field_mm"]),
+                    dict(zip(contrasts, images)), dict(zip(contrasts, map(tuple, data["limits"]))))

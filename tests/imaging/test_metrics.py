@@ -38,6 +38,32 @@ def test_vifp__exceeds_one_when_contrast_is_enhanced(pair):
     assert metrics.vifp(truth, truth.mean() + 1.2 * (truth - truth.mean())) > 1.0
 
 
+# Values that other implementations give for 256 x 256 pixels of scikit-image's camera: VIFp by sewar 0.4.10
+# (`vifp`, 'valid' borders), CPBD by cpbd 1.0.7 (Canny edges choose its blocks, ours are Sobel's).
+CAMERA_VIFP = {0.5: 0.7779864405264622, 1.0: 0.49975365298174945, 2.0: 0.30901670438321616}
+CAMERA_CPBD = {0.0: 0.5981, 0.6: 0.3458, 0.8: 0.2113, 1.0: 0.1205, 1.5: 0.0439, 2.0: 0.0063}
+
+
+@pytest.fixture
+def camera():
+    return pytest.importorskip("skimage.data").camera()[100:356, 120:376].astype(float)
+
+
+def test_vifp__equals_another_implementation(camera):
+    for deviation, value in CAMERA_VIFP.items():
+        assert metrics.vifp(camera, ndimage.gaussian_filter(camera, deviation)) == pytest.approx(value, abs=1e-9)
+    wave = camera + 15 * np.sin(np.arange(camera.size).reshape(camera.shape) * 2.3)
+    assert metrics.vifp(camera, wave) == pytest.approx(0.44625733933083894, abs=1e-9)
+    assert metrics.vifp(camera, camera.mean() + 1.2 * (camera - camera.mean())) == pytest.approx(1.0782059695964372, abs=1e-9)
+
+
+def test_cpbd__follows_another_implementation(camera):
+    ours = [metrics.cpbd(ndimage.gaussian_filter(camera, s) if s else camera) for s in CAMERA_CPBD]
+    theirs = list(CAMERA_CPBD.values())
+    assert all(a > b for a, b in zip(ours, ours[1:]))
+    assert np.abs(np.subtract(ours, theirs)).max() < 0.12 and np.corrcoef(ours, theirs)[0, 1] > 0.99
+
+
 def test_edge_widths__measure_a_ramp():
     image = np.zeros((64, 64))
     image[:, 20:] = 200

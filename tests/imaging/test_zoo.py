@@ -46,12 +46,12 @@ def test_model__carries_its_facts(path):
 
 @pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
 def test_model__beats_its_simplest_rival_on_a_new_subject(path, case):
-    from lab import evaluation
-    model = evaluation.Model(path, 1)
+    from lab import baselines, engine
+    model = engine.Model(path, 1)
     source, truth = case.images[model.task.source][0], case.images[model.task.target][0]
     if model.task.scale > 1:
         source = degrade.linear(truth, 4)
-        rival = evaluation.enlarge(source, 4, 3)
+        rival = baselines.enlarge(source, 4, baselines.CUBIC)
     else:
         rival = source
     result = model(source)
@@ -64,8 +64,8 @@ def test_model__beats_its_simplest_rival_on_a_new_subject(path, case):
 
 @pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
 def test_model__is_the_same_on_odd_sizes_after_padding(path, case):
-    from lab import evaluation
-    model = evaluation.Model(path, 1)
+    from lab import engine
+    model = engine.Model(path, 1)
     image = case.images[model.task.source][0][100:221, 150:265]
     result = model(image)
     assert result.shape == (121 * model.task.scale, 115 * model.task.scale)

@@ -1,0 +1,194 @@
+"""What EVALUATION.md says, section by section, from the steps of a campaign."""
+
+import os
+
+from . import agreement, baselines, dataset, evaluation, findings, leaks, plots, report, testset
+from .campaign import ENRICHED_FIRST
+from .reader import CLASSES
+from .tasks import TASKS
+
+RESOLUTION = ("model", "linear", "cubic", "lanczos", "paper's network", "truth")
+TRANSLATION = ("model", "identity", "histogram-matched source", "paper's network", "truth")
+RADIOGRAPH = ("model", "mean image", "nearest neighbour", "paper's network", "truth")
+HEADS = ("source", "truth", "result", "difference x 2")
+CANNOT_KNOW = ("What the model cannot know: a radiograph holds no signal of water. How bright a disc is, fluid, nerves and cord, protrusions, "
+               "oedema and fatty marrow are guessed from what is usual; agreement on discs and Modic below is what such guesses reach. "
+               "Outlines of bones, alignment, heights of discs and shapes of fractures are on the radiograph. The truth is the T2 image of the "
+               "same standing subject in the radiograph's frame, which no scanner could take.")
+
+
+class Story:
+    """Goals, sections and figures as they come in."""
+
+    def __init__(self):
+        self.goals, self.sections, self.figures, self.intro = report.Goals(), [], {}, []
+
+
+def gather(results, key, task):
+    return [entry for r in results for entry in r[key].get(task, [])]
+
+
+def tell(work, args, facts):
+    """Run every step and return the Story.  facts: {task: metadata of its model}."""
+    told = Story()
+    natives, rich, digests = work.validate(args.validation, args.enriched)
+    reader = findings.Reader(natives, rich)
+    known = baselines.KnownPairs(os.path.join(args.cache, "known"), workers=args.workers) if "xray-to-t2" in facts else None
+    results = work.measure(args.subjects, args.pictures, known)
+    digests |= {r["seed"]: r["digests"] for r in results}
+    unseen = work.hidden(args.hidden)
+    folder = next((p for p in args.real if os.path.isdir(p)), None)
+    native = {c: [entry for r in results for entry in r["native"][c]] for c in dataset.CONTRASTS}
+    for task in report.ORDER:
+        if task not in facts:
+            if not args.only:
+                told.goals.add(f"{task}/shipped", f"{task}: trained, shipped and measured", False, "no model in the folder")
+            continue
+        if task == "super-resolution":
+            _resolution(told, work, args, results, reader, native)
+        elif task == "xray-to-t2":
+            _radiograph(told, work, args, reader)
+        else:
+            _translation(told, work, args, task, results, reader, native, unseen)
+    _real(told, work, args, folder, facts)
+    _reader(told, reader, native)
+    _leaks(told, args, facts, digests, folder)
+    told.intro = [
+        "Made by `make evaluate`; do not edit. Run by onnxruntime, not by the node's engine.",
+        f"Test set: {args.subjects} subjects of the numerical phantom, 3 slices of 512 x 512 each (the midsagittal one and its neighbours), "
+        f"{3 * args.subjects} slices in all; findings are read on all of them, images compared with the truth on the first {args.pictures} subjects "
+        f"({3 * args.pictures} slices; the paper has 30 images). The reader was set on {args.validation} + {args.enriched} other subjects. "
+        f"X-ray: {args.radiographs} subjects, one radiograph each. Hidden lesions: {args.hidden} subjects for either source contrast.",
+        "Intervals are 95 %, by resampling subjects. MSE, PSNR and SSIM on a range of 1; VIFp ('valid' borders) and CPBD (Sobel edges) on 0 to 255.",
+        "A phantom is not a patient: these figures rank methods, they do not promise what happens on clinical images."]
+    return told
+
+
+def _resolution(told, work, args, results, reader, native):
+    task = "super-resolution"
+    rows = gather(results, "rows", task)
+    for label, rows, slices in [("phantom", rows, None)]:
+        body = []
+        for way in evaluation.WAYS:
+            body += [f"Low resolution made by {way}:", ""] + report.mean_table([r for r in rows if r["way"] == way], RESOLUTION) + [""]
+            report.resolution_goal(told.goals, label, way, rows)
+        comparison = findings.compare(reader, "t2", *_same_subjects(native["t2"], gather(results, "synthetic", task)))
+        paper = gather(results, "paper", task)
+        paper = findings.compare(reader, "t2", *_same_subjects(native["t2"], paper)) if paper else None
+        body += ["Readings, native against enlarged (low resolution made linearly, as in the paper):", ""] + report.finding_table(task, comparison, paper)
+        told.sections.append((f"{task}: {label}", body))
+        told.figures[f"{task} {label}"] = {"rows": rows, "findings": comparison}
+        plots.boxes(os.path.join(args.output, f"{task}-{label}-box.png"), f"{task}, {label}", rows, RESOLUTION)
+    _sheet(args, task, results)
+
+
+def _same_subjects(native, synthetic):
+    seeds = {seed for seed, _, _ in synthetic}
+    return [entry for entry in native if entry[0] in seeds], synthetic
+
+
+def _translation(told, work, args, task, results, reader, native, unseen):
+    spec = TASKS[task]
+    rows, synthetic, paper = (gather(results, key, task) for key in ("rows", "synthetic", "paper"))
+    comparison = findings.compare(reader, spec.target, native[spec.target], synthetic)
+    papers = findings.compare(reader, spec.target, native[spec.target], paper) if paper else None
+    found = findings.lesions(reader, reader.observer(spec.source, spec.target), spec, native[spec.source], native[spec.target], synthetic)
+    hidden = findings.hidden(reader, spec, *([e for r in unseen[spec.source] for e in r["native"][c]] for c in (spec.source, spec.target)),
+                             gather(unseen[spec.source], "synthetic", task))
+    report.translation_goals(told.goals, task, rows, TRANSLATION[1:4])
+    report.kappa_goals(told.goals, task, comparison)
+    report.lesion_goals(told.goals, task, found, hidden)
+    told.sections.append((task, report.mean_table(rows, TRANSLATION) + [""] + report.finding_table(task, comparison, papers) + [""]
+                          + report.lesion_table(found, hidden)))
+    told.figures[task] = {"rows": rows, "findings": comparison, "lesions": found, "hidden": hidden}
+    plots.boxes(os.path.join(args.output, f"{task}-box.png"), task, rows, TRANSLATION)
+    _sheet(args, task, results)
+
+
+def _radiograph(told, work, args, reader):
+    task = "xray-to-t2"
+    results = work.radiographs(args.radiographs)
+    rows, synthetic, paper = (gather(results, key, task) for key in ("rows", "synthetic", "paper"))
+    native = [entry for r in results for entry in r["native"]["t2"]]
+    comparison = findings.compare(reader, "t2", native, synthetic)
+    papers = findings.compare(reader, "t2", native, paper) if paper else None
+    report.translation_goals(told.goals, task, rows, RADIOGRAPH[1:4])
+    told.sections.append((task, [CANNOT_KNOW, ""] + report.mean_table(rows, RADIOGRAPH) + [""] + report.finding_table(task, comparison, papers)
+                          + ["", "The paper's readers also named the vertebrae (kappa 0.065); here the reader is told which is which."]))
+    told.figures[task] = {"rows": rows, "findings": comparison}
+    plots.boxes(os.path.join(args.output, f"{task}-box.png"), task, rows, RADIOGRAPH)
+    _sheet(args, task, results)
+
+
+def _sheet(args, task, results):
+    shown = [r["examples"][task] for r in results if task in r["examples"]]
+    heads = ("cubic", "result", "truth", "|truth - result| x 2") if task == "super-resolution" else HEADS
+    if shown:
+        plots.sheet(shown, heads, os.path.join(args.output, f"{task}.png"))
+
+
+def _real(told, work, args, folder, facts):
+    slices, voxel = evaluation.real_slices(folder) if folder else ([], None)
+    body = []
+    if "super-resolution" in facts:
+        if slices:
+            rows, examples = work.real(slices)
+            body += [f"Super-resolution on {len(slices)} midsagittal slices of a real lumbar T2 volume (one volunteer, 3D, {voxel[1]:.1f} mm; intervals are "
+                     "over slices of one person; lateral slices of the same volume may have been trained on):", ""]
+            for way in evaluation.WAYS:
+                body += [f"Low resolution made by {way}:", ""] + report.mean_table([r for r in rows if r["way"] == way], RESOLUTION) + [""]
+                report.resolution_goal(told.goals, "real", way, rows)
+            told.figures["super-resolution real"] = {"rows": rows}
+            plots.boxes(os.path.join(args.output, "super-resolution-real-box.png"), "super-resolution, real", rows, RESOLUTION)
+            plots.sheet([[*e, 2 * abs(e[2] - e[1])] for e in examples[:4]], ("cubic", "truth", "result", "difference x 2"),
+                        os.path.join(args.output, "super-resolution-real.png"))
+        elif not args.only:
+            told.goals.add("super-resolution/real", "super-resolution, real slices: better than cubic", False, "the real volumes were not found")
+    others = [t for t in facts if TASKS[t].source == "t2" and TASKS[t].scale == 1]
+    if slices and others:
+        made = {t: work.apply(t, slices[::2]) for t in others}
+        plots.sheet([[s] + [made[t][k] for t in others] for k, s in enumerate(slices[::2])], ("T2", *others),
+                    os.path.join(args.output, "translation-real.png"), 256)
+        body += [f"`translation-real.png` among the sheets shows {', '.join(others)} on the same slices; there is no truth to measure them by.", ""]
+    files = [os.path.join(folder, f"sct_pair_{c}.nii.gz") for c in ("t1", "t2")] if folder else []
+    if files and all(os.path.exists(f) for f in files):
+        t1, t2, voxel = evaluation.real_pair(*files)
+        pair = work.pair(t1, t2)
+        for task, (rows, examples) in pair.items():
+            plain = report.compare_plainly(rows)
+            body += [f"{task} on a real pair, **far from what it was made for**: a cervical block of {t1.shape[1]} x {t1.shape[2]} pixels of "
+                     f"{voxel[1]:.1f} mm, {len(t1)} slices of one person, a gradient-echo T1. {plain}", ""]
+            body += report.mean_table([{k: v for k, v in r.items() if k != "cpbd"} for r in rows], TRANSLATION[:3]) + [""]
+            told.figures[f"{task} real pair"] = {"rows": rows}
+            plots.sheet([[*e, 2 * abs(e[2] - e[1])] for e in examples[len(examples) // 4::len(examples) // 4][:3]], HEADS,
+                        os.path.join(args.output, f"{task}-real-pair.png"))
+    if body:
+        told.sections.append(("Real images", body))
+
+
+def _reader(told, reader, native):
+    rows = []
+    for contrast, readings in native.items():
+        for finding, classes in CLASSES.items():
+            places = findings.by_place(readings, finding)
+            read, truth = reader.read(contrast, places), [r.truth for r in places.values()]
+            value = agreement.kappa(read, truth, [k[0] for k in places], classes)
+            healthy = [r.healthy for r in places.values()]
+            wrong = agreement.share((read != 0)[healthy], [k[0] for k, h in zip(places, healthy) if h])
+            rows.append([contrast.upper(), finding, report.interval(value), value[3], sum(t != 0 for t in truth), report.percent(wrong)])
+    told.sections.append(("How good the reader is", [
+        "Its readings of native test images against the phantom's truth. What agreement of native with synthetic images can mean is bounded by this. "
+        "Rules: `scripts/lab/reader.py`; weights and cuts were fitted on native validation images only. Classes: discs grade 1-2, 3, 4-5; protrusion "
+        "no, yes; endplate darker, as healthy, brighter; body normal, wedge, biconcave. \"Ill\" for sensitivity and specificity is grade 4-5, or any but the healthy class.", ""]
+        + report.table(["contrast", "finding", "kappa with the truth", "places", "ill in truth", "healthy places read as ill"], rows)))
+    told.figures["reader"] = rows
+
+
+def _leaks(told, args, facts, digests, folder):
+    first = dataset.SPLITS["validation"] + testset.FIRST + ENRICHED_FIRST
+    used = {"validation": testset.seeds("validation", args.validation) + [first + i for i in range(args.enriched)],
+            "test": testset.seeds("test", args.subjects)}
+    rows = leaks.check(facts, used, digests, folder)
+    told.sections.append(("Leak checks", report.table(["checked", "passed", "measured"], [[a, "yes" if ok else "**no**", b] for a, ok, b in rows])))
+    told.goals.add("leaks", "no subject, anatomy, seed or slice is shared between training, validation and test", all(ok for _, ok, _ in rows),
+                   f"{sum(ok for _, ok, _ in rows)} of {len(rows)} checks passed")

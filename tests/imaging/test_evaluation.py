@@ -1,0 +1,172 @@
+"""The evaluation: models are fed as the node feeds them, goals are counted as they are, leaks are found."""
+
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from lab import baselines, dataset, evaluation, leaks, nifti, report, testset
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from lab import engine  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+
+
+def model_file(path, slices=1, grid="any:8", weights=None):
+    """A model that returns a weighted sum of its slices."""
+    weights = np.array(weights or [1.0 / slices] * slices, np.float32).reshape(1, slices, 1, 1)
+    graph = helper.make_graph([helper.make_node("Conv", ["image", "w"], ["synthetic"])], "g",
+                              [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", slices, "H", "W"])],
+                              [helper.make_tensor_value_info("synthetic", TensorProto.FLOAT, ["N", 1, "H", "W"])],
+                              [helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel())])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    facts = {"task": "t1-to-t2", "scale": "1", "input_slices": str(slices), "grid": grid,
+             "training_data": "Subjects 100000000 to 100000009."}
+    helper.set_model_props(model, {"spinenode." + k: v for k, v in facts.items()})
+    onnx.save(model, path)
+    return str(path)
+
+
+def test_model__gets_each_slice_with_its_neighbours(tmp_path):
+    stack = np.random.default_rng(0).random((4, 21, 30)).astype(np.float32)
+    last = engine.Model(model_file(tmp_path / "m.onnx", 3, weights=[0, 0, 1])).stack(stack)
+    assert last == pytest.approx(stack[[1, 2, 3, 3]], abs=1e-5)
+    assert engine.Model(model_file(tmp_path / "n.onnx")).stack(stack) == pytest.approx(stack, abs=1e-5)
+
+
+def test_model__is_fed_on_the_grid_that_it_was_made_for(tmp_path):
+    smooth = np.outer(np.hanning(120), np.hanning(90)).astype(np.float32)
+    result = engine.Model(model_file(tmp_path / "m.onnx", grid="64x64"))(smooth)
+    assert result.shape == smooth.shape and np.abs(result - smooth).mean() < 0.01
+
+
+def test_papers_network__is_looked_for_by_its_task(tmp_path):
+    assert baselines.paper_models(str(tmp_path / "none")) == {}
+    path = model_file(tmp_path / "any-name.onnx")
+    assert baselines.paper_models(str(tmp_path)) == {"t1-to-t2": path}
+
+
+def rows(model, other, subjects=8):
+    rng = np.random.default_rng(1)
+    out = []
+    for group in range(subjects):
+        base = rng.random()
+        for method, value in (("model", model), ("identity", other), ("histogram-matched source", other), ("paper's network", other)):
+            v = value + 0.1 * base + 0.01 * rng.standard_normal()
+            out.append({"method": method, "way": "", "group": group, "slice": 0, "mse": 1 - v, "psnr": v, "ssim": v, "vifp": v, "cpbd": v})
+    return out
+
+
+def test_goals__need_every_rival_beaten_beyond_doubt():
+    rivals = ("identity", "histogram-matched source", "paper's network")
+    for model, other, met in ((0.6, 0.5, 4), (0.5, 0.5, 0), (0.4, 0.5, 0)):
+        goals = report.Goals()
+        report.translation_goals(goals, "t1-to-t2", rows(model, other), rivals)
+        assert (goals.met, len(goals.rows)) == (met, 4)
+    goals = report.Goals()  # a rival that was not measured has not been beaten
+    report.translation_goals(goals, "t1-to-t2", [r for r in rows(0.6, 0.5) if r["method"] != "paper's network"], rivals)
+    assert goals.met == 0 and "paper's network not at hand" in goals.rows[0][3]
+
+
+def test_resolution__must_win_on_all_four_at_once():
+    def enlarged(worse):
+        out = [dict(r, way="linear", method={"identity": "cubic"}.get(r["method"], r["method"])) for r in rows(0.6, 0.5)]
+        for r in out:
+            if r["method"] == "model" and worse:
+                r[worse] = 0.0
+        return out
+    for worse, met in ((None, 1), ("cpbd", 0), ("ssim", 0)):
+        goals = report.Goals()
+        report.resolution_goal(goals, "phantom", "linear", enlarged(worse))
+        assert goals.met == met
+
+
+def test_misses__are_joined_with_what_was_tried(tmp_path):
+    path = tmp_path / "attempts.toml"
+    path.write_text('["a/*"]\nreason = "because"\ntried = ["one", "two", "three"]\n["b/x"]\nreason = "so"\ntried = ["one"]\n'
+                    '["c/met"]\nreason = "old"\ntried = ["one", "two", "three"]\n')
+    goals = report.Goals()
+    for key, ok in (("a/x", False), ("a/y", False), ("b/x", False), ("d/new", False), ("c/met", True)):
+        goals.add(key, f"goal {key}", ok, "0")
+    lines, unexplained, stale = report.explain(goals, report.load_attempts(path))
+    text = "\n".join(lines)
+    assert text.count("because") == 1 and "goal a/x" in text and "goal a/y" in text
+    assert "old" not in text and stale == ["c/met"]
+    assert unexplained == ["b/x", "d/new"] and "not explained yet: add `d/new`" in text
+    path.write_text('["a"]\nreason = 3\n')
+    with pytest.raises(ValueError, match="needs a reason"):
+        report.load_attempts(path)
+
+
+def test_attempts__as_shipped_can_be_read():
+    here = os.path.dirname(report.__file__)
+    assert isinstance(report.load_attempts(os.path.join(here, "attempts.toml")), dict)
+
+
+def checks(facts=None, test=(), digests=None):
+    facts = facts or {"t1-to-t2": {"spinenode.training_data": "Subjects 100000000 to 100000003."}}
+    used = {"validation": [dataset.SPLITS["validation"] + 1], "test": list(test) or [dataset.SPLITS["test"] + 1]}
+    return [ok for _, ok, _ in leaks.check(facts, used, digests or {1: ["a", "b"], 2: ["c"]})]
+
+
+def test_leaks__are_found_wherever_they_are():
+    assert all(checks())
+    assert not all(checks(test=[100000002]))                                # a training subject is measured on
+    assert not all(checks(test=[dataset.SPLITS["validation"] + 1]))         # the reader was set on a test subject
+    assert not all(checks(digests={1: ["a"], 2: ["a"]}))                    # one image twice
+    assert not all(checks(facts={"t1-to-t2": {"spinenode.training_data": "many"}}))
+    assert leaks.anatomy_digest(5) == leaks.anatomy_digest(5) != leaks.anatomy_digest(6)
+
+
+def test_measured_seeds__lie_beyond_those_that_training_watches_itself_with():
+    for split in ("validation", "test"):
+        seeds = testset.seeds(split, 1000)
+        assert min(seeds) >= dataset.SPLITS[split] + 1_000_000 and {dataset.split_of(s) for s in seeds} == {split}
+    with pytest.raises(ValueError, match="not a test or validation subject"):
+        testset.prepare(dataset.SPLITS["train"] + 3, ("t1",), 64)
+
+
+def test_cache__gives_back_what_was_drawn(tmp_path):
+    seed = testset.seeds("test", 1)[0]
+    first = testset.cached(str(tmp_path), seed, ("t1", "t2"), 1, 128)
+    again = testset.cached(str(tmp_path), seed, ("t1", "t2"), 1, 128)
+    plain = testset.draw(seed, ("t1", "t2"), 1, 128)
+    for contrast in ("t1", "t2"):
+        assert np.array_equal(first.images[contrast], again.images[contrast])
+        assert np.abs(first.images[contrast] - plain.images[contrast]).max() <= 0.51 / 4095
+    assert again.positions == plain.positions and again.subject.grades == plain.subject.grades
+
+
+def write_nifti(path, volume, affine):
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *volume.shape, 1, 1, 1, 1)
+    struct.pack_into("<h", header, 70, 16)
+    struct.pack_into("<f", header, 108, 352.0)
+    struct.pack_into("<2f", header, 112, 1.0, 0.0)
+    struct.pack_into("<12f", header, 280, *np.asarray(affine, np.float32)[:3].ravel())
+    path.write_bytes(bytes(header) + volume.astype(np.float32).tobytes(order="F"))
+
+
+def test_real_pair__is_cut_to_what_both_volumes_show(tmp_path):
+    rng = np.random.default_rng(5)
+    whole = rng.random((50, 60, 70)).astype(np.float32)  # right to left, back to front, foot to head, as RAS
+    first, second = whole[:45, 3:55, :60], whole[5:, :50, 8:]
+    affine = np.eye(4)
+    affine[:3, 3] = (-20.0, 3.0 - 10.0, 0.0)
+    write_nifti(tmp_path / "a.nii", first, affine)
+    turned = np.flip(np.transpose(second, (1, 2, 0)), 0)  # stored front to back, head axis second, right-left last
+    affine = np.array([[0, 0, 1, -15.0], [-1, 0, 0, 49.0 - 10.0], [0, 1, 0, 8.0], [0, 0, 0, 1]])
+    write_nifti(tmp_path / "b.nii", np.ascontiguousarray(turned), affine)
+    a, b, voxel = evaluation.real_pair(tmp_path / "a.nii", tmp_path / "b.nii")
+    assert a.shape == b.shape == (40, 52, 47) and voxel == pytest.approx((1, 1, 1))
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999
+    volume, _, origin = nifti.read_placed(tmp_path / "a.nii")
+    assert volume.shape == first.shape and origin == pytest.approx((20.0 - 44, -(-7.0 + 51), 0.0))
+
+
+def test_plain_words__say_what_is_worse():
+    assert "SSIM worse than identity" in report.compare_plainly([dict(r, ssim=-r["ssim"]) for r in rows(0.6, 0.5)])
+    assert "PSNR dB better than" in report.compare_plainly(rows(0.6, 0.5))
