@@ -78,6 +78,12 @@ def test_test_that_fails_anyway_proves_nothing(tree, tmp_path):
     assert json.loads(mutate("--coverage", "--json", *arguments, status=1))["seen"] == 0
 
 
+def test_text_of_c_is_found_wherever_its_lines_are_broken(tree, tmp_path):
+    (tmp_path / "tree" / "sums.c").write_text("int add(int a,\n        int b) { return a + b; }\n")
+    mutate("--lint", *tree(breaks(file="sums.c", find="add(int a, int b)", replace="add(int b, int a)")))
+    mutate("--lint", *tree(breaks(find="return a  + b")), status=1)
+
+
 def test_break_that_hangs_tests_is_noticed_by_each(tree):
     arguments = tree(breaks(find="return a + b", replace="\n    while True:\n        pass", tests=["tests/test_sums.py"]))
     found = json.loads(mutate("--json", "--limit", "1", *arguments))
