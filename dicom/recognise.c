@@ -539,6 +539,8 @@ void recognise(const struct series *s, const struct recognise_options *options,
     /* Colour, many sizes and the like first say that this is nothing to look closer at; but a
      * localizer has many orientations by its nature, so its own word comes before. */
     check_kind_of_image(f, r);
+    if (s->problem.code != 0)
+        refuse(r, s->problem.code, "%s", s->problem.text);
     if (strcmp(r->kind, "mr") == 0) {
         check_contrast_agent(f, r);
         recognise_contrast(f, o, r);
@@ -548,7 +550,5 @@ void recognise(const struct series *s, const struct recognise_options *options,
         r->contrast = "XR";
         recognise_view(f, r);
     }
-    if (s->problem.code != 0)
-        refuse(r, s->problem.code, "%s", s->problem.text);
     recognise_body_part(f, o, r);
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pydicom.data
 import pytest
-from conftest import Refused
+from driverkit import Refused
 from dicomkit import mr_images, pattern, save, set_pixels
 from pydicom import dcmread
 from pydicom.dataset import Dataset

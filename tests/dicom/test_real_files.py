@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
-from conftest import Refused
+from driverkit import Refused
 from pydicom import dcmread
 from pydicom.pixels import apply_modality_lut
 

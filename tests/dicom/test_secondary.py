@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Refused
+from driverkit import Refused
 from dicomkit import code, mr_images, save, xray_image
 from pydicom import dcmread
 from pydicom.dataset import Dataset

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import Refused
+from driverkit import Refused
 from dicomkit import ORIENTATIONS, change, coloured, mr_images, normal_of, pattern, save, set_pixels, xray_image
 from pydicom import dcmread
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
@@ -90,7 +90,7 @@ def test_series__refuses_what_is_no_stack_and_says_why(look, case):
     said = look(edit(mr_images()))
     assert said["problem_word"] in ("refused", "unsupported")
     assert reason in said["problem"]
-    assert said["refusal"], "recognition must not let it through"
+    assert said["refusal"] == said["problem"], "recognition must not let it through, nor say something else of it"
     assert "\n" not in said["problem"]
 
 
