@@ -63,6 +63,9 @@ struct device_ops {
     int (*record_end)(struct device *d, void *stream, void **recording, struct err *e);
     int (*replay)(struct device *d, void *stream, void *recording, struct err *e);
     void (*recording_free)(struct device *d, void *recording);
+    /* Replays it `times` times and waits; the device's own time for all of them, in ms. */
+    int (*replay_timed)(struct device *d, void *stream, void *recording, int times, double *ms,
+                        struct err *e);
 
     int (*convolution_plan)(struct device *d, const struct convolution_spec *spec, void **plan,
                             enum convolution_fused *fused, int64_t *workspace_bytes, struct err *e);

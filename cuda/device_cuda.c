@@ -113,7 +113,7 @@ static int cuda_upload(struct device *d, void *stream, void *to, const void *fro
                        struct err *e)
 {
     self(d);
-    cudaError_t error = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, stream);
+    cudaError_t error = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, stream);
     return error == cudaSuccess ? 0 : failed(e, error, "take data");
 }
 
@@ -121,7 +121,7 @@ static int cuda_download(struct device *d, void *stream, void *to, const void *f
                          struct err *e)
 {
     self(d);
-    cudaError_t error = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, stream);
+    cudaError_t error = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, stream);
     return error == cudaSuccess ? 0 : failed(e, error, "give data");
 }
 
@@ -209,6 +209,33 @@ static int cuda_replay(struct device *d, void *stream, void *recording, struct e
     self(d);
     cudaError_t error = cudaGraphLaunch(recording, stream);
     return error == cudaSuccess ? 0 : failed(e, error, "replay a graph");
+}
+
+static int cuda_replay_timed(struct device *d, void *stream, void *recording, int times, double *ms,
+                             struct err *e)
+{
+    self(d);
+    cudaEvent_t begin = NULL, end = NULL;
+    float taken = 0;
+    cudaError_t error = cudaEventCreate(&begin);
+    if (error == cudaSuccess)
+        error = cudaEventCreate(&end);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(begin, stream);
+    for (int i = 0; error == cudaSuccess && i < times; i++)
+        error = cudaGraphLaunch(recording, stream);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(end, stream);
+    if (error == cudaSuccess)
+        error = cudaEventSynchronize(end);
+    if (error == cudaSuccess)
+        error = cudaEventElapsedTime(&taken, begin, end);
+    if (begin)
+        cudaEventDestroy(begin);
+    if (end)
+        cudaEventDestroy(end);
+    *ms = (double)taken;
+    return error == cudaSuccess ? 0 : failed(e, error, "be timed");
 }
 
 static void cuda_recording_free(struct device *d, void *recording)
@@ -335,6 +362,7 @@ static const struct device_ops cuda_ops = {
     .record_end = cuda_record_end,
     .replay = cuda_replay,
     .recording_free = cuda_recording_free,
+    .replay_timed = cuda_replay_timed,
     .convolution_plan = cuda_convolution_plan,
     .convolution_free = cuda_convolution_free,
     .convolution_run = cuda_convolution_run,

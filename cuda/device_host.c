@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cuda/plan_cache.h"
 #include "node/base/err.h"
@@ -183,10 +184,22 @@ static size_t output_of(enum kernel kernel)
     }
 }
 
-static float convolve_at(const struct convolution_spec *s, struct kernel_array x,
-                         struct kernel_array w, int64_t n, int64_t oy, int64_t ox, int64_t k)
+/* Elements as floats; NULL without memory. */
+static float *floats(const void *p, bool half, int64_t n)
 {
-    float sum = 0;
+    struct kernel_array a = {(void *)(uintptr_t)p, half};
+    float *out = malloc((size_t)(n + 1) * sizeof *out);
+    for (int64_t i = 0; out && i < n; i++)
+        out[i] = load(a, i);
+    return out;
+}
+
+/* All channels of one place of the output: sum[k], over rows, columns, input channels in turn.
+ * w is kh,kw,C,K. */
+static void convolve_at(const struct convolution_spec *s, const float *x, const float *w, int64_t n,
+                        int64_t oy, int64_t ox, float *restrict sum)
+{
+    memset(sum, 0, (size_t)s->k * sizeof *sum);
     for (int64_t i = 0; i < s->kernel[0]; i++) {
         int64_t y = oy * s->stride[0] - s->pad_begin[0] + i * s->dilation[0];
         if (y < 0 || y >= s->h)
@@ -195,33 +208,44 @@ static float convolve_at(const struct convolution_spec *s, struct kernel_array x
             int64_t xx = ox * s->stride[1] - s->pad_begin[1] + j * s->dilation[1];
             if (xx < 0 || xx >= s->w)
                 continue;
-            int64_t at = ((n * s->h + y) * s->w + xx) * s->c;
-            int64_t wt = ((k * s->kernel[0] + i) * s->kernel[1] + j) * s->c;
-            for (int64_t c = 0; c < s->c; c++)
-                sum += load(x, at + c) * load(w, wt + c);
+            const float *from = x + ((n * s->h + y) * s->w + xx) * s->c;
+            const float *weight = w + (i * s->kernel[1] + j) * s->c * s->k;
+            for (int64_t c = 0; c < s->c; c++, weight += s->k)
+                for (int64_t k = 0; k < s->k; k++)
+                    sum[k] += from[c] * weight[k];
         }
     }
-    return sum;
 }
 
+/* Without memory the result is NaN, which nobody overlooks. */
 static void convolve(enum convolution_fused fused, const struct op *op)
 {
     const struct convolution_spec *s = &op->spec;
-    struct kernel_array in = {(void *)(uintptr_t)op->from, s->half},
-                        weight = {(void *)(uintptr_t)op->w, s->half};
+    int64_t taps = s->kernel[0] * s->kernel[1] * s->c;
+    float *x = floats(op->from, s->half, s->n * s->h * s->w * s->c);
+    float *w = floats(op->w, s->half, s->k * taps);
+    float *turned = malloc((size_t)(s->k * taps + 1) * sizeof *turned);
+    float *sum = malloc((size_t)(s->k + 1) * sizeof *sum);
+    bool whole = x && w && turned && sum;
     struct kernel_array out = {op->to, s->half}, addend = {(void *)(uintptr_t)op->bias, s->half};
-    int64_t at = 0;
-    for (int64_t n = 0; n < s->n; n++)
-        for (int64_t oy = 0; oy < s->oh; oy++)
-            for (int64_t ox = 0; ox < s->ow; ox++)
-                for (int64_t k = 0; k < s->k; k++, at++) {
-                    float v = convolve_at(s, in, weight, n, oy, ox, k);
-                    if (fused >= CONVOLUTION_BIAS && s->bias)
-                        v += load(addend, k);
-                    if (fused >= CONVOLUTION_ALL && s->relu && v < 0)
-                        v = 0;
-                    store(out, at, v);
-                }
+    for (int64_t i = 0; whole && i < s->k * taps; i++)
+        turned[i % taps * s->k + i / taps] = w[i];
+    for (int64_t p = 0; p < s->n * s->oh * s->ow; p++) {
+        if (whole)
+            convolve_at(s, x, turned, p / (s->oh * s->ow), p / s->ow % s->oh, p % s->ow, sum);
+        for (int64_t k = 0; k < s->k; k++) {
+            float v = whole ? sum[k] : NAN;
+            if (fused >= CONVOLUTION_BIAS && s->bias)
+                v += load(addend, k);
+            if (fused >= CONVOLUTION_ALL && s->relu && v < 0)
+                v = 0;
+            store(out, p * s->k + k, v);
+        }
+    }
+    free(x);
+    free(w);
+    free(turned);
+    free(sum);
 }
 
 static void launch(enum kernel kernel, const union kernel_args *args, int64_t items)
@@ -562,6 +586,21 @@ static int host_replay(struct device *d, void *stream, void *recording, struct e
     return give(d, stream, &op, e);
 }
 
+static int host_replay_timed(struct device *d, void *stream, void *recording, int times, double *ms,
+                             struct err *e)
+{
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < times; i++)
+        rc = host_replay(d, stream, recording, e);
+    if (rc == 0)
+        rc = host_wait(d, stream, e);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    *ms = (double)(end.tv_sec - begin.tv_sec) * 1e3 + (double)(end.tv_nsec - begin.tv_nsec) / 1e6;
+    return rc;
+}
+
 static void host_recording_free(struct device *d, void *recording)
 {
     struct host *h = enter(d);
@@ -643,6 +682,7 @@ static const struct device_ops host_ops = {
     .record_end = host_record_end,
     .replay = host_replay,
     .recording_free = host_recording_free,
+    .replay_timed = host_replay_timed,
     .convolution_plan = host_convolution_plan,
     .convolution_free = host_plan_free,
     .convolution_run = host_convolution_run,

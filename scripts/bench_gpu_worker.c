@@ -1,0 +1,345 @@
+/*
+ * bench_gpu_worker.c - the CUDA engine under scripts/bench_gpu
+ *
+ *     bench_gpu_worker [--host-twin] peak [SIDE MIB]
+ *         what this device gives at most: {"tflops": …, "gb_per_s": …}, by a product of SIDE x SIDE
+ *         matrices in half (a 1 x 1 convolution, tuned as every other) and by copies of MIB
+ *     bench_gpu_worker [--host-twin] run MODEL IN.npy OUT.npy REPEAT [CACHE]
+ *         compiles MODEL in half for as many images as are in IN, runs them and prints what it
+ * took: load_first_ms (open, compile, first result), tuned and kept plans, host_ms (from pinned
+ *         memory to pinned memory, REPEAT times), device_ms (the recording alone), stream_per_s
+ *         (images per second of a long stack, copies beside computing), and what the network's
+ *         convolutions need at least, for a roofline: a list of [flop, bytes]
+ *
+ * --host-twin runs the same on the host, to test this program without a GPU.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cuda/device.h"
+#include "cuda/engine_cuda.h"
+#include "cuda/engine_plan.h"
+#include "model/engine.h"
+#include "model/npy.h"
+#include "model/onnx.h"
+#include "model/passes.h"
+#include "node/base/err.h"
+
+#define DATA_MAX  ((int64_t)8 << 30)
+#define PEAK_RUNS 20
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static int open_device(bool twin, struct device **out, struct err *e)
+{
+#ifdef SPINENODE_CUDA
+    if (!twin)
+        return device_cuda_open(NULL, NULL, NULL, out, e);
+#else
+    if (!twin)
+        return err_set(e, ERR_UNSUPPORTED, "built without CUDA");
+#endif
+    return device_host_open(&(struct host_options){.fused = CONVOLUTION_ALL}, out, e);
+}
+
+/* ---- what the device gives at most ---- */
+
+static int record(struct device *d, void *stream, void *plan, const struct convolution_spec *spec,
+                  void *const memory[4], int64_t copied, void **recording, struct err *e)
+{
+    int rc = d->ops->record_begin(d, stream, e);
+    if (rc != 0)
+        return rc;
+    if (plan)
+        rc = d->ops->convolution_run(d, stream, plan, spec, memory[0], memory[1], NULL, memory[2],
+                                     memory[3], e);
+    else
+        rc = d->ops->upload(d, stream, memory[0], memory[1], copied, e);
+    int ended = d->ops->record_end(d, stream, recording, e);
+    return rc != 0 ? rc : ended;
+}
+
+/* The best of some runs of a recording, in ms. */
+static int best_ms(struct device *d, void *stream, void *recording, double *ms, struct err *e)
+{
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < PEAK_RUNS; i++) {
+        double one;
+        rc = d->ops->replay_timed(d, stream, recording, 1, &one, e);
+        if (i == 0 || one < *ms)
+            *ms = one;
+    }
+    return rc;
+}
+
+static int product_ms(struct device *d, void *stream, int64_t side, double *ms, struct err *e)
+{
+    int64_t height = 1;
+    while (height * height * 4 <= side)
+        height *= 2; /* side pixels in a nearly square picture */
+    const struct convolution_spec spec = {.n = 1,
+                                          .c = side,
+                                          .h = height,
+                                          .w = side / height,
+                                          .k = side,
+                                          .oh = height,
+                                          .ow = side / height,
+                                          .kernel = {1, 1},
+                                          .stride = {1, 1},
+                                          .dilation = {1, 1},
+                                          .half = true};
+    void *memory[4] = {0}, *plan = NULL, *recording = NULL;
+    enum convolution_fused fused;
+    int64_t workspace = 0;
+    int rc = d->ops->convolution_plan(d, &spec, &plan, &fused, &workspace, e);
+    for (int i = 0; rc == 0 && i < 4; i++)
+        rc = d->ops->memory_new(d, i < 3 ? side * side * 2 : workspace + 16, &memory[i], e);
+    if (rc == 0)
+        rc = d->ops->convolution_run(d, stream, plan, &spec, memory[0], memory[1], NULL, memory[2],
+                                     memory[3], e);
+    if (rc == 0)
+        rc = d->ops->wait(d, stream, e);
+    if (rc == 0)
+        rc = record(d, stream, plan, &spec, memory, 0, &recording, e);
+    if (rc == 0)
+        rc = best_ms(d, stream, recording, ms, e);
+    if (recording)
+        d->ops->recording_free(d, recording);
+    for (int i = 0; i < 4; i++)
+        if (memory[i])
+            d->ops->memory_free(d, memory[i]);
+    if (plan)
+        d->ops->convolution_free(d, plan);
+    return rc;
+}
+
+static int copy_ms(struct device *d, void *stream, int64_t bytes, double *ms, struct err *e)
+{
+    void *memory[4] = {0}, *recording = NULL;
+    int rc = d->ops->memory_new(d, bytes, &memory[0], e);
+    if (rc == 0)
+        rc = d->ops->memory_new(d, bytes, &memory[1], e);
+    if (rc == 0)
+        rc = record(d, stream, NULL, NULL, memory, bytes, &recording, e);
+    if (rc == 0)
+        rc = best_ms(d, stream, recording, ms, e);
+    if (recording)
+        d->ops->recording_free(d, recording);
+    for (int i = 0; i < 2; i++)
+        if (memory[i])
+            d->ops->memory_free(d, memory[i]);
+    return rc;
+}
+
+static int peak(bool twin, int64_t side, int64_t mib, struct err *e)
+{
+    struct device *d = NULL;
+    void *stream = NULL;
+    double product = 1, copy = 1;
+    int rc = open_device(twin, &d, e);
+    if (rc != 0)
+        return rc;
+    rc = d->ops->stream_new(d, &stream, e);
+    if (rc == 0)
+        rc = product_ms(d, stream, side, &product, e);
+    if (rc == 0)
+        rc = copy_ms(d, stream, mib << 20, &copy, e);
+    if (rc == 0)
+        printf("{\"device\": \"%s\", \"tflops\": %.4g, \"gb_per_s\": %.4g}\n", d->text,
+               2 * (double)side * (double)side * (double)side / product / 1e9,
+               2 * (double)(mib << 20) / copy / 1e6);
+    if (stream)
+        d->ops->stream_free(d, stream);
+    d->ops->close(d);
+    return rc;
+}
+
+/* ---- one network ---- */
+
+struct bench {
+    const struct engine *engine;
+    struct engine_options options;
+    int64_t batch;
+    int repeat;
+    struct npy in, out;
+    int64_t part_in, part_out; /* floats of one image */
+    bool keep;                 /* copy images in and out; else what is in pinned memory stays */
+    struct graph *lowered;
+    void *impl, *work;
+};
+
+static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    const struct bench *b = ctx;
+    (void)e;
+    if (b->keep)
+        memcpy(in[0], b->in.data + image % b->batch * b->part_in,
+               (size_t)b->part_in * sizeof(float));
+    return 0;
+}
+
+static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    const struct bench *b = ctx;
+    (void)e;
+    if (b->keep)
+        memcpy(b->out.data + image % b->batch * b->part_out, out[0],
+               (size_t)b->part_out * sizeof(float));
+    return 0;
+}
+
+static int run_stack(struct bench *b, int64_t images, bool keep, double *ms, struct err *e)
+{
+    const struct engine_stack stack = {images, fill, take, b};
+    b->keep = keep;
+    double start = now_ms();
+    int rc = b->engine->run_stack(b->impl, b->work, &stack, b->batch, e);
+    *ms = now_ms() - start;
+    return rc;
+}
+
+/* What each convolution must compute and move if its inputs and outputs were moved once, in half.
+ */
+static void print_needs(const struct graph *g)
+{
+    const char *between = "";
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct node *n = &g->node[i];
+        if (n->op != OP_CONV && n->op != OP_CONV_TRANSPOSE)
+            continue;
+        const struct shape *x = &g->value[n->in[0]].shape, *w = &g->value[n->in[1]].shape;
+        const struct shape *y = &g->value[n->out[0]].shape;
+        /* Weights of one channel: of y, of x when transposed. */
+        int64_t macs = shape_count(n->op == OP_CONV ? y : x) * (shape_count(w) / w->dim[0]);
+        printf("%s[%.0f, %.0f]", between, 2.0 * (double)macs,
+               2.0 * (double)(shape_count(x) + shape_count(w) + shape_count(y)));
+        between = ", ";
+    }
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_times(const char *name, double *ms, int n)
+{
+    qsort(ms, (size_t)n, sizeof *ms, compare);
+    printf("\"%s_ms\": %.5f, \"%s_min_ms\": %.5f, ", name, ms[n / 2], name, ms[0]);
+}
+
+static int measure(struct bench *b, double load_first, struct err *e)
+{
+    struct cuda_work *work = b->work;
+    struct device *d = work->plan->device;
+    double *host = calloc((size_t)b->repeat, sizeof *host);
+    double *device = calloc((size_t)b->repeat, sizeof *device), stream = 1;
+    int rc = host && device ? 0 : err_set(e, ERR_NOMEM, "no memory");
+    for (int i = 0; rc == 0 && i < b->repeat; i++)
+        rc = run_stack(b, b->batch, false, &host[i], e);
+    for (int i = 0; rc == 0 && i < b->repeat; i++)
+        rc = d->ops->replay_timed(d, work->stream, work->slot[0].recording, 1, &device[i], e);
+    int64_t many = 16 * b->batch;
+    if (rc == 0)
+        rc = run_stack(b, many, false, &stream, e);
+    struct engine_tuned tuned;
+    cuda_tuned(b->impl, &tuned);
+    if (rc == 0) {
+        char text[200];
+        cuda_describe(b->impl, text, sizeof text);
+        printf("{\"engine\": \"%s\", \"load_first_ms\": %.3f, \"tuned\": %lld, \"kept\": %lld, ",
+               text, load_first, (long long)tuned.made, (long long)tuned.kept);
+        print_times("host", host, b->repeat);
+        print_times("device", device, b->repeat);
+        printf("\"stream_per_s\": %.6g, \"needs\": [", (double)many * 1e3 / stream);
+        print_needs(b->lowered);
+        printf("]}\n");
+    }
+    free(host);
+    free(device);
+    return rc;
+}
+
+static int run(struct bench *b, const char *model, const char *in, const char *out, struct err *e)
+{
+    struct graph *g = NULL;
+    double ms = 0;
+    int rc = npy_read(in, DATA_MAX, &b->in, e);
+    if (rc != 0)
+        return rc;
+    b->batch = b->in.shape.dim[0];
+    double start = now_ms();
+    rc = onnx_open(model, NULL, &g, e);
+    if (rc == 0)
+        rc = graph_lower(g, &b->in.shape, (int64_t)64 << 30, &b->lowered, NULL, e);
+    graph_free(g);
+    if (rc == 0)
+        rc = b->engine->compile(b->lowered, &b->options, &b->impl, e);
+    if (rc == 0)
+        rc = b->engine->workspace_new(b->impl, &b->work, e);
+    if (rc != 0)
+        return rc;
+    b->out.shape = b->lowered->value[b->lowered->output[0]].shape;
+    b->part_in = shape_count(&b->in.shape) / b->batch;
+    b->part_out = shape_count(&b->out.shape) / b->batch;
+    b->out.data = malloc((size_t)shape_count(&b->out.shape) * sizeof(float));
+    if (!b->out.data)
+        return err_set(e, ERR_NOMEM, "no memory for the result");
+    rc = run_stack(b, b->batch, true, &ms, e);
+    double load_first = now_ms() - start;
+    if (rc == 0)
+        rc = npy_write(out, &b->out.shape, b->out.data, e);
+    /* Both slots hold the images now. */
+    if (rc == 0)
+        rc = run_stack(b, 2 * b->batch, true, &ms, e);
+    return rc == 0 ? measure(b, load_first, e) : rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct err e = {0};
+    bool twin = argc > 1 && strcmp(argv[1], "--host-twin") == 0;
+    argc -= twin;
+    argv += twin;
+    int rc = ERR_USAGE;
+    if ((argc == 2 || argc == 4) && strcmp(argv[1], "peak") == 0) {
+        rc = peak(twin, argc == 4 ? strtoll(argv[2], NULL, 10) : 8192,
+                  argc == 4 ? strtoll(argv[3], NULL, 10) : 4096, &e);
+    } else if ((argc == 6 || argc == 7) && strcmp(argv[1], "run") == 0) {
+#ifdef SPINENODE_CUDA
+        const struct engine *gpu = &engine_cuda;
+#else
+        const struct engine *gpu = NULL;
+#endif
+        struct bench b = {.engine = twin ? &engine_cuda_host : gpu,
+                          .repeat = (int)strtol(argv[5], NULL, 10),
+                          .options = {.precision = ENGINE_F16,
+                                      .stream = true,
+                                      .cache_folder = argc == 7 ? argv[6] : NULL,
+                                      .model_digest = argc == 7 ? "bench" : NULL}};
+        if (!b.engine || b.repeat < 1)
+            rc = err_set(&e, ERR_UNSUPPORTED, "built without CUDA, or no repeats");
+        else
+            rc = run(&b, argv[2], argv[3], argv[4], &e);
+        if (b.work)
+            b.engine->workspace_free(b.work);
+        if (b.impl)
+            b.engine->plan_free(b.impl);
+        graph_free(b.lowered);
+        npy_fini(&b.in);
+        npy_fini(&b.out);
+    }
+    if (rc == ERR_USAGE)
+        fprintf(stderr, "bench_gpu_worker: wrong arguments; see the top of bench_gpu_worker.c\n");
+    else if (rc != 0)
+        fprintf(stderr, "bench_gpu_worker: %s\n", e.text);
+    return rc == 0 ? 0 : rc == ERR_USAGE ? 2 : 1;
+}
