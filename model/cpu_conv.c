@@ -21,6 +21,8 @@
 #define PRODUCT_FLOATS (400 * 1024)
 /* Most floats of a left operand that is made for several tasks (8 MiB). */
 #define LEFT_FLOATS (2 * 1024 * 1024)
+/* Most floats of a padded copy of the input. */
+#define COPY_FLOATS ((int64_t)1 << 28)
 /* With low_memory, how much more than the plain weights a layer may store (1 MiB). */
 #define LOW_MEMORY_FLOATS (256 * 1024)
 
@@ -145,8 +147,12 @@ static int groups_to_merge(const struct cpu_conv_desc *d, int lanes)
 static bool wants_copy(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
+    int64_t copy_h =
+        (int64_t)(d->oh - 1) * d->stride[0] + (int64_t)(d->kernel[0] - 1) * d->dilation[0] + 1;
+    int64_t copy_w = (int64_t)(d->ow - 1) * d->stride[1] + d->kernel[1];
     return !d->transposed && d->group == 1 && c->merged == 1 && d->dilation[1] == 1 &&
-           d->kernel[1] > 1 && d->c < 16 && d->c * d->kernel[1] <= CPU_KC;
+           d->kernel[1] > 1 && d->c < 16 && d->c * d->kernel[1] <= CPU_KC &&
+           copy_h * copy_w <= COPY_FLOATS / ((int64_t)d->n * d->c);
 }
 
 /* --- tables ------------------------------------------------------------------------------------
@@ -369,14 +375,28 @@ static void cut(struct cpu_conv *c)
 /* --- public ------------------------------------------------------------------------------------
  */
 
+/* Most ints of the tables of a layer. */
+#define TABLE_INTS ((int64_t)1 << 26)
+
 static bool sane(const struct cpu_conv_desc *d)
 {
-    int64_t limit = INT_MAX / 64;
+    int64_t limit = INT_MAX / 64, ints = 0;
     for (int i = 0; i < 2; i++)
         if (d->kernel[i] < 1 || d->stride[i] < 1 || d->dilation[i] < 1 || d->up[i] < 1 ||
             d->kernel[i] > 4096 || d->stride[i] > 4096 || d->dilation[i] > 65536 ||
             d->pad[i] > limit || d->pad[i] < -limit)
             return false;
+    for (int i = 0; i < 2; i++) {
+        int64_t out = i == 0 ? d->oh : d->ow, taps = d->kernel[i];
+        int64_t reach = (taps - 1) * d->dilation[i];
+        if (!d->transposed && (out - 1) * d->stride[i] + reach > limit)
+            return false;
+        ints += taps * (1 + out + reach) / (d->transposed ? d->stride[i] : 1);
+    }
+    if (d->transposed)
+        ints *= (int64_t)d->stride[0] * d->stride[1];
+    if (ints > TABLE_INTS)
+        return false;
     return d->n > 0 && d->h > 0 && d->w > 0 && d->c > 0 && d->oh > 0 && d->ow > 0 && d->oc > 0 &&
            d->group > 0 && d->c % d->group == 0 && d->oc % d->group == 0 && d->h <= limit &&
            d->w <= limit && d->oh <= limit && d->ow <= limit && d->c <= limit && d->oc <= limit &&

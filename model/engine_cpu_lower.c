@@ -15,6 +15,9 @@
 #include "model/resample.h"
 #include "node/base/err.h"
 
+/* What plans its memory is quadratic in it. */
+#define STEPS_MAX 40000
+
 /* --- places ----------------------------------------------------------------------------------- */
 
 static int no_memory(struct err *e)
@@ -50,7 +53,14 @@ int lower_root(struct lower *l, enum root_kind kind, int index, size_t floats)
 struct step *lower_step(struct lower *l, enum step_kind kind, const struct node *n)
 {
     struct cpu_plan *p = l->p;
-    if (grow((void **)&p->step, &p->cap_steps, p->steps, sizeof *p->step, l->e) < 0)
+    if (p->steps == STEPS_MAX) {
+        err_set(l->e, ERR_LIMIT, "the network needs more than %d steps of the cpu engine",
+                STEPS_MAX);
+        l->failed = ERR_LIMIT;
+        return NULL;
+    }
+    l->failed = grow((void **)&p->step, &p->cap_steps, p->steps, sizeof *p->step, l->e);
+    if (l->failed < 0)
         return NULL;
     struct step *s = &p->step[p->steps++];
     *s = (struct step){.kind = kind, .name = n ? n->name : "graph", .op = n ? n->op : OP_IDENTITY};
@@ -202,7 +212,7 @@ int lower_copy(struct lower *l, const struct node *n, const struct place *in,
 {
     struct step *s = lower_step(l, STEP_COPY, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = *in;
     s->out = *out;
     if (act)
@@ -309,7 +319,7 @@ static int lower_conv(struct lower *l, int node)
     struct step *s = lower_step(l, STEP_CONV, n);
     if (!s) {
         cpu_conv_free(conv);
-        return ERR_NOMEM;
+        return l->failed;
     }
     s->conv = conv;
     s->in[0] = in;
@@ -354,7 +364,7 @@ static int lower_channels(struct lower *l, int node, enum step_kind kind)
     }
     struct step *s = lower_step(l, kind, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = from;
     s->in[1] = other;
     s->out = to;
@@ -390,54 +400,77 @@ static bool may_alias(const struct lower *l, int value)
     return !v->constant && v->producer >= 0 && l->place[value].root < 0;
 }
 
+/* Is a Concat's value itself the beginning of one that is placed? Then it lies there. */
+static bool is_prefix(struct lower *l, const struct node *n)
+{
+    const struct place *first = &l->place[n->in[0]];
+    if (first->root < 0 || l->g->value[n->in[0]].producer < 0)
+        return false;
+    ptrdiff_t at = first->offset;
+    for (int j = 0; j < n->n_in; j++) {
+        const struct place *p = &l->place[n->in[j]];
+        if (p->root != first->root || p->offset != at)
+            return false;
+        for (int d = 0; d < p->rank; d++)
+            if (p->stride[d] != first->stride[d])
+                return false;
+        at += p->stride[n->axis] * (ptrdiff_t)p->dim[n->axis];
+    }
+    struct place whole = place_of_shape(l, n->out[0]);
+    memcpy(whole.stride, first->stride, sizeof whole.stride);
+    whole.root = first->root;
+    whole.offset = first->offset;
+    l->place[n->out[0]] = whole;
+    return true;
+}
+
+static int alias_concat(struct lower *l, const struct node *n)
+{
+    struct place whole;
+    if (l->place[n->out[0]].root < 0 && n->n_in > 0 && is_prefix(l, n))
+        return 0;
+    int rc = lower_write(l, n->out[0], &whole);
+    if (rc < 0)
+        return rc;
+    ptrdiff_t at = whole.offset;
+    for (int j = 0; j < n->n_in; j++) {
+        struct place part = place_of_shape(l, n->in[j]);
+        memcpy(part.stride, whole.stride, sizeof part.stride);
+        part.root = whole.root;
+        part.offset = at;
+        at += whole.stride[n->axis] * (ptrdiff_t)part.dim[n->axis];
+        if (may_alias(l, n->in[j]))
+            l->place[n->in[j]] = part;
+    }
+    return 0;
+}
+
+/* Most inputs first, and of those the last node. */
+static int by_inputs(const void *a, const void *b)
+{
+    const struct node *x = *(const struct node *const *)a, *y = *(const struct node *const *)b;
+    if (x->n_in != y->n_in)
+        return x->n_in < y->n_in ? 1 : -1;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
 /* Places the inputs of Concats into their outputs. Longest first, so that the Concats of a dense
  * block (x, x1), (x, x1, x2) … all are the beginning of the last. */
 static int alias_concats(struct lower *l)
 {
-    for (int want = GRAPH_INPUTS_MAX * 64; want >= 1; want--)
-        for (int i = l->g->n_nodes - 1; i >= 0; i--) {
-            const struct node *n = &l->g->node[i];
-            int rc;
-            if (n->op != OP_CONCAT || !l->f.live[i] ||
-                (n->n_in < GRAPH_INPUTS_MAX * 64 ? n->n_in : GRAPH_INPUTS_MAX * 64) != want)
-                continue;
-            struct place whole;
-            if (l->place[n->out[0]].root < 0 && n->n_in > 0) {
-                /* is it itself the beginning of one that is placed? */
-                const struct place *first = &l->place[n->in[0]];
-                bool slice = first->root >= 0 && l->g->value[n->in[0]].producer >= 0;
-                ptrdiff_t at = slice ? first->offset : 0;
-                for (int j = 0; j < n->n_in && slice; j++) {
-                    const struct place *p = &l->place[n->in[j]];
-                    slice = p->root == first->root && p->offset == at;
-                    for (int d = 0; d < p->rank && slice; d++)
-                        slice = p->stride[d] == first->stride[d];
-                    if (slice)
-                        at += p->stride[n->axis] * (ptrdiff_t)p->dim[n->axis];
-                }
-                if (slice) {
-                    whole = place_of_shape(l, n->out[0]);
-                    memcpy(whole.stride, first->stride, sizeof whole.stride);
-                    whole.root = first->root;
-                    whole.offset = first->offset;
-                    l->place[n->out[0]] = whole;
-                    continue;
-                }
-            }
-            if ((rc = lower_write(l, n->out[0], &whole)) < 0)
-                return rc;
-            ptrdiff_t at = whole.offset;
-            for (int j = 0; j < n->n_in; j++) {
-                struct place part = place_of_shape(l, n->in[j]);
-                memcpy(part.stride, whole.stride, sizeof part.stride);
-                part.root = whole.root;
-                part.offset = at;
-                at += whole.stride[n->axis] * (ptrdiff_t)part.dim[n->axis];
-                if (may_alias(l, n->in[j]))
-                    l->place[n->in[j]] = part;
-            }
-        }
-    return 0;
+    const struct node **order = malloc(((size_t)l->g->n_nodes + 1) * sizeof *order);
+    if (!order)
+        return no_memory(l->e);
+    size_t n = 0;
+    int rc = 0;
+    for (int i = 0; i < l->g->n_nodes; i++)
+        if (l->g->node[i].op == OP_CONCAT && l->f.live[i])
+            order[n++] = &l->g->node[i];
+    qsort(order, n, sizeof *order, by_inputs);
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = alias_concat(l, order[i]);
+    free(order);
+    return rc;
 }
 
 static int place_inputs(struct lower *l)

@@ -14,11 +14,13 @@ struct lower {
     int constants;       /* the root of the plan's constants */
     bool low_memory;
     struct err *e;
+    int failed; /* why lower_step() gave NULL */
 };
 
 /* All return 0 or more, or a negative ERR_* with l->e set. A step pointer is good until the next.
  */
 int lower_root(struct lower *l, enum root_kind kind, int index, size_t floats);
+/* NULL: l->failed says why. */
 struct step *lower_step(struct lower *l, enum step_kind kind, const struct node *n);
 size_t lower_count(const struct place *t);
 int lower_memory(struct lower *l, struct place *t, bool dense);

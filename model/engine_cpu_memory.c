@@ -7,6 +7,7 @@
 #include "model/engine_cpu_plan.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/cpu_conv_plan.h"
 #include "node/base/err.h"
@@ -28,12 +29,6 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static int by_place(const void *a, const void *b)
-{
-    const struct root *x = *(struct root *const *)a, *y = *(struct root *const *)b;
-    return x->at < y->at ? -1 : x->at > y->at;
-}
-
 int cpu_plan_memory(struct cpu_plan *p, struct err *e)
 {
     for (int i = 0; i < p->steps; i++) {
@@ -49,7 +44,7 @@ int cpu_plan_memory(struct cpu_plan *p, struct err *e)
     struct root **order = malloc(((size_t)p->roots + 1) * 2 * sizeof *order);
     if (!order)
         return err_set(e, ERR_NOMEM, "no memory to plan %d tensors", p->roots);
-    struct root **live = order + p->roots + 1;
+    struct root **placed = order + p->roots + 1; /* by place */
     int n = 0;
     for (int i = 0; i < p->roots; i++)
         if (p->root[i].kind == ROOT_ARENA && p->root[i].last >= 0)
@@ -57,21 +52,21 @@ int cpu_plan_memory(struct cpu_plan *p, struct err *e)
     qsort(order, (size_t)n, sizeof *order, by_size);
     for (int i = 0; i < n; i++) {
         struct root *r = order[i];
-        int m = 0;
-        for (int j = 0; j < i; j++)
-            if (order[j]->first <= r->last && r->first <= order[j]->last)
-                live[m++] = order[j];
-        qsort(live, (size_t)m, sizeof *live, by_place);
         size_t at = 0;
-        for (int j = 0; j < m; j++) {
-            if (live[j]->at >= at + r->floats)
-                break;
-            size_t end = live[j]->at + live[j]->floats;
-            at = end > at ? end : at;
+        int before = 0; /* of those that are placed */
+        for (int j = 0; j < i && placed[j]->at < at + r->floats; j++) {
+            const struct root *other = placed[j];
+            bool together = other->first <= r->last && r->first <= other->last;
+            if (together && other->at + other->floats > at)
+                at = other->at + other->floats;
         }
         r->at = at;
         if (at + r->floats > p->arena_floats)
             p->arena_floats = at + r->floats;
+        while (before < i && placed[before]->at <= at)
+            before++;
+        memmove(placed + before + 1, placed + before, (size_t)(i - before) * sizeof *placed);
+        placed[before] = r;
     }
     free(order);
     return 0;

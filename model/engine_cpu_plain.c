@@ -30,7 +30,7 @@ static int lower_binary(struct lower *l, const struct node *n, enum cpu_binary o
         return rc;
     struct step *s = lower_step(l, STEP_BINARY, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = broadcast(&a, &out);
     s->in[1] = broadcast(&b, &out);
     s->out = out;
@@ -47,7 +47,7 @@ static int lower_unary(struct lower *l, const struct node *n, enum cpu_unary op)
         return rc;
     struct step *s = lower_step(l, STEP_UNARY, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = in;
     s->out = out;
     s->what = (int)op;
@@ -153,7 +153,7 @@ static int lower_pad(struct lower *l, const struct node *n)
             return rc;
         struct step *s = lower_step(l, STEP_INDEX, n);
         if (!s)
-            return ERR_NOMEM;
+            return l->failed;
         s->in[0] = in;
         s->out = to;
         s->axis = axis;
@@ -189,15 +189,17 @@ static int lower_resize(struct lower *l, const struct node *n)
         bool index = table.taps == 1;
         struct step *s = lower_step(l, index ? STEP_INDEX : STEP_TAPS, n);
         size_t count = (size_t)table.out * (size_t)table.taps;
-        if (s) {
-            s->in[0] = in;
-            s->out = to;
-            s->axis = axis;
-            s->taps = table.taps;
-            s->index = malloc(count * sizeof *s->index);
-            s->weight = malloc(count * sizeof *s->weight);
+        if (!s) {
+            resample_fini(&table);
+            return l->failed;
         }
-        if (!s || !s->index || !s->weight) {
+        s->in[0] = in;
+        s->out = to;
+        s->axis = axis;
+        s->taps = table.taps;
+        s->index = malloc(count * sizeof *s->index);
+        s->weight = malloc(count * sizeof *s->weight);
+        if (!s->index || !s->weight) {
             resample_fini(&table);
             return err_set(l->e, ERR_NOMEM, "no memory for the table of Resize %s", n->name);
         }
@@ -266,7 +268,7 @@ static int lower_gather(struct lower *l, const struct node *n)
         return rc;
     struct step *s = lower_step(l, STEP_INDEX, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = in;
     s->out = to;
     s->axis = axis;
@@ -298,7 +300,7 @@ static int lower_reduce(struct lower *l, const struct node *n, enum cpu_reduce k
     }
     struct step *s = lower_step(l, STEP_REDUCE, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = in;
     s->out = to;
     s->what = (int)kind;
@@ -314,7 +316,7 @@ static int lower_pool(struct lower *l, const struct node *n)
         return rc;
     struct step *s = lower_step(l, STEP_POOL, n);
     if (!s)
-        return ERR_NOMEM;
+        return l->failed;
     s->in[0] = in;
     s->out = out;
     s->pool = n->pool;
