@@ -92,64 +92,41 @@ static float from_bfloat(uint16_t h)
     return f;
 }
 
-#define TAKE(type, index)                                                                          \
-    __extension__({                                                                                \
-        type taken;                                                                                \
-        memcpy(&taken, p + (size_t)(index) * sizeof taken, sizeof taken);                          \
-        taken;                                                                                     \
-    })
+/* Fills out[0 ... n) with elements of a type, which may lie unaligned at p, each read by `from`. */
+#define CONVERT_AS(type, from)                                                                     \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        type stored;                                                                               \
+        memcpy(&stored, p + (size_t)i * sizeof stored, sizeof stored);                             \
+        out[i] = (__typeof__(*out))from(stored);                                                   \
+    }                                                                                              \
+    break
 
-/* Fills out[0 ... n) of a type from stored elements at p. */
-#define CONVERT(out, n)                                                                            \
+#define CONVERT                                                                                    \
     switch (c->stored) {                                                                           \
     case STORED_F32:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = TAKE(float, i);                                                             \
-        break;                                                                                     \
+        CONVERT_AS(float, );                                                                       \
     case STORED_F64:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = (__typeof__(*(out)))TAKE(double, i);                                        \
-        break;                                                                                     \
+        CONVERT_AS(double, );                                                                      \
     case STORED_F16:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = from_half(TAKE(uint16_t, i));                                               \
-        break;                                                                                     \
+        CONVERT_AS(uint16_t, from_half);                                                           \
     case STORED_BF16:                                                                              \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = from_bfloat(TAKE(uint16_t, i));                                             \
-        break;                                                                                     \
+        CONVERT_AS(uint16_t, from_bfloat);                                                         \
     case STORED_I64:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = (__typeof__(*(out)))TAKE(int64_t, i);                                       \
-        break;                                                                                     \
+        CONVERT_AS(int64_t, );                                                                     \
     case STORED_I32:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = (__typeof__(*(out)))TAKE(int32_t, i);                                       \
-        break;                                                                                     \
+        CONVERT_AS(int32_t, );                                                                     \
     case STORED_I16:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = TAKE(int16_t, i);                                                           \
-        break;                                                                                     \
+        CONVERT_AS(int16_t, );                                                                     \
     case STORED_I8:                                                                                \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = TAKE(int8_t, i);                                                            \
-        break;                                                                                     \
+        CONVERT_AS(int8_t, );                                                                      \
     case STORED_U32:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = (__typeof__(*(out)))TAKE(uint32_t, i);                                      \
-        break;                                                                                     \
+        CONVERT_AS(uint32_t, );                                                                    \
     case STORED_U16:                                                                               \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = TAKE(uint16_t, i);                                                          \
-        break;                                                                                     \
+        CONVERT_AS(uint16_t, );                                                                    \
     case STORED_U8:                                                                                \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = p[i];                                                                       \
-        break;                                                                                     \
+        CONVERT_AS(uint8_t, );                                                                     \
     case STORED_BOOL:                                                                              \
-        for (int64_t i = 0; i < (n); i++)                                                          \
-            (out)[i] = p[i] != 0;                                                                  \
-        break;                                                                                     \
+        CONVERT_AS(uint8_t, 0 !=);                                                                 \
     }
 
 /* Multiplies elements at ... at+n by their scales, run by run: a division per element would cost
@@ -170,12 +147,12 @@ static void convert_f32(const struct constant *c, const uint8_t *p, int64_t n, f
         memcpy(out, p, (size_t)n * sizeof *out);
         return;
     }
-    CONVERT(out, n)
+    CONVERT
 }
 
 static void convert_f64(const struct constant *c, const uint8_t *p, int64_t n, double *out)
 {
-    CONVERT(out, n)
+    CONVERT
 }
 
 /* Integer elements only: a double may not fit an int64. */
@@ -191,7 +168,7 @@ static void convert_i64(const struct constant *c, const uint8_t *p, int64_t n, i
     default:
         break;
     }
-    CONVERT(out, n)
+    CONVERT
 }
 
 /* Reads with pread, so that a file that shrinks is an error and not a signal. */
@@ -249,59 +226,47 @@ static bool all_finite(const float *x, int64_t n)
     return bad == 0;
 }
 
+/* Calls `convert` for each piece of elements first ... first+n−1; scales them; `check`: refuses a
+ * piece that is not finite. */
+#define LOAD(convert, scaled, check)                                                               \
+    int rc = check_range(v, first, n, e);                                                          \
+    const struct constant *c = v->constant;                                                        \
+    uint8_t b[PIECE * 8];                                                                          \
+    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {                                            \
+        int64_t m = n - i < PIECE ? n - i : PIECE;                                                 \
+        const uint8_t *p;                                                                          \
+        if ((rc = piece(v, first + i, m, b, &p, e)) != 0)                                          \
+            break;                                                                                 \
+        convert(c, p, m, out + i);                                                                 \
+        if (scaled && c->scale != NULL)                                                            \
+            SCALE(out + i, first + i, m)                                                           \
+        rc = check;                                                                                \
+    }                                                                                              \
+    return rc
+
+static int check_finite(const struct value *v, const float *x, int64_t n, struct err *e)
+{
+    if (all_finite(x, n))
+        return 0;
+    return err_set(e, ERR_NUMERIC,
+                   "weights '%s' hold NaN or infinity: the model file is damaged or its training "
+                   "diverged",
+                   v->name);
+}
+
 int constant_load_f32(const struct value *v, int64_t first, int64_t n, float *out, struct err *e)
 {
-    int rc = check_range(v, first, n, e);
-    const struct constant *c = v->constant;
-    uint8_t b[PIECE * 8];
-    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {
-        int64_t m = n - i < PIECE ? n - i : PIECE;
-        const uint8_t *p;
-        rc = piece(v, first + i, m, b, &p, e);
-        if (rc != 0)
-            break;
-        convert_f32(c, p, m, out + i);
-        if (c->scale != NULL)
-            SCALE(out + i, first + i, m)
-        if (!all_finite(out + i, m))
-            rc = err_set(e, ERR_NUMERIC,
-                         "weights '%s' hold NaN or infinity: the model file is damaged or its "
-                         "training diverged",
-                         v->name);
-    }
-    return rc;
+    LOAD(convert_f32, true, check_finite(v, out + i, m, e));
 }
 
 int constant_load_f64(const struct value *v, int64_t first, int64_t n, double *out, struct err *e)
 {
-    int rc = check_range(v, first, n, e);
-    const struct constant *c = v->constant;
-    uint8_t b[PIECE * 8];
-    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {
-        int64_t m = n - i < PIECE ? n - i : PIECE;
-        const uint8_t *p;
-        rc = piece(v, first + i, m, b, &p, e);
-        if (rc != 0)
-            break;
-        convert_f64(c, p, m, out + i);
-        if (c->scale != NULL)
-            SCALE(out + i, first + i, m)
-    }
-    return rc;
+    LOAD(convert_f64, true, 0);
 }
 
 int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *out, struct err *e)
 {
-    int rc = check_range(v, first, n, e);
-    uint8_t b[PIECE * 8];
-    for (int64_t i = 0; rc == 0 && i < n; i += PIECE) {
-        int64_t m = n - i < PIECE ? n - i : PIECE;
-        const uint8_t *p;
-        rc = piece(v, first + i, m, b, &p, e);
-        if (rc == 0)
-            convert_i64(v->constant, p, m, out + i);
-    }
-    return rc;
+    LOAD(convert_i64, false, 0);
 }
 
 void constant_forget(const struct value *v)

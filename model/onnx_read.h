@@ -1,5 +1,6 @@
 /*
- * onnx_read.h - what the files of the reader share (onnx.c, onnx_tensor.c, onnx_op*.c)
+ * onnx_read.h - what the files of the reader share (onnx.c, onnx_value.c, onnx_tensor.c,
+ * onnx_op*.c)
  */
 #ifndef SPINENODE_MODEL_ONNX_READ_H
 #define SPINENODE_MODEL_ONNX_READ_H
@@ -27,6 +28,20 @@ struct reader {
     int folder_fd;        /* of the model, for external data; -1: none */
     struct name_table *names;
 };
+
+/* --- onnx_value.c ----------------------------------------------------------------------------- */
+
+int onnx_names_new(struct reader *r, struct err *e);
+void onnx_names_free(struct reader *r);
+/* The value of a name, −1 if there is none. */
+int onnx_name_find(const struct reader *r, struct span s);
+/* Adds a value under a name that is not there yet; what: "tensor", for messages. */
+int onnx_name_add(struct reader *r, struct span s, enum dtype t, const char *what, struct err *e);
+
+/* A ValueInfoProto of the graph's inputs or outputs, a TensorProto of its constants. */
+int onnx_read_input(struct reader *r, struct span message, struct err *e);
+int onnx_read_output(struct reader *r, struct span message, struct err *e);
+int onnx_read_initializer(struct reader *r, struct span message, struct err *e);
 
 /* --- onnx_tensor.c ---------------------------------------------------------------------------- */
 

@@ -57,8 +57,15 @@ int lower_scalar(struct lower *l, double x, enum dtype t);
 
 int shape_broadcast(const struct shape *a, const struct shape *b, struct shape *out);
 
-/* By operator, in passes_lower.c and passes_window.c. */
+/* An error about two shapes that NumPy's rules do not bring together. */
+int lower_no_broadcast(struct lower *l, const struct shape *a, const struct shape *b);
+/* The axes that constant input i lists, each once, as 0 ... rank−1; without that input the first
+ * `absent` ones. Returns how many. */
+int lower_read_axes(struct lower *l, int i, int rank, int absent, int axis[GRAPH_RANK_MAX]);
+
+/* By operator, in passes_lower.c, passes_move.c and passes_window.c. */
 int lower_node(struct lower *l);
+int lower_move(struct lower *l);
 int lower_conv(struct lower *l);
 int lower_conv_transpose(struct lower *l);
 int lower_pool(struct lower *l);
