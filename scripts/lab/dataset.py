@@ -122,6 +122,16 @@ def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, pro
     return [os.path.join(folder, f"{s}.npy") for s in seeds]
 
 
+def whole(planes, rng, size):
+    """A whole slice, (planes, size, size) float32, as pix2pix augments: enlarged to 286/256, cut back, mirrored or not."""
+    from PIL import Image
+    wide = size * 286 // 256
+    top, left = rng.integers(0, wide - size + 1, 2)
+    out = np.stack([np.asarray(Image.fromarray(np.asarray(p, np.float32)).resize((wide, wide), Image.BILINEAR)) for p in planes])
+    out = out[:, top:top + size, left:left + size]
+    return out[:, :, ::-1] if rng.random() < 0.5 else out
+
+
 class Pool:
     """Random crops from cached subjects, read from the page cache as they are needed.
 
@@ -131,8 +141,12 @@ class Pool:
 
     NEAR = 0.4  # share of the crops that hold a finding, where the slice has one
 
-    def __init__(self, paths, picks, contrasts=CONTRASTS, extra=(), share=0.0):
-        """extra: (len(picks), n, n) arrays from elsewhere, from which a share of the crops is taken."""
+    def __init__(self, paths, picks, contrasts=CONTRASTS, extra=(), share=0.0, whole=False):
+        """extra: (len(picks), n, n) arrays from elsewhere, from which a share of the crops is taken.
+
+        whole: crops are whole slices, resampled, as the paper's networks see them.
+        """
+        self.whole = whole
         self.extra, self.share = list(extra), share if len(extra) else 0.0
         count = len(contrasts)
         self.planes = [2 * count if v == "marks" else v * count + list(contrasts).index(c) for v, c in picks]
@@ -144,6 +158,9 @@ class Pool:
 
     def crop(self, rng, size):
         """The picked images, (len(picks), size, size) float32, from a random place of a random slice."""
+        if self.whole:
+            one = self.slices[rng.integers(len(self.slices))]
+            return whole([one[p] for p in self.planes], rng, size)
         if size not in self.wide:
             self.wide[size] = [k for k, s in enumerate(self.slices) if s.shape[-1] >= size]
         if not self.wide[size]:

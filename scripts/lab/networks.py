@@ -100,11 +100,14 @@ class SuperResolution(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """The generator of the paper: pix2pix without skips, batch normalisation, dropout in the decoder."""
+    """The generator of the paper: pix2pix without skips, batch normalisation, dropout in the decoder.
 
-    def __init__(self, inputs=1, base=64, depth=8, widest=8):
+    scale: its input is enlarged linearly by as much first, as the paper does for super-resolution.
+    """
+
+    def __init__(self, inputs=1, base=64, depth=8, widest=8, outputs=1, scale=1):
         super().__init__()
-        self.multiple = 2**depth
+        self.multiple, self.scale = 2**depth // scale, scale
         widths = [min(base * 2**k, base * widest) for k in range(depth)]
         layers = [nn.Conv2d(inputs, widths[0], 4, 2, 1)]
         for k in range(1, depth):
@@ -116,11 +119,21 @@ class EncoderDecoder(nn.Module):
                        nn.BatchNorm2d(widths[k - 1])]
             if k > depth - 4:
                 layers.append(nn.Dropout(0.5))
-        layers += [nn.ReLU(), nn.ConvTranspose2d(widths[0], 1, 4, 2, 1), nn.Tanh()]
+        layers += [nn.ReLU(), nn.ConvTranspose2d(widths[0], outputs, 4, 2, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x):
+        if self.scale > 1:
+            x = F.interpolate(x, scale_factor=self.scale, mode="bilinear")
         return self.layers(x)
+
+    def only(self, channel):
+        """Keep one output channel, as ResUNet.only()."""
+        last = self.layers[-2]
+        last.weight = nn.Parameter(last.weight.detach()[:, channel:channel + 1].clone())
+        last.bias = nn.Parameter(last.bias.detach()[channel:channel + 1].clone())
+        last.out_channels = 1
+        return self
 
 
 class PatchDiscriminator(nn.Module):

@@ -39,21 +39,26 @@ class Task:
         """Make sure that the cache folder holds so many subjects of a split; returns their paths."""
         return dataset.build(cache, split, subjects, workers=workers)
 
-    def pool(self, paths, real=None, share=0.0, crop=0):
+    def pool(self, paths, real=None, share=0.0, crop=0, whole=False):
         """The cached slices that this task learns from: source as scanned, target as the mean over its noise.
 
         real: folder of the real volumes, whose lateral slices make a share of super-resolution's crops.
+        whole: whole slices, resampled to the crop's size, in place of crops.
         """
         if self.scale == 1:
             picks = [(0, self.source)] + [(1, target) for target in self.targets] + [("marks", None)]
-            return dataset.Pool(paths, picks)
+            return dataset.Pool(paths, picks, whole=whole)
         picks = [(1, self.source)]
         extra = dataset.real_for_training(real, crop + 128) if share else []
-        return dataset.Pool(paths, picks, extra=extra, share=share)
+        return dataset.Pool(paths, picks, extra=extra, share=share, whole=whole)
 
     def pair(self, pool, rng, size):
         """A training pair, float32: input of one channel in [-1, 1]; target of one channel per contrast in
         [-1, 1], and last the map of findings in 0 to 1."""
+        if self.scale > 1 and pool.whole:  # the paper's way: plain linear interpolation, no noise
+            high = pool.crop(rng, size)
+            low = np.clip(degrade.linear(high[0], self.scale), 0, 1)
+            return low[None] * 2 - 1, np.concatenate([high * 2 - 1, np.zeros_like(high)])
         if self.scale > 1:
             return self._low_and_high(pool.crop(rng, size + 128)[0], rng, size)
         source, *target, marks = pool.crop(rng, size)
@@ -87,8 +92,8 @@ class Radiograph(Task):
     def build(self, cache, split, subjects, workers=2):
         return radiographs.build(cache, split, subjects, workers)
 
-    def pool(self, paths, real=None, share=0.0, crop=0):
-        return radiographs.Pool(paths)
+    def pool(self, paths, real=None, share=0.0, crop=0, whole=False):
+        return radiographs.Pool(paths, whole)
 
     def pair(self, pool, rng, size):
         return radiographs.pair(pool, rng, size)

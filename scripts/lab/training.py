@@ -103,6 +103,8 @@ class Run:
         kinds = {"l1": losses.absolute, "l2": losses.square, "gradient": losses.gradient, "ssim": losses.structure}
         parts = {k: loss(out, target, weight) for k, loss in kinds.items() if self.t.get(k)}
         total = sum(self.t[k] * v for k, v in parts.items())
+        if source.shape[-1] != out.shape[-1]:  # the critic compares on one grid
+            source = torch.nn.functional.interpolate(source, size=out.shape[-2:], mode="bilinear")
         if adversarial:
             for p in self.critic.parameters():
                 p.requires_grad_(False)
@@ -130,9 +132,9 @@ class Run:
         return {k: float(v.detach()) for k, v in parts.items()}
 
 
-def validation_set(task, paths, crop):
+def validation_set(task, paths, crop, whole=False):
     """Fixed pairs from validation subjects."""
-    pool = task.pool(paths)
+    pool = task.pool(paths, whole=whole)
     pairs = [task.pair(pool, np.random.default_rng([61, k]), crop) for k in range(16)]
     source, target = (torch.from_numpy(np.stack(side)) for side in zip(*pairs))
     return source, target[:, :-1]
@@ -166,9 +168,10 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     resumed = run.resume()
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
-    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers), real, data.get("real", 0.0), data["crop"])
+    whole = bool(data.get("whole"))
+    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers), real, data.get("real", 0.0), data["crop"], whole)
     held_out = run.task.build(cache, "validation", data["validation"], workers)
-    pairs = validation_set(run.task, held_out, data["crop"])
+    pairs = validation_set(run.task, held_out, data["crop"], whole)
     loader = Loader(run.task, pool, data["crop"], run.t["batch"], spec["seed"], run.step)
     curve = open(os.path.join(folder, "curve.csv"), "a" if resumed else "w", newline="", encoding="utf-8")
     writer = csv.writer(curve)

@@ -144,3 +144,46 @@ def test_pairs__line_up_low_and_high_resolution(cache):
         mean = high[0].reshape(16, 4, 16, 4).mean((1, 3))
         if high.std() > 0.1:
             assert np.corrcoef(mean.ravel(), low.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("task,network,crop", [("t2-to-all", {"base": 4, "depth": 5, "outputs": 3}, 32),
+                                               ("super-resolution", {"base": 4, "depth": 6, "scale": 4}, 64)])
+def test_papers_network__learns_whole_slices_and_is_exported_for_their_size(tmp_path, cache, task, network, crop):
+    pytest.importorskip("onnxruntime")
+    import yaml
+    from lab import engine, export
+    path = experiment(str(tmp_path), gan=1.0, gan_from=0.0, gradient=0.0, ssim=0.0, steps=3)
+    with open(path, encoding="utf-8") as file:
+        spec = yaml.safe_load(file)
+    spec |= {"task": task, "name": f"{task} of the paper", "network": {"kind": "encoder-decoder", **network},
+             "data": {**spec["data"], "crop": crop, "whole": True}}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(spec, file)
+    run = training.train(path, str(tmp_path / "run"), cache, threads=1, workers=1)
+    one = "t2-to-stir" if "outputs" in network else task
+    facts = export.export(run, str(tmp_path / "paper.onnx"), task=one)
+    assert facts["bytes"] < 1 << 20
+    model = engine.Model(str(tmp_path / "paper.onnx"))
+    scale = network.get("scale", 1)
+    assert (model.task.name, model.grid) == (one, f"{crop // scale}x{crop // scale}")
+    result = model(np.random.default_rng(0).random((40, 56)))
+    assert result.shape == (40 * scale, 56 * scale) and np.isfinite(result).all()
+
+
+def test_whole__keeps_the_picture_and_its_level():
+    image = np.outer(np.hanning(200), np.hanning(200)).astype(np.float32)
+    picked = [dataset.whole([image, 1 - image], np.random.default_rng(k), 64) for k in range(20)]
+    assert all(p.shape == (2, 64, 64) for p in picked)
+    assert all(p[0] + p[1] == pytest.approx(1.0, abs=1e-5) for p in picked)
+    assert np.mean([p[0].mean() for p in picked]) == pytest.approx(image.mean() * (286 / 256) ** 2, rel=0.1)
+    assert len({p.tobytes() for p in picked}) > 10
+
+
+def test_shipped_experiments__name_a_network_that_can_be_built():
+    import yaml
+    here = os.path.join(os.path.dirname(training.__file__), "experiments")
+    for path in sorted(glob.glob(os.path.join(here, "*.yaml"))):
+        with open(path, encoding="utf-8") as file:
+            spec = yaml.safe_load(file)
+        network = networks.build(spec["network"])
+        assert spec["task"] in TASKS and sum(p.numel() for p in network.parameters()) * 2 < 8 << 20, path
