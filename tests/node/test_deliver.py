@@ -62,17 +62,21 @@ def test_deliver__takes_a_warning_for_success(start_node, models, pacs):
 
 
 def test_deliver__resumes_where_the_connection_broke(start_node, models, pacs):
+    slices = 12
     node = started(start_node, models, pacs)
     pacs.delay_s = 0.3
-    send(node.port, make_series("1.2.3.4.5.6", SLICES))
+    send(node.port, make_series("1.2.3.4.5.6", slices))
     wait_for(lambda: len(pacs.stored) == 2, 60, "two results")
     pacs.stop()
     time.sleep(1)
+    before = len(pacs.stored)
+    assert before < slices, "nothing was broken off"
     pacs.delay_s = 0
     pacs.start()
-    wait_for(lambda: jobs_settled(node, 1), 60, "the delivery to resume", pause=0.1)
-    check_once(pacs, ["1.2.3.4.5.6"], SLICES)
-    assert len(pacs.stored) <= SLICES + 1, "what was acknowledged was sent again"
+    [job] = wait_for(lambda: jobs_settled(node, 1), 60, "the delivery to resume", pause=0.1)
+    assert job["deliveries"][0]["state"] == "sent"
+    check_once(pacs, ["1.2.3.4.5.6"], slices)
+    assert len(pacs.stored) <= slices + 1, "what was acknowledged was sent again"
 
 
 def test_deliver__waits_for_a_destination_that_is_down_even_over_a_restart(start_node, models, start_pacs):
