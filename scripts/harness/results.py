@@ -30,6 +30,7 @@ class Model:
     version: str
     digest: str
     scale: int
+    pixel_mm: float | None  # the pixels that sources are brought to, where not their own
 
 
 def models_in(folder: Path) -> list[Model]:
@@ -39,7 +40,8 @@ def models_in(folder: Path) -> list[Model]:
         facts = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
         models.append(Model(path, facts["spinenode.task"], facts.get("spinenode.name", path.stem),
                             facts["spinenode.version"], hashlib.sha256(path.read_bytes()).hexdigest(),
-                            int(facts.get("spinenode.scale", "1"))))
+                            int(facts.get("spinenode.scale", "1")),
+                            float(facts["spinenode.pixel_mm"]) if "spinenode.pixel_mm" in facts else None))
     return models
 
 
@@ -76,6 +78,8 @@ class SourceSeries:
     def contrast(self) -> str:
         """By spin-echo physics, enough for a study whose sequences we know."""
         first = self.images[0]
+        if first.Modality in ("CR", "DX"):
+            return "XR"
         if first.get("InversionTime"):
             return "STIR"
         return "T1" if float(first.RepetitionTime) <= 1000 else "T2"
@@ -86,20 +90,25 @@ class SourceSeries:
             return ["t1-to-t2"]
         if self.contrast == "T2":
             return ["super-resolution"] if self.images[0].Rows <= 160 else ["t2-to-t1", "t2-to-stir", "t2-to-tirm"]
+        if self.contrast == "XR":
+            return ["xray-to-t2"]
         return []
 
 
 def group_series(images: list[Dataset]) -> list[SourceSeries]:
-    """Data sets by series (in the order of SeriesNumber), each sorted along its slice normal."""
+    """Data sets by series (in the order of their study and SeriesNumber), each sorted along its slice normal."""
     series: dict[str, SourceSeries] = {}
     for image in images:
         series.setdefault(image.SeriesInstanceUID, SourceSeries()).images.append(image)
     for one in series.values():
         one.images.sort(key=position)
-    return sorted(series.values(), key=lambda s: int(s.images[0].get("SeriesNumber", 0)))
+    studies = list(dict.fromkeys(i.StudyInstanceUID for i in images))
+    return sorted(series.values(), key=lambda s: (studies.index(s.images[0].StudyInstanceUID), int(s.images[0].get("SeriesNumber", 0))))
 
 
 def position(image: Dataset) -> float:
+    if "ImageOrientationPatient" not in image:  # a projection
+        return 0.0
     row, column = np.array(image.ImageOrientationPatient[:3], float), np.array(image.ImageOrientationPatient[3:], float)
     return float(np.dot(np.cross(row, column), np.array(image.ImagePositionPatient, float)))
 
@@ -158,8 +167,10 @@ def check_series(results: list[Dataset], source: SourceSeries, model: Model) -> 
 
 
 def check_image(result: Dataset, origin: Dataset, model: Model, check: Checklist) -> None:
-    for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Modality"):
+    for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
         check.same(result.get(keyword), origin.get(keyword), keyword)
+    # What comes of a projection is no MR image: nothing was acquired in a scanner.
+    check.same(result.get("Modality"), "OT" if model.task == "xray-to-t2" else origin.Modality, "Modality")
     check.same(result.SeriesNumber // 100 if "SeriesNumber" in result else None, origin.SeriesNumber, "SeriesNumber / 100")
 
     check.same(result.SOPClassUID, SECONDARY_CAPTURE, "SOPClassUID")
@@ -183,7 +194,10 @@ def check_image(result: Dataset, origin: Dataset, model: Model, check: Checklist
     check.that(not any(e.tag.is_private for e in result), "it has private attributes")
     for keyword in ("RepetitionTime", "EchoTime", "InversionTime", "FlipAngle"):
         check.that(model.task == "super-resolution" or keyword not in result, f"{keyword} of the source is still there")
-    check_geometry(result, origin, model.scale, check)
+    if model.task == "xray-to-t2":
+        check_projection(result, origin, model, check)
+    else:
+        check_geometry(result, origin, model.scale, check)
     check_pixels(result, check)
 
 
@@ -201,6 +215,23 @@ def check_geometry(result: Dataset, origin: Dataset, scale: int, check: Checklis
                    f"{keyword} is {got.tolist()}, not {want.tolist()}")
 
 
+def check_projection(result: Dataset, origin: Dataset, model: Model, check: Checklist) -> None:
+    """A projection has a field, not a place: no frame of reference, a size only where the source was calibrated."""
+    field_mm = [float(v) * n for v, n in zip(origin.get("ImagerPixelSpacing") or origin.PixelSpacing, (origin.Rows, origin.Columns), strict=True)]
+    wanted = [round(mm / model.pixel_mm) for mm in field_mm] if model.pixel_mm else [origin.Rows, origin.Columns]
+    check.same([result.Rows, result.Columns], wanted, "the matrix")
+    for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness"):
+        check.that(keyword not in result, f"{keyword} of a projection is given")
+    check.same(result.get("PatientOrientation"), origin.get("PatientOrientation"), "PatientOrientation")
+    calibrated = "PixelSpacingCalibrationType" in origin
+    check.same("PixelSpacing" in result, calibrated, "whether PixelSpacing is given")
+    if calibrated:
+        want = np.array(origin.PixelSpacing, float) * [origin.Rows / result.Rows, origin.Columns / result.Columns]
+        check.that(np.allclose(np.array(result.PixelSpacing, float), want, rtol=1e-6), f"PixelSpacing is {result.PixelSpacing}, not {want.tolist()}")
+    preserved = [s.get("SpatialLocationsPreserved") for s in result.get("SourceImageSequence", [])]
+    check.same(preserved, ["NO"], "SpatialLocationsPreserved")
+
+
 def check_pixels(result: Dataset, check: Checklist) -> None:
     check.same((result.BitsAllocated, result.BitsStored, result.HighBit, result.PixelRepresentation), (16, 12, 11, 0),
                "the pixel format")
@@ -212,13 +243,19 @@ def check_pixels(result: Dataset, check: Checklist) -> None:
     check.that("WindowCenter" in result and float(result.WindowWidth) >= 1, "it has no window")
 
 
-def likeness(one: Dataset, other: Dataset) -> float:
+def grey(image: Dataset) -> np.ndarray:
+    """Pixels, the brighter the larger."""
+    pixels = image.pixel_array.astype(np.float32)
+    return 2**image.BitsStored - 1 - pixels if image.PhotometricInterpretation == "MONOCHROME1" else pixels
+
+
+def likeness(one: Dataset | np.ndarray, other: Dataset | np.ndarray) -> float:
     """Correlation of two images of the same extent, the marked strip at the top left out: 1 is the same picture.
 
     The smaller is brought to the size of the larger by linear interpolation, edges aligned. The best of small shifts
     counts: two acquisitions of one spine differ by the shift of fat along the frequency axis, which is no one's fault.
     """
-    pictures = [Image.fromarray(i.pixel_array.astype(np.float32)) for i in (one, other)]
+    pictures = [Image.fromarray(np.asarray(i if isinstance(i, np.ndarray) else grey(i), np.float32)) for i in (one, other)]
     size = max(p.size for p in pictures)
     a, b = (np.asarray(p.resize(size, Image.Resampling.BILINEAR), np.float32) for p in pictures)
     top, edge = a.shape[0] // 8, SHIFT_PIXELS

@@ -54,6 +54,12 @@ def draw_pair(seed, pixel_mm=PIXEL_MM):
     return source, target * exposure.open, spine * exposure.open, exposure
 
 
+def t2_as_on(seed, mirrored=False):
+    """The T2 image under the radiograph that room.write() makes of a subject, at the pixels of a model's result."""
+    _, target, _, _ = draw_pair(seed)
+    return np.ascontiguousarray(target[:, ::-1] if mirrored else target)
+
+
 def _make(path, seed):
     *planes, exposure = draw_pair(seed)
     temporary = f"{path}.{os.getpid()}.tmp.npy"
@@ -109,5 +115,5 @@ def pair(pool, rng, size):
     if rng.random() < 0.7:  # every vendor has a curve of its own
         source = np.clip(source * rng.uniform(0.8, 1.15) + rng.uniform(-0.03, 0.05) * (source > 0), 0, 1) ** rng.uniform(0.7, 1.45)
     if rng.random() < 0.4:
-        source = np.abs(source + rng.uniform(0, 0.03) * rng.standard_normal(source.shape, dtype=np.float32))
+        source = np.clip(source + rng.uniform(0, 0.03) * rng.standard_normal(source.shape, dtype=np.float32), 0, 1)
     return (source[None] * 2 - 1).astype(np.float32), np.stack([target * 2 - 1, spine]).astype(np.float32)
