@@ -45,12 +45,12 @@ void quality_begin(struct quality_report *r, const struct quality_gate *gate)
 
 int quality_slices(int slices, int out[QUALITY_SLICES_MAX])
 {
-    /* A third of the series apart; the outer thirds show no spine any more. */
-    static const double shares[QUALITY_SLICES_MAX] = {0.35, 0.5, 0.65};
-    int n = 0;
+    /* A third of the series apart: the outer ones show no canal any more. */
+    int middle = slices / 2, step = (int)lround(0.15 * (slices - 1)), n = 0;
+    step = step > 0 ? step : 1;
     for (int i = 0; i < QUALITY_SLICES_MAX; i++) {
-        int slice = (int)floor((slices - 1) * shares[i] + 0.5);
-        if (n == 0 || slice > out[n - 1])
+        int slice = middle + (i - QUALITY_SLICES_MAX / 2) * step;
+        if (slice >= 0 && slice < slices)
             out[n++] = slice;
     }
     return n;
@@ -141,22 +141,33 @@ void quality_input(struct quality_report *r, const struct quality_gate *gate,
 {
     if (gate == NULL || n < 1)
         return;
-    double sum = 0;
+    double sum = 0, worst = 0;
     for (int i = 0; i < n; i++)
         sum += distance(gate, features[i]);
     r->figure[QUALITY_UNLIKE] = sum / n;
-    /* First, because what it looks like says more than how far it is off. */
+    /* First, because what it looks like says more than how far it is off; and what it looks like
+     * most of all. */
+    const struct quality_class *most = NULL;
+    double excess = -INFINITY;
     for (int c = 0; c < gate->classes; c++) {
         const struct quality_class *class = &gate->class[c];
         sum = 0;
         for (int i = 0; i < n; i++)
             sum += score(gate, class, features[i]);
         r->class_score[c] = sum / n;
+        double over = class->limit.refuse > 0 ? sum / n / class->limit.refuse : sum / n;
+        if (r->class_score[c] > class->limit.mark && over > excess) {
+            most = class;
+            excess = over;
+            worst = r->class_score[c];
+        }
+    }
+    if (most != NULL) {
         char look[QUALITY_CLASS_NAME];
-        memcpy(look, class->name, sizeof look);
+        memcpy(look, most->name, sizeof look);
         for (char *p = look; *p != '\0'; p++)
             *p = *p == '-' ? ' ' : *p;
-        found(r, r->class_score[c], &class->limit, "the images look %s", look);
+        found(r, worst, &most->limit, "the images look %s", look);
     }
     found(r, r->figure[QUALITY_UNLIKE], &gate->limit[QUALITY_UNLIKE], "%s",
           figures[QUALITY_UNLIKE].meaning);

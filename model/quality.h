@@ -110,8 +110,8 @@ struct quality_report {
 /* gate may be NULL: nothing is compared then. */
 void quality_begin(struct quality_report *r, const struct quality_gate *gate);
 
-/* Which slices of a series are looked at: indices into out, ascending, the middle one at out[n /
- * 2]; returns n. */
+/* Which slices of a series are looked at: indices into out, ascending, slices / 2 at out[n / 2];
+ * returns n. */
 int quality_slices(int slices, int out[QUALITY_SLICES_MAX]);
 
 /* x -> (x - low) / (high - low), clipped to 0 ... 1: what all that follows takes for an image. */

@@ -51,7 +51,7 @@ def draw_mr(seed, contrasts=CONTRASTS, wide=None):
 
 
 def draw_xray(seed):
-    """A radiograph, (1, rows, columns) float32, facing either way."""
+    """A radiograph, (1, rows, columns) float32, facing either way, in the pixels that the model takes."""
     image = xray.radiograph(seed, 1.0).image.astype(np.float32)
     return np.ascontiguousarray(image[None, :, ::-1] if seed % 2 else image[None])
 
@@ -66,19 +66,18 @@ def _draw(path, seed, radiograph):
     os.replace(file.name, path)
 
 
-def _fingerprint():
+def _fingerprint(radiograph):
     """Of the code that draws: other code, other subjects."""
     here, digest = os.path.dirname(os.path.realpath(__file__)), hashlib.sha256()
-    for name in sorted(os.listdir(here)):
-        if name in ("anatomy.py", "canvas.py", "projection.py", "scanner.py", "spine.py", "tissue.py", "trunk.py", "xray.py"):
-            with open(os.path.join(here, name), "rb") as file:
-                digest.update(file.read())
+    for name in ("anatomy", "canvas", "spine", "tissue", *(("projection", "trunk", "xray") if radiograph else ("scanner",))):
+        with open(os.path.join(here, name + ".py"), "rb") as file:
+            digest.update(file.read())
     return digest.hexdigest()[:12]
 
 
 def subjects(split, count, cache, radiograph=False, workers=2, progress=None):
     """The first so many subjects of a split: list of (stacks, field in mm); kept in the cache folder."""
-    folder = os.path.join(cache, f"{'xray' if radiograph else 'mr'}-{_fingerprint()}")
+    folder = os.path.join(cache, f"{'xray' if radiograph else 'mr'}-{_fingerprint(radiograph)}")
     os.makedirs(folder, exist_ok=True)
     seeds = [FIRST[split] + i for i in range(count)]
     paths = [os.path.join(folder, f"{s}.npz") for s in seeds]

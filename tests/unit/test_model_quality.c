@@ -1,0 +1,500 @@
+/* test_model_quality.c - the quality gate: its metadata, its features, its figures, its verdict */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "node/base/err.h"
+
+#include "model/quality.h"
+
+/* ---- a gate's text ---- */
+
+static char gate_text[QUALITY_TEXT_MAX + 2];
+
+static void add(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void add(const char *format, ...)
+{
+    size_t n = strlen(gate_text);
+    va_list args;
+    va_start(args, format);
+    int m = vsnprintf(gate_text + n, sizeof gate_text - n, format, args);
+    va_end(args);
+    assert_true(m >= 0 && (size_t)m < sizeof gate_text - n);
+}
+
+static void add_numbers(const char *key, const char *value, int n)
+{
+    add("%s", key);
+    for (int i = 0; i < n; i++)
+        add(" %s", value);
+    add("\n");
+}
+
+/* Means of 0, scales of 1, whitening the identity; and what else is said. */
+static const char *gate(const char *more)
+{
+    gate_text[0] = '\0';
+    add("gate 1\nfeatures %d %d\nrefusal 0.01 60\nfield_mm 180 400\n", QUALITY_VERSION,
+        QUALITY_FEATURES);
+    add("mean %d", QUALITY_FEATURES);
+    add_numbers("", "0", QUALITY_FEATURES);
+    add("scale %d", QUALITY_FEATURES);
+    add_numbers("", "1", QUALITY_FEATURES);
+    add("whiten");
+    for (int i = 0; i < QUALITY_SHAPE; i++)
+        for (int k = 0; k <= i; k++)
+            add(" %d", k == i);
+    add("\n%s", more);
+    return gate_text;
+}
+
+static struct quality_gate *parsed(const char *more)
+{
+    struct quality_gate *g = NULL;
+    struct err e = {0};
+    if (quality_gate_parse(gate(more), &g, &e) != 0)
+        fail_msg("%s", e.text);
+    return g;
+}
+
+static void assert_wrong(const char *text, int code, const char *reason)
+{
+    struct quality_gate *g = NULL;
+    struct err e = {0};
+    assert_int_equal(quality_gate_parse(text, &g, &e), code);
+    assert_null(g);
+    if (strstr(e.text, reason) == NULL)
+        fail_msg("'%s' does not say '%s'", e.text, reason);
+}
+
+static void gate__reads_what_it_says(void **state)
+{
+    (void)state;
+    struct quality_gate *g = parsed("towards PF\nlimit unlike 1.5 2.5e0\nlimit moved -1 0\n");
+    assert_int_equal(g->series, 60);
+    assert_true(g->refusal == 0.01 && g->field_mm_min == 180 && g->field_mm_max == 400);
+    assert_string_equal(g->towards, "PF");
+    assert_true(g->limit[QUALITY_UNLIKE].mark == 1.5 && g->limit[QUALITY_UNLIKE].refuse == 2.5);
+    assert_true(g->limit[QUALITY_MOVED].mark == -1 && g->limit[QUALITY_MOVED].refuse == 0);
+    assert_true(isinf(g->limit[QUALITY_STRUCTURE].refuse));
+    assert_true(g->whiten[0] == 1 && g->whiten[1] == 0 && g->whiten[2] == 1 && g->mean[99] == 0);
+    free(g);
+}
+
+static void gate__refuses_what_it_does_not_know(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {
+        "colour 1",
+        "gate 1",
+        "limit unlike 1",
+        "limit unlike 2 1",
+        "limit unknown 1 2",
+        "limit unlike 1 x",
+        "limit unlike 1 0x10",
+        "limit unlike 1 nan",
+        "limit unlike 1 1e9",
+        "towards XY",
+        "towards P",
+        "towards PF towards PF",
+        "class Bad 1 2",
+        "class b 1 2 99 0",
+        "limit moved 1 2 limit moved 1 2",
+        "mean 1 2",
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_wrong(gate(wrong[i]), ERR_INVALID, "spinenode.gate");
+    assert_wrong("", ERR_INVALID, "lacks \"gate\"");
+    assert_wrong("gate 2", ERR_INVALID, "no other format");
+    assert_wrong("gate 1\nfeatures 99 100", ERR_UNSUPPORTED, "scripts/calibrate");
+    assert_wrong("gate 1\nfeatures 1 5", ERR_UNSUPPORTED, "scripts/calibrate");
+    assert_wrong("gate 1\x01", ERR_INVALID, "no key");
+    assert_wrong("gateeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee 1", ERR_INVALID,
+                 "no key");
+    memset(gate_text, ' ', QUALITY_TEXT_MAX + 1);
+    gate_text[QUALITY_TEXT_MAX + 1] = '\0';
+    assert_wrong(gate_text, ERR_LIMIT, "longer than");
+}
+
+static void gate__cut_anywhere_is_refused(void **state)
+{
+    (void)state;
+    size_t n = strlen(gate("limit unlike 1 2\n"));
+    char *whole = strdup(gate_text);
+    assert_non_null(whole);
+    for (size_t i = 0; i + strlen("limit unlike 1 2\n") < n - 1; i += 7) {
+        struct quality_gate *g = NULL;
+        char *cut = strndup(whole, i);
+        assert_non_null(cut);
+        assert_int_not_equal(quality_gate_parse(cut, &g, NULL), 0);
+        assert_null(g);
+        free(cut);
+    }
+    free(whole);
+}
+
+static void gate__takes_twelve_classes_and_no_more(void **state)
+{
+    (void)state;
+    gate("");
+    for (int i = 0; i < QUALITY_CLASSES_MAX + 1; i++) {
+        add("class kind-%c 1 2 %d", 'a' + i, QUALITY_FEATURES);
+        add_numbers("", "0", QUALITY_FEATURES);
+        struct quality_gate *g = NULL;
+        struct err e = {0};
+        int rc = quality_gate_parse(gate_text, &g, &e);
+        assert_int_equal(rc, i < QUALITY_CLASSES_MAX ? 0 : ERR_INVALID);
+        free(g);
+    }
+}
+
+/* ---- features ---- */
+
+#define SIDE 120
+static float image[SIDE * SIDE], other[SIDE * SIDE], third[SIDE * SIDE];
+
+/* A column of bright blocks between dark gaps, a bright line behind it, a bright back. */
+static void draw(float *to)
+{
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++) {
+            float v = 0.02f;
+            if (x > 50 && x < 68 && y % 16 > 4)
+                v = 0.5f + 0.002f * (float)y;
+            if (x > 72 && x < 78)
+                v = 1;
+            if (x > 90 && x < 104)
+                v = 0.7f;
+            to[y * SIDE + x] = v;
+        }
+}
+
+static int named(const char *name)
+{
+    for (int i = 0; i < QUALITY_SHAPE; i++)
+        if (strcmp(quality_feature_name(i), name) == 0)
+            return i;
+    fail_msg("no feature %s", name);
+    return -1;
+}
+
+static void look(const float *at, float f[QUALITY_FEATURES])
+{
+    struct err e = {0};
+    if (quality_features(at, SIDE, SIDE, f, &e) != 0)
+        fail_msg("%s", e.text);
+}
+
+static void features__say_where_and_which_way(void **state)
+{
+    (void)state;
+    float f[QUALITY_FEATURES], g[QUALITY_FEATURES];
+    draw(image);
+    quality_do(QUALITY_FLIP, image, SIDE, SIDE, other);
+    look(image, f);
+    look(other, g);
+    assert_true(f[named("x")] > 0.1f);
+    assert_float_equal(g[named("x")], -f[named("x")], 1e-4);
+    assert_float_equal(g[named("mean")], f[named("mean")], 1e-5);
+    /* turned by 90 degrees, lines across become lines along */
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++)
+            other[x * SIDE + y] = image[y * SIDE + x];
+    look(other, g);
+    assert_true(f[named("across")] < -0.5f && g[named("across")] > 0.5f);
+    assert_true(f[named("bright-column")] > 2 * f[named("bright-row")]);
+}
+
+static void features__tell_noise_and_voids(void **state)
+{
+    (void)state;
+    float f[QUALITY_FEATURES], g[QUALITY_FEATURES];
+    uint32_t seed = 7;
+    draw(image);
+    look(image, f);
+    for (int i = 0; i < SIDE * SIDE; i++) {
+        double sum = 0; /* twelve uniform numbers: nearly normal, standard deviation 1 */
+        for (int k = 0; k < 12; k++) {
+            seed = seed * 1664525 + 1013904223;
+            sum += seed / 4294967296.0;
+        }
+        other[i] = image[i] + (float)(0.05 * (sum - 6));
+    }
+    look(other, g);
+    assert_float_equal(exp(g[named("noise")]) - 1e-3, 0.05, 0.006);
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++) {
+            double away = hypot(y - 60, x - 60);
+            other[y * SIDE + x] = away < 12 ? 0 : away < 16 ? 1 : image[y * SIDE + x];
+        }
+    look(other, g);
+    assert_true(g[named("void-large")] > f[named("void-large")] + 0.15f);
+}
+
+static void features__of_anything_are_finite(void **state)
+{
+    (void)state;
+    float f[QUALITY_FEATURES];
+    struct err e;
+    static const int sizes[][2] = {{16, 16}, {16, 700}, {700, 16}, {120, 120}, {33, 17}};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int kind = 0; kind < 3; kind++) {
+            int n = sizes[s][0] * sizes[s][1];
+            for (int i = 0; i < n && i < SIDE * SIDE; i++)
+                image[i] = kind == 2 ? (float)(i % 2) : (float)kind;
+            assert_true(n <= SIDE * SIDE);
+            assert_int_equal(quality_features(image, sizes[s][0], sizes[s][1], f, &e), 0);
+            for (int i = 0; i < QUALITY_FEATURES; i++)
+                assert_true(isfinite(f[i]));
+        }
+    assert_int_equal(quality_features(image, 15, 100, f, &e), ERR_REFUSED);
+}
+
+/* ---- results ---- */
+
+static void report_of(struct quality_report *r)
+{
+    quality_begin(r, NULL);
+}
+
+static void structure__counts_edges_not_contrast(void **state)
+{
+    (void)state;
+    struct quality_report same, blurred, moved;
+    struct err e;
+    draw(image);
+    for (int i = 0; i < SIDE * SIDE; i++)
+        other[i] = 1 - image[i] * 0.8f; /* inverted contrast, same anatomy */
+    report_of(&same);
+    assert_int_equal(quality_result(&same, &(struct quality_pair){image, other, SIDE, SIDE, 1}, &e),
+                     0);
+    assert_true(same.figure[QUALITY_STRUCTURE] < 0.05);
+    assert_true(same.figure[QUALITY_MOVED] == 0);
+    assert_true(isnan(same.figure[QUALITY_DOWNSAMPLED]));
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++)
+            third[y * SIDE + x] = other[y * SIDE + (x < 2 ? 0 : x - 2)];
+    report_of(&moved);
+    assert_int_equal(
+        quality_result(&moved, &(struct quality_pair){image, third, SIDE, SIDE, 1}, &e), 0);
+    assert_true(moved.figure[QUALITY_MOVED] > 0.5);
+    assert_true(moved.figure[QUALITY_STRUCTURE] > 3 * same.figure[QUALITY_STRUCTURE]);
+    /* one part only: the whole image hardly shows it, its block does */
+    memcpy(third, other, sizeof third);
+    for (int y = 50; y < 66; y++)
+        for (int x = 50; x < 68; x++)
+            third[y * SIDE + x] = (x / 2) % 2 ? 1 : 0;
+    report_of(&blurred);
+    assert_int_equal(
+        quality_result(&blurred, &(struct quality_pair){image, third, SIDE, SIDE, 1}, &e), 0);
+    assert_true(blurred.figure[QUALITY_STRUCTURE_BLOCK] >
+                same.figure[QUALITY_STRUCTURE_BLOCK] + 0.3);
+    assert_true(blurred.figure[QUALITY_STRUCTURE] < blurred.figure[QUALITY_STRUCTURE_BLOCK] / 2);
+}
+
+static void downsampled__is_the_source_or_is_not(void **state)
+{
+    (void)state;
+    enum { SCALE = 2, BIG = SIDE * SCALE };
+    float *big = malloc((size_t)BIG * BIG * sizeof *big);
+    struct quality_report good, bad;
+    struct err e;
+    assert_non_null(big);
+    draw(image);
+    for (int y = 0; y < BIG; y++)
+        for (int x = 0; x < BIG; x++)
+            big[y * BIG + x] = image[y / SCALE * SIDE + x / SCALE];
+    struct quality_pair pair = {image, big, SIDE, SIDE, SCALE};
+    report_of(&good);
+    assert_int_equal(quality_result(&good, &pair, &e), 0);
+    for (int y = 60; y < 90; y++)
+        for (int x = 120; x < 150; x++)
+            big[y * BIG + x] = 0;
+    report_of(&bad);
+    assert_int_equal(quality_result(&bad, &pair, &e), 0);
+    assert_true(bad.figure[QUALITY_DOWNSAMPLED] > good.figure[QUALITY_DOWNSAMPLED] + 1);
+    assert_true(bad.figure[QUALITY_DOWNSAMPLED_BLOCK] > good.figure[QUALITY_DOWNSAMPLED_BLOCK] + 5);
+    assert_true(isnan(bad.figure[QUALITY_STRUCTURE]));
+    free(big);
+}
+
+static void second_opinion__comes_back_to_its_place(void **state)
+{
+    (void)state;
+    enum { R = 5, C = 7, S = 3 };
+    float in[R * C], changed[R * C], large[R * S * C * S], back[R * S * C * S];
+    static const enum quality_way ways[] = {QUALITY_FLIP, QUALITY_SHIFT, QUALITY_BOTH};
+    for (int i = 0; i < R * C; i++)
+        in[i] = (float)i;
+    for (size_t w = 0; w < 3; w++) {
+        quality_do(ways[w], in, R, C, changed);
+        assert_memory_not_equal(changed, in, sizeof in);
+        for (int y = 0; y < R * S; y++) /* a "model" that repeats pixels */
+            for (int x = 0; x < C * S; x++)
+                large[y * C * S + x] = changed[y / S * C + x / S];
+        quality_undo(ways[w], large, R * S, C * S, S, back);
+        /* all but the last row and the column that was moved out */
+        for (int y = 0; y < (R - 1) * S; y++)
+            for (int x = S; x < (C - 1) * S; x++)
+                assert_true(back[y * C * S + x] == in[y / S * C + x / S]);
+    }
+}
+
+static void disagreement__has_a_worst_block(void **state)
+{
+    (void)state;
+    struct quality_report r;
+    draw(image);
+    memcpy(other, image, sizeof other);
+    report_of(&r);
+    quality_disagreement(&r, image, other, SIDE, SIDE, 1);
+    assert_true(r.figure[QUALITY_DISAGREEMENT] == 0 && r.figure[QUALITY_DISAGREEMENT_BLOCK] == 0);
+    for (int y = 4; y < 18; y++)
+        for (int x = 4; x < 18; x++)
+            other[y * SIDE + x] += 0.5f;
+    quality_disagreement(&r, image, other, SIDE, SIDE, 1);
+    assert_float_equal(r.figure[QUALITY_DISAGREEMENT_BLOCK], 0.5, 1e-3);
+    assert_float_equal(r.figure[QUALITY_DISAGREEMENT], 0.5 / 64, 1e-3);
+    quality_disagreement(&r, image, image, SIDE, SIDE, 1); /* the worst stands */
+    assert_float_equal(r.figure[QUALITY_DISAGREEMENT_BLOCK], 0.5, 1e-3);
+}
+
+/* ---- the verdict ---- */
+
+static void verdict__without_a_gate_passes(void **state)
+{
+    (void)state;
+    struct quality_report r;
+    float f[1][QUALITY_FEATURES];
+    memset(f, 0x41, sizeof f);
+    quality_begin(&r, NULL);
+    quality_view(&r, NULL, &(struct quality_view){1, 1, "HL"});
+    quality_input(&r, NULL, f, 1);
+    r.figure[QUALITY_STRUCTURE] = 100;
+    quality_judge(&r, NULL);
+    assert_false(r.calibrated);
+    assert_int_equal(r.outcome, QUALITY_PASS);
+    assert_string_equal(r.reason, "");
+}
+
+static void verdict__follows_the_limits(void **state)
+{
+    (void)state;
+    static const struct {
+        double figure;
+        enum quality_outcome expected;
+    } cases[] = {{0.9, QUALITY_PASS}, {1.1, QUALITY_MARK}, {2.1, QUALITY_REFUSE}};
+    struct quality_gate *g = parsed("limit structure 1 2\nlimit unlike 1 2\n");
+    for (size_t i = 0; i < 3; i++) {
+        struct quality_report r;
+        quality_begin(&r, g);
+        r.figure[QUALITY_STRUCTURE] = cases[i].figure;
+        quality_judge(&r, g);
+        assert_int_equal(r.outcome, cases[i].expected);
+        assert_true((r.reason[0] != '\0') == (cases[i].expected != QUALITY_PASS));
+        /* every feature as far from the mean: so far is the distance */
+        float f[2][QUALITY_FEATURES];
+        for (int k = 0; k < QUALITY_FEATURES; k++)
+            f[0][k] = f[1][k] = (float)cases[i].figure;
+        quality_begin(&r, g);
+        quality_input(&r, g, f, 2);
+        assert_float_equal(r.figure[QUALITY_UNLIKE], cases[i].figure, 1e-6);
+        assert_int_equal(r.outcome, cases[i].expected);
+    }
+    free(g);
+}
+
+static void verdict__names_what_it_looks_like_first(void **state)
+{
+    (void)state;
+    gate("limit unlike 1 2\n");
+    add("class turned-left 3 4 %d 1", QUALITY_FEATURES);
+    add_numbers("", "0", QUALITY_FEATURES - 1);
+    struct quality_gate *g = NULL;
+    struct quality_report r;
+    float f[1][QUALITY_FEATURES];
+    assert_int_equal(quality_gate_parse(gate_text, &g, NULL), 0);
+    for (int k = 0; k < QUALITY_FEATURES; k++)
+        f[0][k] = 5;
+    quality_begin(&r, g);
+    quality_input(&r, g, f, 1);
+    assert_int_equal(r.outcome, QUALITY_REFUSE);
+    assert_string_equal(r.reason, "the images look turned left (5, limit 4)");
+    f[0][0] = 3.5f; /* a mark gives way to a refusal */
+    quality_begin(&r, g);
+    quality_input(&r, g, f, 1);
+    assert_int_equal(r.outcome, QUALITY_REFUSE);
+    assert_non_null(strstr(r.reason, "unlike"));
+    free(g);
+}
+
+static void verdict__looks_at_the_field_of_view_and_the_orientation(void **state)
+{
+    (void)state;
+    static const struct {
+        struct quality_view view;
+        const char *reason; /* NULL: passes */
+    } cases[] = {
+        {{300, 250, "PF"}, NULL},     {{300, 250, NULL}, NULL},     {{0, 0, NULL}, NULL},
+        {{300, 150, "PF"}, "mm"},     {{500, 250, "PF"}, "mm"},     {{300, 250, "FP"}, "turned"},
+        {{300, 250, "AF"}, "turned"}, {{300, 250, "PH"}, "turned"},
+    };
+    struct quality_gate *g = parsed("towards PF\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct quality_report r;
+        quality_begin(&r, g);
+        quality_view(&r, g, &cases[i].view);
+        assert_int_equal(r.outcome, cases[i].reason != NULL ? QUALITY_REFUSE : QUALITY_PASS);
+        if (cases[i].reason != NULL)
+            assert_non_null(strstr(r.reason, cases[i].reason));
+    }
+    free(g);
+}
+
+static void slices__are_those_around_the_middle(void **state)
+{
+    (void)state;
+    int out[QUALITY_SLICES_MAX];
+    assert_int_equal(quality_slices(1, out), 1);
+    assert_int_equal(out[0], 0);
+    assert_int_equal(quality_slices(2, out), 2);
+    assert_int_equal(quality_slices(3, out), 3);
+    assert_int_equal(quality_slices(15, out), 3);
+    assert_true(out[0] == 5 && out[1] == 7 && out[2] == 9);
+    for (int n = 1; n < 200; n++) {
+        int count = quality_slices(n, out);
+        for (int i = 0; i < count; i++)
+            assert_true(out[i] >= 0 && out[i] < n && (i == 0 || out[i] > out[i - 1]));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gate__reads_what_it_says),
+        cmocka_unit_test(gate__refuses_what_it_does_not_know),
+        cmocka_unit_test(gate__cut_anywhere_is_refused),
+        cmocka_unit_test(gate__takes_twelve_classes_and_no_more),
+        cmocka_unit_test(features__say_where_and_which_way),
+        cmocka_unit_test(features__tell_noise_and_voids),
+        cmocka_unit_test(features__of_anything_are_finite),
+        cmocka_unit_test(structure__counts_edges_not_contrast),
+        cmocka_unit_test(downsampled__is_the_source_or_is_not),
+        cmocka_unit_test(second_opinion__comes_back_to_its_place),
+        cmocka_unit_test(disagreement__has_a_worst_block),
+        cmocka_unit_test(verdict__without_a_gate_passes),
+        cmocka_unit_test(verdict__follows_the_limits),
+        cmocka_unit_test(verdict__names_what_it_looks_like_first),
+        cmocka_unit_test(verdict__looks_at_the_field_of_view_and_the_orientation),
+        cmocka_unit_test(slices__are_those_around_the_middle),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
