@@ -5,6 +5,7 @@ into the node (durable.c) writes down what it syncs and when it sends.
 """
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -19,7 +20,8 @@ UID = "1.2.3.4.5.13"
 def library(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("durable") / "durable.so"
     source = Path(__file__).with_name("durable.c")
-    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    subprocess.run([*compiler, "-std=gnu17", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
     return path
 
 
