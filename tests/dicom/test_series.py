@@ -75,6 +75,8 @@ REFUSED = {
     "two_sizes": (smaller_first, "several sizes"),
     "two_orientations": (first(ImageOrientationPatient=ORIENTATIONS["axial"]), "several orientations"),
     "two_echoes": (first(EchoTime=20), "several protocols under one SeriesInstanceUID: EchoTime"),
+    # The second image lies in the first file: what it alone is must not be said of the series.
+    "two_sequences": (lambda images: [change(images[1], {"ScanningSequence": "GR"})] and images, "several protocols under one SeriesInstanceUID: ScanningSequence"),
     "two_repetition_times": (first(RepetitionTime=500), "RepetitionTime"),
     "two_image_types": (first(ImageType=["ORIGINAL", "PRIMARY", "P"]), "ImageType"),
     "two_classes": (first(SOPClassUID=EnhancedMRImageStorage), "several SOP classes"),
