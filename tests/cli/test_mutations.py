@@ -44,12 +44,19 @@ def test_list_fits_the_tree():
 
 
 def test_lint_says_which_break_no_longer_fits(tree):
-    broken = [breaks(name="gone", find="a * b"), breaks(name="moved", file="other.py"), breaks(name="same", replace="a + b"),
+    broken = [breaks(name="gone", find="a * b"), breaks(name="moved", file="other/sums.py"), breaks(name="same", replace="a + b"),
               breaks(name="test gone", tests=["tests/test_sums.py::test_other"]), breaks(name="twice", find="a"), breaks(name="right")]
     found = json.loads(mutate("--lint", "--json", *tree(*broken), status=1))
     assert found["mutations"] == len(broken)
     for problem, name in zip(found["problems"], ["gone", "moved", "same", "test gone", "twice"], strict=True):
         assert problem.startswith(f"all.yaml: {name}: ")
+
+
+def test_text_that_moved_to_the_file_beside_is_broken_there(tree, tmp_path):
+    found = json.loads(mutate("--json", *tree(breaks(file="other.py"))))
+    assert found["mutations"][0]["failed"] == ["tests/test_sums.py::test_sum"]
+    (tmp_path / "tree" / "third.py").write_text("a + b")
+    mutate("--lint", *tree(breaks(file="other.py")), status=1)
 
 
 def test_break_that_a_test_notices_is_told_from_one_that_survives(tree):
