@@ -14,10 +14,13 @@ MEASURES = ("mse", "psnr", "ssim", "vifp", "cpbd")
 WAYS = ("linear", "k-space")
 
 
-def figures(truth, image):
-    """All measures of one image; MSE, PSNR and SSIM on a range of 1, VIFp and CPBD on 0 to 255."""
-    return {"mse": metrics.mse(truth, image), "psnr": metrics.psnr(truth, image, 1.0), "ssim": metrics.ssim(truth, image, 1.0),
-            "vifp": metrics.vifp(truth * 255, image * 255), "cpbd": metrics.cpbd(image * 255)}
+def figures(truth, image, memo=None):
+    """All measures of one image; MSE, PSNR and SSIM on a range of 1, VIFp and CPBD on 0 to 255.
+
+    memo: a dictionary for each truth, where several images are held against it.
+    """
+    return {"mse": metrics.mse(truth, image), "psnr": metrics.psnr(truth, image, 1.0), "ssim": metrics.ssim(truth, image, 1.0, memo),
+            "vifp": metrics.vifp(truth * 255, image * 255, memo), "cpbd": metrics.cpbd(image * 255)}
 
 
 def lowered(high, way, rng):
@@ -34,7 +37,7 @@ def upscale(model, stack):
 def enlarge_slices(stack, group, models):
     """Super-resolution of a (slices, rows, columns) stack: (rows of figures, {way: {method: stack}})."""
     stack = stack[:, :stack.shape[1] // 4 * 4, :stack.shape[2] // 4 * 4].astype(np.float32)
-    rows, made = [], {}
+    rows, made, memos = [], {}, [{} for _ in stack]
     for way in WAYS:
         low = np.stack([lowered(s, way, np.random.default_rng([int(group), k])) for k, s in enumerate(stack)])
         results = {name: upscale(model, low) for name, model in models.items()}
@@ -42,7 +45,7 @@ def enlarge_slices(stack, group, models):
             results[name] = np.stack([enlarge(s, 4, method) for s in low])
         made[way] = {"source": low, **results}
         for k, truth in enumerate(stack):
-            rows += [{"method": name, "way": way, "group": group, "slice": k, **figures(truth, result[k])} for name, result in results.items()]
+            rows += [{"method": name, "way": way, "group": group, "slice": k, **figures(truth, result[k], memos[k])} for name, result in results.items()]
             rows.append({"method": "truth", "way": way, "group": group, "slice": k, "cpbd": metrics.cpbd(truth * 255)})
     return rows, made
 
@@ -54,7 +57,8 @@ def translate_slices(source, truth, group, models, reference):
     results["histogram-matched source"] = np.stack([metrics.match_histogram(s, reference) for s in source])
     rows = []
     for k, target in enumerate(truth):
-        rows += [{"method": name, "way": "", "group": group, "slice": k, **figures(target, result[k])} for name, result in results.items()]
+        memo = {}
+        rows += [{"method": name, "way": "", "group": group, "slice": k, **figures(target, result[k], memo)} for name, result in results.items()]
         rows.append({"method": "truth", "way": "", "group": group, "slice": k, "cpbd": metrics.cpbd(target * 255)})
     return rows, results
 
@@ -122,7 +126,8 @@ def measure_radiograph(seed, models, papers, known, keep=False):
         results["paper's network"] = papers["xray-to-t2"](source)
     if known:
         results |= {"mean image": known.mean_image(source), "nearest neighbour": known.nearest(source)}
-    rows = [{"method": name, "way": "", "group": seed, "slice": 0, **figures(truth, image)} for name, image in results.items()]
+    memo = {}
+    rows = [{"method": name, "way": "", "group": seed, "slice": 0, **figures(truth, image, memo)} for name, image in results.items()]
     rows.append({"method": "truth", "way": "", "group": seed, "slice": 0, "cpbd": metrics.cpbd(truth * 255)})
 
     def readings(image):

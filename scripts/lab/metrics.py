@@ -17,29 +17,36 @@ def psnr(truth, image, data_range):
     return float(10.0 * np.log10(data_range**2 / max(mse(truth, image), 1e-20)))
 
 
-def ssim(truth, image, data_range):
+def ssim(truth, image, data_range, memo=None):
     """Structural similarity (Wang 2004) with scikit-image's defaults.
 
     7x7 uniform window, K = 0.01 and 0.03, sample covariance, mean over the image less 3 pixels all round.
+    memo: a dictionary that keeps what depends on the truth alone, where several images are held against it.
     """
     a, b = np.asarray(truth, np.float64), np.asarray(image, np.float64)
+    memo = {} if memo is None else memo
 
     def mean(x):
         return ndimage.uniform_filter(x, 7)
 
     norm = 49.0 / 48.0
-    ma, mb = mean(a), mean(b)
-    va, vb, vab = norm * (mean(a * a) - ma * ma), norm * (mean(b * b) - mb * mb), norm * (mean(a * b) - ma * mb)
+    if "ssim" not in memo:
+        ma = mean(a)
+        memo["ssim"] = ma, norm * (mean(a * a) - ma * ma)
+    (ma, va), mb = memo["ssim"], mean(b)
+    vb, vab = norm * (mean(b * b) - mb * mb), norm * (mean(a * b) - ma * mb)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     value = ((2 * ma * mb + c1) * (2 * vab + c2)) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
     return float(value[3:-3, 3:-3].mean())
 
 
-def vifp(truth, image):
+def vifp(truth, image, memo=None):
     """Visual information fidelity in the pixel domain (Sheikh & Bovik 2006), intensities 0 to 255.
 
     Variant: Gaussian windows of 17, 9, 5, 3 (deviation N/5), 'valid' borders, noise variance 2.
+    memo: as for ssim().
     """
+    memo = {} if memo is None else memo
     a, b = np.asarray(truth, np.float64), np.asarray(image, np.float64)
     noise, eps = 2.0, 1e-10
     top = bottom = 0.0
@@ -53,15 +60,21 @@ def vifp(truth, image):
             return ndimage.correlate1d(rows, taps, 1)[:, n // 2:x.shape[1] - n // 2]
 
         if scale > 1:
-            a, b = blur(a)[::2, ::2], blur(b)[::2, ::2]
-        ma, mb = blur(a), blur(b)
-        va = np.maximum(blur(a * a) - ma * ma, 0)
+            b = blur(b)[::2, ::2]
+        if scale not in memo:
+            if scale > 1:
+                a = blur(a)[::2, ::2]
+            ma = blur(a)
+            memo[scale] = a, ma, np.maximum(blur(a * a) - ma * ma, 0)
+        a, ma, va = memo[scale]
+        mb = blur(b)
         vb = np.maximum(blur(b * b) - mb * mb, 0)
         vab = blur(a * b) - ma * mb
         gain = vab / (va + eps)
         rest = vb - gain * vab
         flat = va < eps
-        gain[flat], rest[flat], va[flat] = 0.0, vb[flat], 0.0
+        va = np.where(flat, 0.0, va)
+        gain[flat], rest[flat] = 0.0, vb[flat]
         empty = vb < eps
         gain[empty], rest[empty] = 0.0, 0.0
         negative = gain < 0

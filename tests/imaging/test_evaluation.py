@@ -14,7 +14,7 @@ from lab import engine  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 
 
-def model_file(path, slices=1, grid="any:8", weights=None):
+def model_file(path, slices=1, grid="any:8", weights=None, task="t1-to-t2"):
     """A model that returns a weighted sum of its slices."""
     weights = np.array(weights or [1.0 / slices] * slices, np.float32).reshape(1, slices, 1, 1)
     graph = helper.make_graph([helper.make_node("Conv", ["image", "w"], ["synthetic"])], "g",
@@ -22,7 +22,7 @@ def model_file(path, slices=1, grid="any:8", weights=None):
                               [helper.make_tensor_value_info("synthetic", TensorProto.FLOAT, ["N", 1, "H", "W"])],
                               [helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel())])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    facts = {"task": "t1-to-t2", "scale": "1", "input_slices": str(slices), "grid": grid,
+    facts = {"task": task, "scale": "1", "input_slices": str(slices), "grid": grid,
              "training_data": "Subjects 100000000 to 100000009."}
     helper.set_model_props(model, {"spinenode." + k: v for k, v in facts.items()})
     onnx.save(model, path)
@@ -137,6 +137,24 @@ def test_cache__gives_back_what_was_drawn(tmp_path):
         assert np.array_equal(first.images[contrast], again.images[contrast])
         assert np.abs(first.images[contrast] - plain.images[contrast]).max() <= 0.51 / 4095
     assert again.positions == plain.positions and again.subject.grades == plain.subject.grades
+
+
+def test_radiograph__is_held_against_the_mean_and_the_nearest_of_training_subjects(tmp_path):
+    known = baselines.KnownPairs(str(tmp_path), 3, 1)
+    model = engine.Model(model_file(tmp_path / "x.onnx", task="xray-to-t2"))
+    result = evaluation.measure_radiograph(testset.seeds("test", 1)[0], {"xray-to-t2": model}, {}, known, keep=True)
+    by = {r["method"]: r for r in result["rows"]["xray-to-t2"]}
+    assert set(by) == {"model", "mean image", "nearest neighbour", "truth"}
+    assert by["mean image"]["mse"] < by["model"]["mse"]  # a radiograph is a poor T2 image
+    source, truth, made, _ = result["examples"]["xray-to-t2"]
+    assert made == pytest.approx(source, abs=1e-5) and truth.shape == source.shape
+    # A training subject's own radiograph finds his own T2 image.
+    stored = np.load(next(tmp_path.glob("xray*-train/*1.npy"))).astype(np.float32)
+    assert np.corrcoef(known.nearest(stored[0]).ravel(), stored[1].ravel())[0, 1] > 0.99
+    graded = {r.finding for _, _, r in result["native"]["t2"]}
+    assert {"disc", "fracture"} <= graded
+    bright = [r.features[0] for _, _, r in result["native"]["t2"] if r.finding == "disc"]
+    assert np.isfinite(bright).all() and len(result["native"]["t2"]) == len(result["synthetic"]["xray-to-t2"])
 
 
 def write_nifti(path, volume, affine):

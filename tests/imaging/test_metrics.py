@@ -64,6 +64,14 @@ def test_cpbd__follows_another_implementation(camera):
     assert np.abs(np.subtract(ours, theirs)).max() < 0.12 and np.corrcoef(ours, theirs)[0, 1] > 0.99
 
 
+def test_memo__of_a_truth_changes_no_figure(pair):
+    truth, noisy = pair
+    memo = {}
+    for image in (noisy, ndimage.gaussian_filter(truth, 1.0), truth, np.full_like(truth, 7.0)):
+        assert metrics.vifp(truth, image, memo) == metrics.vifp(truth, image)
+        assert metrics.ssim(truth, image, 255, memo) == metrics.ssim(truth, image, 255)
+
+
 def test_edge_widths__measure_a_ramp():
     image = np.zeros((64, 64))
     image[:, 20:] = 200
