@@ -92,7 +92,7 @@ static void gemm(const float *a, const float *b, int width, float *c, size_t ldc
     /* So is the next panel: fetched all at once by the first call, it would come no faster than
      * memory gives it, and the others would leave memory idle. */
     size_t share = (size_t)width * LANES * sizeof(float) / (size_t)calls;
-    const char *next = (const char *)then;
+    const char *next = (const void *)then;
     for (int i = 0; i < calls; i++) {
         int first = (int)((long)m * i / calls), rows = (int)((long)m * (i + 1) / calls) - first;
         micro_of[width - 1][rows - 1](a + (size_t)first * CPU_LDA, b, c + (size_t)first * ldc, ldc,

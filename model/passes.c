@@ -27,7 +27,9 @@ int graph_optimise(struct graph *g, struct pass_report *report, struct err *e)
         const char *name;
         int (*run)(struct graph *, struct err *);
     } passes[] = {
+        {"layout", pass_layout},
         {"patterns", pass_patterns},
+        {"crop", pass_crop},
         {"fold affine", pass_fold_affine},
         {"fuse activation", pass_fuse_act},
         {"simplify", pass_simplify},

@@ -52,9 +52,14 @@ int graph_optimise(struct graph *g, struct pass_report *report, struct err *e);
  * The rewrites, in the order in which graph_optimise() runs them, on a lowered graph. Each
  * returns the number of changes or a negative ERR_*, and leaves a lowered graph.
  */
+/* A network with channels last (a Transpose on either side of what knows channels) to channels
+ * first. */
+int pass_layout(struct graph *g, struct err *e);
 /* Leaky ReLU written as a·x + b·|x| or max(x, a·x); x·x under a mean and the like: instance
  * norm and batch norm with batch statistics written out by reductions. */
 int pass_patterns(struct graph *g, struct err *e);
+/* Rows and columns cut off a transposed convolution by a Slice: it makes no more than is left. */
+int pass_crop(struct graph *g, struct err *e);
 /* Batch norm (Affine), and multiplications and additions by a constant per channel, into the
  * weights and bias of the convolution before them. */
 int pass_fold_affine(struct graph *g, struct err *e);

@@ -84,6 +84,41 @@ static bool pad_into_conv(struct graph *g, struct node *conv)
     return true;
 }
 
+/* A transposed convolution that alone is read by a Slice of rows and columns. */
+static bool crop_deconv(struct graph *g, struct node *slice)
+{
+    struct node *deconv = pass_producer(g, slice->in[0], OP_CONV_TRANSPOSE);
+    const struct shape *from = &g->value[slice->in[0]].shape;
+    const struct shape *to = &g->value[slice->out[0]].shape;
+    if (deconv == NULL || deconv->act.kind != ACT_NONE || g->value[slice->in[0]].n_uses != 1)
+        return false;
+    for (int i = 0; i < 4; i++)
+        if (slice->slice.step[i] != 1 || (i < 2 && to->dim[i] != from->dim[i]))
+            return false;
+    for (int i = 0; i < 2; i++) {
+        int64_t start = slice->slice.start[2 + i];
+        deconv->conv.pad_begin[i] += start;
+        deconv->conv.pad_end[i] += from->dim[2 + i] - to->dim[2 + i] - start;
+    }
+    int whole = deconv->out[0]; /* the Slice is left without a reader, and swept */
+    deconv->out[0] = slice->out[0];
+    slice->out[0] = whole;
+    return true;
+}
+
+int pass_crop(struct graph *g, struct err *e)
+{
+    int changes = 0;
+    graph_index(g);
+    for (int i = 0; i < g->n_nodes; i++)
+        if (g->node[i].op == OP_SLICE && crop_deconv(g, &g->node[i])) {
+            g->node[i].in[0] = g->node[i].out[0]; /* reads nothing that is made */
+            changes++;
+        }
+    int rc = pass_sweep(g, e);
+    return rc < 0 ? rc : changes;
+}
+
 /* Does n only pass on what another node of its kind made? Then it may read that node's input. */
 static bool merge_with_same(struct graph *g, struct node *n)
 {

@@ -54,9 +54,33 @@ class Builder:
                          self.constant(self.rng.uniform(0.5, 1.5, c).astype(np.float32)),
                          epsilon=1e-5)
 
+    def batch_statistics(self, x, c):
+        """Batch norm as pix2pix runs it at test time: the batch's own statistics (batch size 1)."""
+        outputs = [self.node("BatchNormalization", x, self.floats((c,), 0.1, 1.0), self.floats((c,), 0.1),
+                             self.constant(np.zeros(c, np.float32)), self.constant(np.ones(c, np.float32)),
+                             epsilon=1e-5, training_mode=1)]
+        self.nodes[-1].output.extend([outputs[0] + "_mean", outputs[0] + "_var"])
+        return outputs[0]
+
     def instance_norm(self, x, c):
         return self.node("InstanceNormalization", x, self.constant(np.ones(c, np.float32)),
                          self.constant(np.zeros(c, np.float32)), epsilon=1e-5)
+
+    def pad(self, x, p, mode="reflect"):
+        return self.node("Pad", x, self.constant(np.array([0, 0, p, p, 0, 0, p, p], np.int64)), mode=mode)
+
+    def enlarge(self, x, mode="nearest"):
+        """By 2."""
+        more = ({"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} if mode == "nearest" else
+                {"coordinate_transformation_mode": "half_pixel"})
+        return self.node("Resize", x, "", self.constant(np.array([1, 1, 2, 2], np.float32)), mode=mode, **more)
+
+    def shuffle(self, x):
+        """PyTorch's PixelShuffle(2)."""
+        return self.node("DepthToSpace", x, blocksize=2, mode="CRD")
+
+    def prelu(self, x, c):
+        return self.node("PRelu", x, self.floats((c, 1, 1), 0.05, 0.25))
 
     def leaky(self, x):
         return self.node("LeakyRelu", x, alpha=0.2)
@@ -69,12 +93,12 @@ class Builder:
         return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def unet(levels, ngf=64, cin=3, cout=3, norm="batch", skips=True):
+def unet(levels, ngf=64, cin=3, cout=3, norm="batch", skips=True, make=Builder):
     """pix2pix: k4 s2 down and up; skips=False is the paper's encoder-decoder."""
-    b = Builder()
+    b = make()
 
     def normed(x, c):
-        return b.batch_norm(x, c) if norm == "batch" else b.instance_norm(x, c)
+        return {"batch": b.batch_norm, "instance": b.instance_norm, "statistics": b.batch_statistics}[norm](x, c)
 
     width = [min(ngf * 2**i, ngf * 8) for i in range(levels)]
     x = b.conv("image", cin, width[0], 4, 2, 1)
@@ -98,14 +122,11 @@ def unet(levels, ngf=64, cin=3, cout=3, norm="batch", skips=True):
     return b, y, cin, cout, 1
 
 
-def resnet(blocks=9, ngf=64, cin=3, cout=3):
+def resnet(blocks=9, ngf=64, cin=3, cout=3, make=Builder):
     """CycleGAN: reflected borders, instance norm, residual blocks, k3 s2 transposed up."""
-    b = Builder()
+    b = make()
 
-    def reflect(x, p):
-        pads = b.constant(np.array([0, 0, p, p, 0, 0, p, p], np.int64))
-        return b.node("Pad", x, pads, mode="reflect")
-
+    reflect = b.pad
     x = b.conv(reflect("image", 3), cin, ngf, 7)
     x = b.node("Relu", b.instance_norm(x, ngf))
     for i in range(2):
@@ -125,12 +146,11 @@ def resnet(blocks=9, ngf=64, cin=3, cout=3):
 
 
 def shuffle(b, x, c):
-    """PyTorch's PixelShuffle(2)."""
-    return b.node("DepthToSpace", b.conv(x, c, 4 * c, 3, 1, 1), blocksize=2, mode="CRD")
+    return b.shuffle(b.conv(x, c, 4 * c, 3, 1, 1))
 
 
-def edsr(blocks=16, c=64, cin=3, cout=3):
-    b = Builder()
+def edsr(blocks=16, c=64, cin=3, cout=3, make=Builder):
+    b = make()
     head = x = b.conv("image", cin, c, 3, 1, 1)
     for _ in range(blocks):
         y = b.node("Relu", b.conv(x, c, c, 3, 1, 1))
@@ -140,9 +160,9 @@ def edsr(blocks=16, c=64, cin=3, cout=3):
     return b, y, cin, cout, 4
 
 
-def rrdb(blocks=23, c=64, growth=32, cin=3, cout=3):
+def rrdb(blocks=23, c=64, growth=32, cin=3, cout=3, make=Builder):
     """ESRGAN: residual in residual dense blocks, nearest upsampling."""
-    b = Builder()
+    b = make()
     fifth = b.constant(np.array(0.2, np.float32))
     head = x = b.conv("image", cin, c, 3, 1, 1)
     for _ in range(blocks):
@@ -157,21 +177,16 @@ def rrdb(blocks=23, c=64, growth=32, cin=3, cout=3):
         x = b.node("Add", b.node("Mul", x, fifth), block)
     x = b.node("Add", b.conv(x, c, c, 3, 1, 1), head)
     for _ in range(2):
-        scales = b.constant(np.array([1, 1, 2, 2], np.float32))
-        x = b.node("Resize", x, "", scales, mode="nearest", nearest_mode="floor",
-                   coordinate_transformation_mode="asymmetric")
-        x = b.leaky(b.conv(x, c, c, 3, 1, 1))
+        x = b.leaky(b.conv(b.enlarge(x), c, c, 3, 1, 1))
     y = b.conv(b.leaky(b.conv(x, c, c, 3, 1, 1)), c, cout, 3, 1, 1, gain=0.5)
     return b, y, cin, cout, 4
 
 
-def srgan(blocks=16, c=64, cin=3, cout=3):
+def srgan(blocks=16, c=64, cin=3, cout=3, make=Builder):
     """SRResNet: PReLU, batch norm, pixel shuffle."""
-    b = Builder()
+    b = make()
 
-    def prelu(x, c):
-        return b.node("PRelu", x, b.floats((c, 1, 1), 0.05, 0.25))
-
+    prelu = b.prelu
     head = x = prelu(b.conv("image", cin, c, 9, 1, 4), c)
     for _ in range(blocks):
         y = prelu(b.batch_norm(b.conv(x, c, c, 3, 1, 1), c), c)
@@ -183,9 +198,9 @@ def srgan(blocks=16, c=64, cin=3, cout=3):
     return b, y, cin, cout, 4
 
 
-def resize_unet(levels=5, ngf=32, cin=1, cout=1):
+def resize_unet(levels=5, ngf=32, cin=1, cout=1, make=Builder):
     """A U-Net that goes up by nearest or bilinear enlargement and 3×3 convolutions."""
-    b = Builder()
+    b = make()
     width = [min(ngf * 2**i, ngf * 8) for i in range(levels)]
     x = b.node("Relu", b.conv("image", cin, width[0], 3, 1, 1))
     downs = [x]
@@ -193,44 +208,59 @@ def resize_unet(levels=5, ngf=32, cin=1, cout=1):
         x = b.node("Relu", b.instance_norm(b.conv(x, width[i - 1], width[i], 3, 2, 1), width[i]))
         downs.append(x)
     for i in range(levels - 1, 0, -1):
-        scales = b.constant(np.array([1, 1, 2, 2], np.float32))
-        more = ({"mode": "nearest", "nearest_mode": "floor",
-                 "coordinate_transformation_mode": "asymmetric"} if i % 2 else
-                {"mode": "linear", "coordinate_transformation_mode": "half_pixel"})
-        x = b.node("Concat", b.node("Resize", x, "", scales, **more), downs[i - 1], axis=1)
+        x = b.node("Concat", b.enlarge(x, "nearest" if i % 2 else "linear"), downs[i - 1], axis=1)
         x = b.conv(x, width[i] + width[i - 1], width[i - 1], 3, 1, 1)
         x = b.node("Relu", b.instance_norm(x, width[i - 1]))
     y = b.node("Tanh", b.conv(x, width[0], cout, 1, gain=0.5))
     return b, y, cin, cout, 1
 
 
+def pix2pixhd(ngf=32, cin=3, cout=3, make=Builder):
+    """A global generator at half size, whose features are added to those of the local enhancer."""
+    b = make()
+
+    def normed(x, c):
+        return b.instance_norm(x, c)
+
+    small = b.node("AveragePool", "image", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=0)
+    coarse = b.node("Relu", normed(b.conv(b.pad(small, 3), cin, 2 * ngf, 7), 2 * ngf))
+    fine = b.node("Relu", normed(b.conv(b.pad("image", 3), cin, ngf, 7), ngf))
+    fine = normed(b.conv(fine, ngf, 2 * ngf, 3, 2, 1), 2 * ngf)
+    x = b.deconv(b.node("Add", fine, coarse), 2 * ngf, ngf, 3, 2, 1, output_padding=1)
+    x = b.node("Relu", normed(x, ngf))
+    y = b.node("Tanh", b.conv(b.pad(x, 3), ngf, cout, 7, gain=0.5))
+    return b, y, cin, cout, 1
+
+
 # name: (maker, height and width that it is measured at)
 NETS = {
-    "unet256": (lambda: unet(8), 256),
-    "encdec256": (lambda: unet(8, skips=False), 256),
-    "unet512": (lambda: unet(9), 512),
-    "encdec512": (lambda: unet(9, skips=False), 512),
+    "unet256": (lambda **k: unet(8, **k), 256),
+    "encdec256": (lambda **k: unet(8, skips=False, **k), 256),
+    "unet512": (lambda **k: unet(9, **k), 512),
+    "encdec512": (lambda **k: unet(9, skips=False, **k), 512),
     "resnet9": (resnet, 256),
     "edsr4": (edsr, 128),
     "rrdb23": (rrdb, 128),
     "srgan": (srgan, 128),
     "resize_unet": (resize_unet, 256),
     # small ones, for tests
-    "unet64": (lambda: unet(6, 16, 1, 1), 64),
-    "unet64_instance": (lambda: unet(6, 16, 2, 1, norm="instance"), 64),
-    "encdec64": (lambda: unet(6, 24, skips=False), 64),
-    "resnet2": (lambda: resnet(2, 16), 48),
-    "edsr_small": (lambda: edsr(3, 24, 1, 1), 21),
-    "rrdb_small": (lambda: rrdb(2, 24, 8, 1, 1), 18),
-    "srgan_small": (lambda: srgan(2, 20, 1, 1), 19),
-    "resize_unet_small": (lambda: resize_unet(4, 12), 40),
+    "unet64": (lambda **k: unet(6, 16, 1, 1, **k), 64),
+    "unet64_instance": (lambda **k: unet(6, 16, 2, 1, norm="instance", **k), 64),
+    "encdec64": (lambda **k: unet(6, 24, skips=False, **k), 64),
+    "resnet2": (lambda **k: resnet(2, 16, **k), 48),
+    "edsr_small": (lambda **k: edsr(3, 24, 1, 1, **k), 21),
+    "rrdb_small": (lambda **k: rrdb(2, 24, 8, 1, 1, **k), 18),
+    "srgan_small": (lambda **k: srgan(2, 20, 1, 1, **k), 19),
+    "unet64_statistics": (lambda **k: unet(6, 16, 1, 1, norm="statistics", **k), 64),
+    "pix2pixhd_small": (lambda **k: pix2pixhd(8, 3, 1, **k), 40),
+    "resize_unet_small": (lambda **k: resize_unet(4, 12, **k), 40),
 }
 
 
-def write(name, folder, batch=1):
+def write(name, folder, batch=1, make=Builder):
     """Writes FOLDER/NAME.onnx with fixed sizes and returns its path and input shape."""
     maker, size = NETS[name]
-    b, y, cin, cout, scale = maker()
+    b, y, cin, cout, scale = maker(make=make)
     shape = [batch, cin, size, size]
     model = b.model(shape, [batch, cout, size * scale, size * scale], y)
     path = pathlib.Path(folder) / f"{name}{'' if batch == 1 else f'_n{batch}'}.onnx"
