@@ -253,7 +253,7 @@ static void launch(enum kernel kernel, const union kernel_args *args, int64_t it
     switch (kernel) {
 #define X(name)                                                                                    \
     case KERNEL_##name:                                                                            \
-        for (int64_t i = 0; i < items; i++)                                                        \
+        for (uint32_t i = 0; i < items; i++)                                                       \
             name##_item(&args->name##_, i);                                                        \
         break;
         KERNEL_LIST(X)

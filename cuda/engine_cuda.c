@@ -25,6 +25,7 @@ static bool present(void)
 
 const struct engine engine_cuda = {
     .name = "cuda",
+    .sees_bad = true,
     .estimate = cuda_estimate,
     .compile = compile,
     .describe = cuda_describe,

@@ -45,6 +45,7 @@ static int compile(const struct graph *g, const struct engine_options *o, void *
 
 const struct engine engine_cuda_host = {
     .name = "cuda-host",
+    .sees_bad = true,
     .estimate = cuda_estimate,
     .compile = compile,
     .describe = cuda_describe,

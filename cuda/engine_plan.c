@@ -119,6 +119,8 @@ static void *address(const struct cuda_work *w, const struct cuda_slot *slot, st
         return slot->in[place.offset];
     case REGION_OUTPUT:
         return slot->out[place.offset];
+    case REGION_FLAGS:
+        return (char *)slot->flags + place.offset;
     default:
         return NULL;
     }
@@ -174,6 +176,10 @@ static void slot_fini(struct device *d, struct cuda_slot *s)
         if (s->pinned_out[i])
             d->ops->pinned_free(d, s->pinned_out[i]);
     }
+    if (s->flags)
+        d->ops->memory_free(d, s->flags);
+    if (s->pinned_flags)
+        d->ops->pinned_free(d, s->pinned_flags);
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i])
             d->ops->event_free(d, events[i]);
@@ -230,6 +236,14 @@ static int slot_make(struct cuda_work *w, struct cuda_slot *slot, struct err *e)
     int rc = ends_new(d, p->n_inputs, p->input_count, slot->in, slot->pinned_in, e);
     if (rc == 0)
         rc = ends_new(d, p->n_outputs, p->output_count, slot->out, slot->pinned_out, e);
+    int64_t flag_bytes = 2 * p->batch * (int64_t)sizeof(int32_t);
+    void *flags = NULL, *pinned = NULL;
+    if (rc == 0)
+        rc = d->ops->memory_new(d, flag_bytes, &flags, e);
+    if (rc == 0)
+        rc = d->ops->pinned_new(d, flag_bytes, &pinned, e);
+    slot->flags = flags;
+    slot->pinned_flags = pinned;
     if (rc == 0)
         rc = d->ops->event_new(d, &slot->uploaded, e);
     if (rc == 0)
@@ -295,10 +309,21 @@ int cuda_run(const void *impl, void *work, const float *const *in, float *const 
         rc = d->ops->download(d, w->stream, slot->pinned_out[i], slot->out[i],
                               p->output_count[i] * (int64_t)sizeof(float), e);
     if (rc == 0)
+        rc = d->ops->download(d, w->stream, slot->pinned_flags, slot->flags,
+                              2 * p->batch * (int64_t)sizeof(int32_t), e);
+    if (rc == 0)
         rc = d->ops->wait(d, w->stream, e);
     for (int i = 0; rc == 0 && i < p->n_outputs; i++)
         memcpy(out[i], slot->pinned_out[i], (size_t)p->output_count[i] * sizeof(float));
+    for (int64_t i = 0; rc == 0 && i < p->batch; i++)
+        if (cuda_image_is_bad(plan, slot, i))
+            rc = err_set(e, ERR_NUMERIC, "NaN or infinity in what went in or came out");
     return rc;
+}
+
+bool cuda_image_is_bad(const struct cuda_plan *plan, const struct cuda_slot *slot, int64_t image)
+{
+    return slot->pinned_flags[image] != 0 || slot->pinned_flags[plan->program.batch + image] != 0;
 }
 
 /* Looks at a node's result, which is on the host now. */

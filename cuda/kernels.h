@@ -10,7 +10,9 @@
  * Layout. A tensor of rank 4 is NHWC: element (n, c, y, x) lies at ((n·H + y)·W + x)·pitch + c,
  * pitch >= C rounded up to 8, so that eight channels are one aligned access of 16 (half) or 32
  * (float) bytes: an octet. Lanes beyond C hold finite numbers that meet zero weights. Other ranks
- * are row-major. Elements are half or float; arithmetic is float always.
+ * are row-major. Elements are half or float; arithmetic is float always. Items are counted in 32
+ * bits, since a GPU divides 64 several times slower; a launch of more than KERNEL_ITEMS_MAX is
+ * refused when the program is made. Addresses have 64.
  */
 #ifndef SPINENODE_CUDA_KERNELS_H
 #define SPINENODE_CUDA_KERNELS_H
@@ -27,6 +29,8 @@
 
 #define KERNEL_RANK 8
 #define OCTET       8
+
+#define KERNEL_ITEMS_MAX (INT64_C(1) << 31)
 
 /* Same meaning and order as enum act_kind of model/graph.h (checked where both are seen). */
 enum kernel_act { KACT_NONE, KACT_RELU, KACT_LEAKY_RELU, KACT_TANH, KACT_SIGMOID, KACT_CLIP };
@@ -159,14 +163,14 @@ struct import_args {
     struct kernel_array out;
     int32_t c, pixels, pitch; /* pixels = H·W; out is N·pixels·pitch */
 };
-KERNEL_BODY void import_item(const struct import_args *a, int64_t i)
+KERNEL_BODY void import_item(const struct import_args *a, uint32_t i)
 {
-    int32_t octets = a->pitch / OCTET, c0 = (int32_t)(i % octets) * OCTET;
-    int64_t p = i / octets, n = p / a->pixels, pixel = p % a->pixels;
+    uint32_t octets = (uint32_t)a->pitch / OCTET, c0 = i % octets * OCTET, p = i / octets;
+    int64_t n = p / (uint32_t)a->pixels, pixel = p % (uint32_t)a->pixels;
     struct octet o;
     for (int k = 0; k < OCTET; k++)
-        o.v[k] = c0 + k < a->c ? a->in[(n * a->c + c0 + k) * a->pixels + pixel] : 0;
-    octet_store(a->out, p * a->pitch + c0, o);
+        o.v[k] = (int32_t)c0 + k < a->c ? a->in[(n * a->c + c0 + k) * a->pixels + pixel] : 0;
+    octet_store(a->out, (int64_t)p * a->pitch + c0, o);
 }
 
 /* NHWC -> row-major float N,C,H,W. i: element of the output. */
@@ -175,10 +179,28 @@ struct export_args {
     float *out;
     int32_t c, pixels, pitch;
 };
-KERNEL_BODY void export_item(const struct export_args *a, int64_t i)
+KERNEL_BODY void export_item(const struct export_args *a, uint32_t i)
 {
-    int64_t pixel = i % a->pixels, nc = i / a->pixels, n = nc / a->c, c = nc % a->c;
-    a->out[i] = load(a->in, (n * a->pixels + pixel) * a->pitch + c);
+    uint32_t nc = i / (uint32_t)a->pixels, n = nc / (uint32_t)a->c;
+    int64_t pixel = i % (uint32_t)a->pixels, c = nc % (uint32_t)a->c;
+    a->out[i] = load(a->in, ((int64_t)n * a->pixels + pixel) * a->pitch + c);
+}
+
+/* out[image] = 1 if one of its numbers is NaN or infinite, else it stays what it was. i: eight
+ * numbers in a row, of octets for each image. */
+struct finite_args {
+    const float *in;
+    int32_t *out;
+    int32_t part, octets; /* of an image: numbers; ceil(part / 8) */
+};
+KERNEL_BODY void finite_item(const struct finite_args *a, uint32_t i)
+{
+    int64_t image = i / (uint32_t)a->octets;
+    int32_t first = (int32_t)(i % (uint32_t)a->octets) * OCTET, bad = 0;
+    for (int32_t k = first; k < first + OCTET && k < a->part; k++)
+        bad |= !isfinite(a->in[image * a->part + k]);
+    if (bad)
+        a->out[image] = 1; /* several may: all write the same */
 }
 
 /* ---- per channel ----------------------------------------------------------------------------- */
@@ -192,11 +214,12 @@ struct affine_args {
     int32_t octets, pixels, in_pitch, out_pitch, table_step;
     struct kernel_act_args act;
 };
-KERNEL_BODY void affine_item(const struct affine_args *a, int64_t i)
+KERNEL_BODY void affine_item(const struct affine_args *a, uint32_t i)
 {
-    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
-    int64_t p = i / a->octets, t = p / a->pixels * a->table_step + c0;
-    struct octet o = octet_load(a->in, p * a->in_pitch + c0);
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    uint32_t p = i / (uint32_t)a->octets;
+    int64_t t = a->table_step ? (int64_t)(p / (uint32_t)a->pixels) * a->table_step + c0 : c0;
+    struct octet o = octet_load(a->in, (int64_t)p * a->in_pitch + c0);
     for (int k = 0; k < OCTET; k++) {
         float x = o.v[k];
         if (a->centre)
@@ -207,7 +230,7 @@ KERNEL_BODY void affine_item(const struct affine_args *a, int64_t i)
             x += a->shift[t + k];
         o.v[k] = act_apply(a->act, x);
     }
-    octet_store(a->out, p * a->out_pitch + c0, o);
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
 /* Phases -> image: the second half of a transposed convolution of stride s (ONNX ConvTranspose).
@@ -220,12 +243,12 @@ struct interleave_args {
     int32_t stride_y, stride_x, pad_y, pad_x;
     struct kernel_act_args act;
 };
-KERNEL_BODY void interleave_item(const struct interleave_args *a, int64_t i)
+KERNEL_BODY void interleave_item(const struct interleave_args *a, uint32_t i)
 {
-    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
-    int64_t p = i / a->octets;
-    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
-    int64_t n = p / a->out_width / a->out_height;
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    uint32_t p = i / (uint32_t)a->octets, row = p / (uint32_t)a->out_width;
+    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int64_t n = row / (uint32_t)a->out_height;
     int32_t qy = (y + a->pad_y) / a->stride_y, fy = (y + a->pad_y) % a->stride_y;
     int32_t qx = (x + a->pad_x) / a->stride_x, fx = (x + a->pad_x) % a->stride_x;
     struct octet o;
@@ -239,7 +262,7 @@ KERNEL_BODY void interleave_item(const struct interleave_args *a, int64_t i)
     }
     for (int k = 0; k < OCTET; k++)
         o.v[k] = act_apply(a->act, o.v[k] + (a->bias ? a->bias[c0 + k] : 0));
-    octet_store(a->out, p * a->out_pitch + c0, o);
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
 /* ---- instance norm: statistics in two passes, float, in a fixed order ------------------------ */
@@ -252,10 +275,11 @@ struct moments_args {
     float *out;
     int32_t octets, pixels, pitch, chunks;
 };
-KERNEL_BODY void moments_item(const struct moments_args *a, int64_t i)
+KERNEL_BODY void moments_item(const struct moments_args *a, uint32_t i)
 {
-    int32_t octet = (int32_t)(i % a->octets);
-    int64_t chunk = i / a->octets % a->chunks, n = i / a->octets / a->chunks;
+    uint32_t rest = i / (uint32_t)a->octets;
+    int32_t octet = (int32_t)(i % (uint32_t)a->octets);
+    int64_t chunk = rest % (uint32_t)a->chunks, n = rest / (uint32_t)a->chunks;
     int64_t first = chunk * a->pixels / a->chunks, end = (chunk + 1) * a->pixels / a->chunks;
     struct octet sum;
     for (int k = 0; k < OCTET; k++)
@@ -272,7 +296,7 @@ KERNEL_BODY void moments_item(const struct moments_args *a, int64_t i)
         }
     }
     for (int k = 0; k < OCTET; k++)
-        a->out[i * OCTET + k] = sum.v[k];
+        a->out[(int64_t)i * OCTET + k] = sum.v[k];
 }
 
 /* Adds the chunks. Pass 1 (shift NULL): out[i] = mean. Pass 2: out[i] = gamma / sqrt(variance +
@@ -284,9 +308,9 @@ struct moments_sum_args {
     int32_t octets, pixels, chunks;
     float epsilon;
 };
-KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, int64_t i)
+KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
 {
-    int32_t channels = a->octets * OCTET, c = (int32_t)(i % channels);
+    uint32_t channels = (uint32_t)a->octets * OCTET, c = i % channels;
     int64_t n = i / channels;
     float sum = 0;
     for (int32_t chunk = 0; chunk < a->chunks; chunk++)
@@ -309,12 +333,13 @@ struct kernel_view {
     int64_t stride[KERNEL_RANK]; /* 0: repeated; may be negative */
     int64_t offset;
 };
-KERNEL_BODY int64_t view_at(const struct kernel_view *v, int64_t i)
+KERNEL_BODY int64_t view_at(const struct kernel_view *v, uint32_t i)
 {
     int64_t at = v->offset;
     for (int32_t d = v->rank - 1; d >= 0; d--) {
-        at += i % v->dim[d] * v->stride[d];
-        i /= v->dim[d];
+        uint32_t dim = (uint32_t)v->dim[d];
+        at += (int64_t)(i % dim) * v->stride[d];
+        i /= dim;
     }
     return at;
 }
@@ -325,7 +350,7 @@ struct copy_args {
     struct kernel_array in, out;
     struct kernel_view from, to;
 };
-KERNEL_BODY void copy_item(const struct copy_args *a, int64_t i)
+KERNEL_BODY void copy_item(const struct copy_args *a, uint32_t i)
 {
     store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, i)));
 }
@@ -337,7 +362,7 @@ struct unary_args {
     int op;
     struct kernel_act_args act;
 };
-KERNEL_BODY void unary_item(const struct unary_args *a, int64_t i)
+KERNEL_BODY void unary_item(const struct unary_args *a, uint32_t i)
 {
     float x = load(a->in, view_at(&a->from, i));
     switch (a->op) {
@@ -386,7 +411,7 @@ KERNEL_BODY float binary_apply(int op, float x, float y)
         return x < 0 ? x * y : x;
     }
 }
-KERNEL_BODY void binary_item(const struct binary_args *a, int64_t i)
+KERNEL_BODY void binary_item(const struct binary_args *a, uint32_t i)
 {
     float x = load(a->a, view_at(&a->from_a, i)), y = load(a->b, view_at(&a->from_b, i));
     store(a->out, view_at(&a->to, i), binary_apply(a->op, x, y));
@@ -398,15 +423,23 @@ struct binary_octet_args {
     int32_t octets, a_pitch, b_pitch, out_pitch;
     int op;
 };
-KERNEL_BODY void binary_octet_item(const struct binary_octet_args *a, int64_t i)
+KERNEL_BODY void binary_octet_item(const struct binary_octet_args *a, uint32_t i)
 {
-    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
-    int64_t p = i / a->octets;
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    int64_t p = i / (uint32_t)a->octets;
     struct octet x = octet_load(a->a, p * a->a_pitch + c0);
     struct octet y = octet_load(a->b, p * a->b_pitch + c0);
     for (int k = 0; k < OCTET; k++)
         x.v[k] = binary_apply(a->op, x.v[k], y.v[k]);
-    octet_store(a->out, p * a->out_pitch + c0, x);
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, x);
+}
+
+/* Place j of a row of n that is reflected at both ends, as often as it takes. n > 1. */
+KERNEL_BODY int32_t reflect(int32_t j, int32_t n)
+{
+    int32_t period = 2 * (n - 1);
+    j = ((j % period) + period) % period;
+    return j < n ? j : period - j;
 }
 
 /* ONNX Pad by any amount on any axis, negative ones crop. i: element of the output. */
@@ -418,27 +451,84 @@ struct pad_args {
     int mode;
     float value;
 };
-KERNEL_BODY void pad_item(const struct pad_args *a, int64_t i)
+KERNEL_BODY void pad_item(const struct pad_args *a, uint32_t i)
 {
-    int64_t at = a->from.offset, rest = i;
+    int64_t at = a->from.offset;
+    uint32_t rest = i;
     int inside = 1;
     for (int32_t d = a->to.rank - 1; d >= 0; d--) {
-        int64_t j = rest % a->to.dim[d] - a->begin[d], n = a->from.dim[d];
-        rest /= a->to.dim[d];
+        int32_t j = (int32_t)(rest % (uint32_t)a->to.dim[d]) - a->begin[d], n = a->from.dim[d];
+        rest /= (uint32_t)a->to.dim[d];
         if (j < 0 || j >= n) {
             if (a->mode == KP_CONSTANT) {
                 inside = 0;
             } else if (a->mode == KP_EDGE || n == 1) {
                 j = j < 0 ? 0 : n - 1;
             } else {
-                int64_t period = 2 * (n - 1);
-                j = ((j % period) + period) % period;
-                j = j < n ? j : period - j;
+                j = reflect(j, n);
             }
         }
-        at += j * a->from.stride[d];
+        at += (int64_t)j * a->from.stride[d];
     }
     store(a->out, view_at(&a->to, i), inside ? load(a->in, at) : a->value);
+}
+
+/* The same of rows and columns alone, NHWC: neighbours in memory are neighbours among the threads.
+ * i: octet of the output. */
+struct pad_octet_args {
+    struct kernel_array in, out;
+    int32_t channels, octets, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
+    int32_t begin_y, begin_x;
+    int mode;
+    float value;
+};
+KERNEL_BODY int32_t pad_place(int32_t j, int32_t n, int mode)
+{
+    if (j >= 0 && j < n)
+        return j;
+    if (mode == KP_CONSTANT)
+        return -1;
+    return mode == KP_EDGE || n == 1 ? (j < 0 ? 0 : n - 1) : reflect(j, n);
+}
+KERNEL_BODY void pad_octet_item(const struct pad_octet_args *a, uint32_t i)
+{
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    uint32_t p = i / (uint32_t)a->octets, row = p / (uint32_t)a->out_width;
+    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int64_t n = row / (uint32_t)a->out_height;
+    int32_t from_y = pad_place(y - a->begin_y, a->in_height, a->mode);
+    int32_t from_x = pad_place(x - a->begin_x, a->in_width, a->mode);
+    struct octet o;
+    if (from_y >= 0 && from_x >= 0) {
+        o = octet_load(a->in,
+                       ((n * a->in_height + from_y) * a->in_width + from_x) * a->in_pitch + c0);
+    } else {
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] = c0 + k < a->channels ? a->value : 0;
+    }
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
+}
+
+/* ONNX DepthToSpace, NHWC: channel c of output (y, x) is channel c·step + (y mod block)·step_y +
+ * (x mod block)·step_x of input (y / block, x / block). i: octet of the output. */
+struct spread_args {
+    struct kernel_array in, out;
+    int32_t channels, octets, in_height, in_width, in_pitch, out_pitch;
+    int32_t block, step, step_y, step_x;
+};
+KERNEL_BODY void spread_item(const struct spread_args *a, uint32_t i)
+{
+    uint32_t block = (uint32_t)a->block, width = (uint32_t)a->in_width * block;
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    uint32_t p = i / (uint32_t)a->octets, row = p / width, x = p % width;
+    uint32_t height = (uint32_t)a->in_height * block, y = row % height;
+    int64_t n = row / height;
+    int64_t at = ((n * a->in_height + y / block) * a->in_width + x / block) * a->in_pitch +
+                 (int64_t)(y % block) * a->step_y + (int64_t)(x % block) * a->step_x;
+    struct octet o;
+    for (int k = 0; k < OCTET; k++)
+        o.v[k] = c0 + k < a->channels ? load(a->in, at + (int64_t)(c0 + k) * a->step) : 0;
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
 /* Resize of rows and columns by tables (resize_table_make()): output row y is the sum of
@@ -450,18 +540,18 @@ struct resize_args {
     int32_t row_taps, column_taps;
     int32_t octets, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
 };
-KERNEL_BODY void resize_item(const struct resize_args *a, int64_t i)
+KERNEL_BODY void resize_item(const struct resize_args *a, uint32_t i)
 {
-    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
-    int64_t p = i / a->octets;
-    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
-    int64_t n = p / a->out_width / a->out_height;
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    uint32_t p = i / (uint32_t)a->octets, row = p / (uint32_t)a->out_width;
+    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int64_t n = row / (uint32_t)a->out_height;
     struct octet sum;
     for (int k = 0; k < OCTET; k++)
         sum.v[k] = 0;
     for (int32_t r = 0; r < a->row_taps; r++) {
         float wy = a->row_weight[y * a->row_taps + r];
-        int64_t row = n * a->in_height + a->row_index[y * a->row_taps + r];
+        int64_t from = n * a->in_height + a->row_index[y * a->row_taps + r];
         if (wy == 0)
             continue;
         for (int32_t s = 0; s < a->column_taps; s++) {
@@ -469,13 +559,13 @@ KERNEL_BODY void resize_item(const struct resize_args *a, int64_t i)
             if (w == 0)
                 continue;
             int64_t at =
-                (row * a->in_width + a->column_index[x * a->column_taps + s]) * a->in_pitch + c0;
+                (from * a->in_width + a->column_index[x * a->column_taps + s]) * a->in_pitch + c0;
             struct octet o = octet_load(a->in, at);
             for (int k = 0; k < OCTET; k++)
                 sum.v[k] += w * o.v[k];
         }
     }
-    octet_store(a->out, p * a->out_pitch + c0, sum);
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, sum);
 }
 
 /* Average and max pooling, 2-D. i: octet of the output. */
@@ -485,12 +575,12 @@ struct pool_args {
     int32_t kernel[2], stride[2], dilation[2], pad_begin[2], pad_end[2];
     int max, count_include_pad;
 };
-KERNEL_BODY void pool_item(const struct pool_args *a, int64_t i)
+KERNEL_BODY void pool_item(const struct pool_args *a, uint32_t i)
 {
-    int32_t c0 = (int32_t)(i % a->octets) * OCTET;
-    int64_t p = i / a->octets;
-    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
-    int64_t n = p / a->out_width / a->out_height;
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    uint32_t p = i / (uint32_t)a->octets, row = p / (uint32_t)a->out_width;
+    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int64_t n = row / (uint32_t)a->out_height;
     struct octet r;
     int32_t covered = 0, seen = 0;
     for (int k = 0; k < OCTET; k++)
@@ -515,7 +605,7 @@ KERNEL_BODY void pool_item(const struct pool_args *a, int64_t i)
         for (int k = 0; k < OCTET; k++)
             r.v[k] = by ? r.v[k] / (float)by : 0;
     }
-    octet_store(a->out, p * a->out_pitch + c0, r);
+    octet_store(a->out, (int64_t)p * a->out_pitch + c0, r);
 }
 
 /* Sums over some axes. from enumerates the kept axes, over the reduced ones. i: output element. */
@@ -526,11 +616,11 @@ struct reduce_args {
     int64_t n_over;
     int op;
 };
-KERNEL_BODY void reduce_item(const struct reduce_args *a, int64_t i)
+KERNEL_BODY void reduce_item(const struct reduce_args *a, uint32_t i)
 {
     int64_t base = view_at(&a->from, i);
     float r = a->op == KR_PROD ? 1 : 0;
-    for (int64_t j = 0; j < a->n_over; j++) {
+    for (uint32_t j = 0; j < (uint32_t)a->n_over; j++) {
         float x = load(a->in, base + view_at(&a->over, j));
         r = a->op == KR_PROD ? r * x : r + (a->op == KR_SUM_SQUARE ? x * x : x);
     }
@@ -547,11 +637,12 @@ struct gather_args {
     struct kernel_view from; /* row-major view of the whole input */
     int64_t axis_dim;
 };
-KERNEL_BODY void gather_item(const struct gather_args *a, int64_t i)
+KERNEL_BODY void gather_item(const struct gather_args *a, uint32_t i)
 {
-    int64_t after = i % a->after, j = i / a->after % a->n_index, before = i / a->after / a->n_index;
-    int64_t source = (before * a->axis_dim + a->index[j]) * a->after + after;
-    store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, source)));
+    uint32_t rest = i / (uint32_t)a->after, j = rest % (uint32_t)a->n_index;
+    int64_t before = rest / (uint32_t)a->n_index;
+    int64_t source = (before * a->axis_dim + a->index[j]) * a->after + i % (uint32_t)a->after;
+    store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, (uint32_t)source)));
 }
 
 /* Convolution and transposed convolution of any kind, slowly: groups, and what cuDNN has no engine
@@ -565,12 +656,12 @@ struct direct_args {
     int transposed;
     struct kernel_act_args act;
 };
-KERNEL_BODY void direct_item(const struct direct_args *a, int64_t i)
+KERNEL_BODY void direct_item(const struct direct_args *a, uint32_t i)
 {
-    int32_t m = (int32_t)(i % a->m);
-    int64_t p = i / a->m;
-    int32_t x = (int32_t)(p % a->out_width), y = (int32_t)(p / a->out_width % a->out_height);
-    int64_t n = p / a->out_width / a->out_height;
+    int32_t m = (int32_t)(i % (uint32_t)a->m);
+    uint32_t p = i / (uint32_t)a->m, row = p / (uint32_t)a->out_width;
+    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int64_t n = row / (uint32_t)a->out_height;
     int32_t cg = a->c / a->group, mg = a->m / a->group, g = m / mg;
     float sum = a->bias ? a->bias[m] : 0;
     for (int32_t i0 = 0; i0 < a->kernel[0]; i0++) {
@@ -606,13 +697,14 @@ KERNEL_BODY void direct_item(const struct direct_args *a, int64_t i)
             }
         }
     }
-    store(a->out, p * a->out_pitch + m, act_apply(a->act, sum));
+    store(a->out, (int64_t)p * a->out_pitch + m, act_apply(a->act, sum));
 }
 
 /* Every kernel once: name, and the member of launch_args. */
 #define KERNEL_LIST(X)                                                                             \
     X(import)                                                                                      \
     X(export)                                                                                      \
+    X(finite)                                                                                      \
     X(affine)                                                                                      \
     X(interleave)                                                                                  \
     X(moments)                                                                                     \
@@ -622,6 +714,8 @@ KERNEL_BODY void direct_item(const struct direct_args *a, int64_t i)
     X(binary)                                                                                      \
     X(binary_octet)                                                                                \
     X(pad)                                                                                         \
+    X(pad_octet)                                                                                   \
+    X(spread)                                                                                      \
     X(resize)                                                                                      \
     X(pool)                                                                                        \
     X(reduce)                                                                                      \

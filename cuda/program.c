@@ -286,6 +286,9 @@ static void touch(struct build *b, struct place place)
 
 int build_launch(struct build *b, enum kernel kernel, const union kernel_args *args, int64_t items)
 {
+    if (items > KERNEL_ITEMS_MAX)
+        return err_set(b->e, ERR_LIMIT, "%lld values at once are more than a launch takes",
+                       (long long)items);
     struct step *s = add_step(b);
     if (!s)
         return ERR_NOMEM;
@@ -440,6 +443,46 @@ static int build_output(struct build *b, int i)
     return rc;
 }
 
+/* The first dimension that all inputs and outputs share, or 1. */
+static int64_t common_batch(const struct graph *g)
+{
+    int64_t batch = 0;
+    for (int i = 0; i < g->n_inputs + g->n_outputs; i++) {
+        int value = i < g->n_inputs ? g->input[i] : g->output[i - g->n_inputs];
+        const struct shape *s = &g->value[value].shape;
+        int64_t first = s->rank > 0 ? s->dim[0] : 1;
+        if (batch != 0 && first != batch)
+            return 1;
+        batch = first;
+    }
+    return batch > 0 ? batch : 1;
+}
+
+/* Looks for what is not finite in an input or output, which is row-major and float. */
+static int build_finite(struct build *b, struct place in, int64_t count, int64_t first_flag)
+{
+    int64_t part = count / b->p->batch, octets = (part + OCTET - 1) / OCTET;
+    union kernel_args a = {.finite_ = {.part = (int32_t)part, .octets = (int32_t)octets}};
+    int rc = build_launch(b, KERNEL_finite, &a, b->p->batch * octets);
+    if (rc == 0) {
+        build_point(b, FIELD(finite, in), in);
+        build_point(b, FIELD(finite, out),
+                    (struct place){REGION_FLAGS, first_flag * (int64_t)sizeof(int32_t)});
+    }
+    return rc;
+}
+
+static int build_flags_cleared(struct build *b)
+{
+    struct step *s = add_step(b);
+    if (!s)
+        return ERR_NOMEM;
+    s->kind = STEP_CLEAR;
+    s->clear = (struct place){REGION_FLAGS, 0};
+    s->clear_bytes = 2 * b->p->batch * (int64_t)sizeof(int32_t);
+    return 0;
+}
+
 /* Notes where the node's results lie, for diagnosis. */
 static int add_watches(struct build *b, const struct node *n)
 {
@@ -571,9 +614,13 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
     b.tensor = calloc((size_t)g->n_values + 1, sizeof *b.tensor);
     if (!b.tensor)
         return no_memory(&b);
+    p.batch = common_batch(g);
+    rc = build_flags_cleared(&b);
     for (int i = 0; rc == 0 && i < g->n_inputs; i++) {
         p.input_count[i] = shape_count(&g->value[g->input[i]].shape);
-        rc = build_input(&b, i);
+        rc = build_finite(&b, (struct place){REGION_INPUT, i}, p.input_count[i], 0);
+        if (rc == 0)
+            rc = build_input(&b, i);
     }
     for (int i = 0; rc == 0 && i < g->n_nodes; i++) {
         b.node = i;
@@ -585,6 +632,8 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
     for (int i = 0; rc == 0 && i < g->n_outputs; i++) {
         p.output_count[i] = shape_count(&g->value[g->output[i]].shape);
         rc = build_output(&b, i);
+        if (rc == 0)
+            rc = build_finite(&b, (struct place){REGION_OUTPUT, i}, p.output_count[i], p.batch);
     }
     if (rc == 0) {
         touch_convolutions(&b);

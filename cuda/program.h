@@ -21,7 +21,14 @@ struct err;
 struct device;
 
 /* Where a pointer of a launch leads, before memory is there. */
-enum region { REGION_NONE, REGION_ARENA, REGION_WEIGHTS, REGION_INPUT, REGION_OUTPUT };
+enum region {
+    REGION_NONE,
+    REGION_ARENA,
+    REGION_WEIGHTS,
+    REGION_INPUT,
+    REGION_OUTPUT,
+    REGION_FLAGS
+};
 struct place {
     enum region region;
     int64_t offset; /* bytes; inputs and outputs: their number */
@@ -78,6 +85,9 @@ struct program {
     int64_t workspace_bytes; /* the largest of the convolutions */
     int n_inputs, n_outputs;
     int64_t input_count[GRAPH_INPUTS_MAX], output_count[GRAPH_INPUTS_MAX]; /* floats */
+    /* int32 flags of the images, set when something is not finite: `batch` for the inputs, then as
+     * many for the outputs. batch: the first dimension that inputs and outputs share, else 1. */
+    int64_t batch;
     struct device *device; /* borrowed: frees the convolutions' plans */
 };
 

@@ -65,6 +65,9 @@ int build_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_
 struct kernel_act_args build_act(const struct act *act);
 struct kernel_view build_view(const struct build *b, const struct build_tensor *t,
                               const struct shape *s);
+/* Pads (or crops) rows and columns of an NHWC tensor; args without pointers and types. */
+int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
+                     int64_t images, struct pad_octet_args args);
 /* y = act((x - centre)·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
 struct build_tables {
     struct place centre, scale, shift;

@@ -61,20 +61,15 @@ static int packed_input(struct build *b, const struct shape *s, const struct bui
     if (!pad)
         return build_affine(b, in, out, s->dim[0], h * w, &(struct build_tables){0},
                             (struct kernel_act_args){0});
-    struct shape lanes = {.rank = 4, .dim = {s->dim[0], in->octets * OCTET, s->dim[2], s->dim[3]}};
-    struct shape padded = {.rank = 4, .dim = {s->dim[0], in->octets * OCTET, h, w}};
-    union kernel_args a = {.pad_ = {.in = {NULL, b->half},
-                                    .out = {NULL, b->half},
-                                    .from = build_view(b, in, &lanes),
-                                    .to = build_view(b, out, &padded),
-                                    .begin = {0, 0, (int32_t)pad_begin[0], (int32_t)pad_begin[1]},
-                                    .mode = KP_CONSTANT}};
-    rc = build_launch(b, KERNEL_pad, &a, shape_count(&padded));
-    if (rc == 0) {
-        build_point(b, FIELD(pad, in.data), build_place(b, in));
-        build_point(b, FIELD(pad, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_pad_octets(b, in, out, s->dim[0],
+                            (struct pad_octet_args){.channels = (int32_t)s->dim[1],
+                                                    .in_height = (int32_t)s->dim[2],
+                                                    .in_width = (int32_t)s->dim[3],
+                                                    .out_height = (int32_t)h,
+                                                    .out_width = (int32_t)w,
+                                                    .begin_y = (int32_t)pad_begin[0],
+                                                    .begin_x = (int32_t)pad_begin[1],
+                                                    .mode = KP_CONSTANT});
 }
 
 static bool same_spec(const struct convolution_spec *a, const struct convolution_spec *b)

@@ -262,6 +262,32 @@ static int build_split(struct build *b, const struct node *n)
 }
 
 /* Slice, Transpose, Reshape, DepthToSpace: the input's elements in another order. */
+static int build_spread(struct build *b, const struct node *n, const struct build_tensor *in,
+                        const struct build_tensor *out)
+{
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    int32_t block = (int32_t)n->depth.block, c = (int32_t)os->dim[1];
+    bool crd = n->depth.crd; /* channels (c, i, j), else (i, j, c) */
+    union kernel_args a = {.spread_ = {.in = {NULL, b->half},
+                                       .out = {NULL, b->half},
+                                       .channels = c,
+                                       .octets = (int32_t)out->octets,
+                                       .in_height = (int32_t)is->dim[2],
+                                       .in_width = (int32_t)is->dim[3],
+                                       .in_pitch = (int32_t)in->pitch,
+                                       .out_pitch = (int32_t)out->pitch,
+                                       .block = block,
+                                       .step = crd ? block * block : 1,
+                                       .step_y = crd ? block : block * c,
+                                       .step_x = crd ? 1 : c}};
+    int rc = build_launch(b, KERNEL_spread, &a, os->dim[0] * pixels_of(os) * out->octets);
+    if (rc == 0) {
+        build_point(b, FIELD(spread, in.data), build_place(b, in));
+        build_point(b, FIELD(spread, out.data), build_place(b, out));
+    }
+    return rc;
+}
+
 static int build_rearranged(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
@@ -282,18 +308,26 @@ static int build_rearranged(struct build *b, const struct node *n)
             from.stride[d] = v.stride[n->transpose.perm[d]];
         }
     } else if (n->op == OP_DEPTH_TO_SPACE) {
-        /* Output rows and columns are input row·block + i, column·block + j; the channel comes
-         * from (c, i, j) in CRD order, from (i, j, c) in DCR order. */
-        int64_t block = n->depth.block, c = os->dim[1];
-        int64_t ci = n->depth.crd ? block : block * c, cj = n->depth.crd ? 1 : c;
-        int64_t cc = n->depth.crd ? block * block : 1;
-        from = (struct kernel_view){.rank = 6,
-                                    .dim = {(int32_t)os->dim[0], (int32_t)c, (int32_t)is->dim[2],
-                                            (int32_t)block, (int32_t)is->dim[3], (int32_t)block},
-                                    .stride = {v.stride[0], cc * v.stride[1], v.stride[2],
-                                               ci * v.stride[1], v.stride[3], cj * v.stride[1]}};
+        return build_spread(b, n, in, out);
     }
     return build_copy(b, in, from, out, build_view(b, out, os), shape_count(os));
+}
+
+int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
+                     int64_t images, struct pad_octet_args args)
+{
+    union kernel_args a = {.pad_octet_ = args};
+    a.pad_octet_.in = a.pad_octet_.out = (struct kernel_array){NULL, b->half};
+    a.pad_octet_.octets = (int32_t)out->octets;
+    a.pad_octet_.in_pitch = (int32_t)in->pitch;
+    a.pad_octet_.out_pitch = (int32_t)out->pitch;
+    int rc = build_launch(b, KERNEL_pad_octet, &a,
+                          images * args.out_height * args.out_width * out->octets);
+    if (rc == 0) {
+        build_point(b, FIELD(pad_octet, in.data), build_place(b, in));
+        build_point(b, FIELD(pad_octet, out.data), build_place(b, out));
+    }
+    return rc;
 }
 
 static int build_pad(struct build *b, const struct node *n)
@@ -303,13 +337,26 @@ static int build_pad(struct build *b, const struct node *n)
     int rc = unary_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
+    int mode = n->pad.mode == PAD_REFLECT ? KP_REFLECT
+               : n->pad.mode == PAD_EDGE  ? KP_EDGE
+                                          : KP_CONSTANT;
+    if (in->nhwc && out->nhwc && n->pad.begin[0] == 0 && n->pad.begin[1] == 0 &&
+        is->dim[0] == os->dim[0] && is->dim[1] == os->dim[1])
+        return build_pad_octets(b, in, out, os->dim[0],
+                                (struct pad_octet_args){.channels = (int32_t)os->dim[1],
+                                                        .in_height = (int32_t)is->dim[2],
+                                                        .in_width = (int32_t)is->dim[3],
+                                                        .out_height = (int32_t)os->dim[2],
+                                                        .out_width = (int32_t)os->dim[3],
+                                                        .begin_y = (int32_t)n->pad.begin[2],
+                                                        .begin_x = (int32_t)n->pad.begin[3],
+                                                        .mode = mode,
+                                                        .value = n->pad.value});
     union kernel_args a = {.pad_ = {.in = {NULL, b->half},
                                     .out = {NULL, b->half},
                                     .from = build_view(b, in, is),
                                     .to = build_view(b, out, os),
-                                    .mode = n->pad.mode == PAD_REFLECT ? KP_REFLECT
-                                            : n->pad.mode == PAD_EDGE  ? KP_EDGE
-                                                                       : KP_CONSTANT,
+                                    .mode = mode,
                                     .value = n->pad.value}};
     for (int d = 0; d < is->rank; d++)
         a.pad_.begin[d] = (int32_t)n->pad.begin[d];

@@ -16,13 +16,14 @@
  */
 #include "cuda/device.h"
 #include "cuda/engine_plan.h"
+#include "node/base/err.h"
 
 struct run {
     struct cuda_work *w;
     const struct device_ops *ops;
     struct device *d;
     const struct engine_stack *stack;
-    int64_t batch, batches;
+    int64_t batch, batches, *bad;
     struct err *e;
 };
 
@@ -84,7 +85,12 @@ static int take(const struct run *r, int64_t k)
         const float *out[GRAPH_INPUTS_MAX];
         for (int i = 0; i < p->n_outputs; i++)
             out[i] = (const float *)s->pinned_out[i] + j * (p->output_count[i] / r->batch);
-        rc = r->stack->take(r->stack->ctx, k * r->batch + j, out, r->e);
+        if (cuda_image_is_bad(r->w->plan, s, j)) {
+            rc = err_set(r->e, ERR_NUMERIC, "NaN or infinity in what went in or came out");
+            *r->bad = k * r->batch + j;
+        } else {
+            rc = r->stack->take(r->stack->ctx, k * r->batch + j, out, r->e);
+        }
     }
     return rc;
 }
@@ -98,11 +104,14 @@ static int download(const struct run *r, int64_t k)
         rc = r->ops->download(
             r->d, r->w->download, s->pinned_out[i], s->out[i],
             images_in(r, k) * (p->output_count[i] / r->batch) * (int64_t)sizeof(float), r->e);
+    if (rc == 0)
+        rc = r->ops->download(r->d, r->w->download, s->pinned_flags, s->flags,
+                              2 * p->batch * (int64_t)sizeof(int32_t), r->e);
     return rc != 0 ? rc : r->ops->event_record(r->d, r->w->download, s->downloaded, r->e);
 }
 
 int cuda_run_stack(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,
-                   struct err *e)
+                   int64_t *bad, struct err *e)
 {
     const struct cuda_plan *plan = impl;
     struct cuda_work *w = work;
@@ -112,6 +121,7 @@ int cuda_run_stack(const void *impl, void *work, const struct engine_stack *stac
                     .stack = stack,
                     .batch = batch,
                     .batches = (stack->images + batch - 1) / batch,
+                    .bad = bad,
                     .e = e};
     int64_t slots = plan->n_slots;
     int rc = 0;

@@ -223,8 +223,8 @@ static int64_t first_bad(const float *x, int64_t n)
     return -1;
 }
 
-int engine_run(const struct plan *p, struct workspace *w, const float *const *in, float *const *out,
-               struct err *e)
+/* The first input that holds what is not finite: ERR_NUMERIC, naming it. */
+static int look_at_inputs(const struct plan *p, const float *const *in, struct err *e)
 {
     for (int i = 0; i < p->n_in; i++) {
         int64_t at = first_bad(in[i], shape_count(&p->in[i]));
@@ -232,15 +232,28 @@ int engine_run(const struct plan *p, struct workspace *w, const float *const *in
             return err_set(e, ERR_NUMERIC, "input '%s' holds NaN or infinity at element %lld",
                            p->in_name[i], (long long)at);
     }
-    int rc = p->engine->run(p->impl, w->work, in, out, e);
-    for (int i = 0; i < p->n_out && rc == 0; i++) {
+    return 0;
+}
+
+int engine_run(const struct plan *p, struct workspace *w, const float *const *in, float *const *out,
+               struct err *e)
+{
+    const struct engine *engine = p->engine;
+    int rc = engine->sees_bad ? 0 : look_at_inputs(p, in, e);
+    if (rc != 0)
+        return rc;
+    rc = engine->run(p->impl, w->work, in, out, e);
+    if (rc != (engine->sees_bad ? ERR_NUMERIC : 0))
+        return rc;
+    if (engine->sees_bad && look_at_inputs(p, in, e) != 0)
+        return ERR_NUMERIC;
+    for (int i = 0; i < p->n_out; i++) {
         if (first_bad(out[i], shape_count(&p->out[i])) < 0)
             continue;
-        if (p->engine->diagnose != NULL)
-            rc = p->engine->diagnose(p->impl, w->work, in, out, e);
-        if (rc == 0)
-            rc = err_set(e, ERR_NUMERIC, "output '%s' of the network holds NaN or infinity",
-                         p->out_name[i]);
+        rc = engine->diagnose != NULL ? engine->diagnose(p->impl, w->work, in, out, e) : 0;
+        return rc != 0 ? rc
+                       : err_set(e, ERR_NUMERIC, "output '%s' of the network holds NaN or infinity",
+                                 p->out_name[i]);
     }
     return rc;
 }
@@ -278,7 +291,8 @@ static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *
 {
     struct watched *w = ctx;
     int rc = w->stack->fill(w->stack->ctx, image, in, e);
-    for (int i = 0; rc == 0 && i < w->plan->n_in; i++) {
+    bool look = !w->plan->engine->sees_bad || w->bad >= 0;
+    for (int i = 0; look && rc == 0 && i < w->plan->n_in; i++) {
         int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch));
         if (at >= 0)
             rc = err_set(e, ERR_NUMERIC,
@@ -292,7 +306,7 @@ static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *
 static int watched_take(void *ctx, int64_t image, const float *const *out, struct err *e)
 {
     struct watched *w = ctx;
-    for (int i = 0; i < w->plan->n_out; i++)
+    for (int i = 0; i < w->plan->n_out && !w->plan->engine->sees_bad; i++)
         if (first_bad(out[i], part(&w->plan->out[i], w->batch)) >= 0) {
             w->bad = image;
             return err_set(e, ERR_NUMERIC,
@@ -369,23 +383,27 @@ static int run_batches(struct watched *w, void *work, struct err *e)
     return rc;
 }
 
-/* Names the layer that made the bad image, running it again in every lane. */
+/* Names the input, or the layer that made the bad image, running it again in every lane. */
 static void find_layer(struct watched *w, void *work, struct err *e)
 {
     const struct plan *p = w->plan;
     struct err found = {0};
     struct ends b;
-    if (p->engine->diagnose == NULL || ends_make(p, &b, NULL) != 0)
+    if (ends_make(p, &b, NULL) != 0)
         return;
     int rc = 0;
     for (int64_t k = 0; rc == 0 && k < w->batch; k++)
-        rc = fill_lane(w, &b, w->bad, k, NULL);
-    if (rc == 0)
+        rc = fill_lane(w, &b, w->bad, k, &found);
+    if (rc == ERR_NUMERIC)
+        err_set(e, ERR_NUMERIC, "%s", found.text);
+    if (rc == 0 && p->engine->diagnose != NULL) {
         rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, NULL);
-    if (rc == 0 && p->engine->diagnose(p->impl, work, (const float *const *)b.in, b.out, &found) ==
-                       ERR_NUMERIC)
-        err_set(e, ERR_NUMERIC, "image %lld of %lld: %s", (long long)w->bad + 1,
-                (long long)w->stack->images, found.text);
+        if ((rc == 0 || (rc == ERR_NUMERIC && p->engine->sees_bad)) &&
+            p->engine->diagnose(p->impl, work, (const float *const *)b.in, b.out, &found) ==
+                ERR_NUMERIC)
+            err_set(e, ERR_NUMERIC, "image %lld of %lld: %s", (long long)w->bad + 1,
+                    (long long)w->stack->images, found.text);
+    }
     ends_fini(&b);
 }
 
@@ -397,10 +415,14 @@ int engine_run_stack(const struct plan *p, struct workspace *w, const struct eng
         return (int)batch;
     struct watched watched = {.plan = p, .stack = stack, .batch = batch, .bad = -1};
     struct engine_stack seen = {stack->images, watched_fill, watched_take, &watched};
-    int rc = p->engine->run_stack != NULL ? p->engine->run_stack(p->impl, w->work, &seen, batch, e)
-                                          : run_batches(&watched, w->work, e);
-    if (rc == ERR_NUMERIC && watched.bad >= 0)
+    int rc = p->engine->run_stack != NULL
+                 ? p->engine->run_stack(p->impl, w->work, &seen, batch, &watched.bad, e)
+                 : run_batches(&watched, w->work, e);
+    if (rc == ERR_NUMERIC && watched.bad >= 0) {
+        err_set(e, rc, "image %lld of %lld: the result of the network holds NaN or infinity",
+                (long long)watched.bad + 1, (long long)stack->images);
         find_layer(&watched, w->work, e);
+    }
     return rc;
 }
 

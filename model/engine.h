@@ -79,6 +79,10 @@ struct engine_tuned {
 struct engine {
     const char *name; /* "ref" | "cpu" | "cuda" */
     bool keeps_graph;
+    /* run() and run_stack() return ERR_NUMERIC, the results of run() in place, the image in *bad,
+     * when a number in an input or output is not finite; engine.c then finds out which. Else it
+     * looks at all of them itself, on the host. */
+    bool sees_bad;
     int (*estimate)(const struct graph *g, const struct engine_options *o, struct engine_cost *cost,
                     struct err *e);
     /* g lives as long as the plan if keeps_graph is set, else until compile returns. *impl must not
@@ -100,7 +104,7 @@ struct engine {
     /* NULL: the stack is run by run(), batch after batch. Lanes of a last batch that the stack does
      * not fill hold anything finite. */
     int (*run_stack)(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,
-                     struct err *e);
+                     int64_t *bad, struct err *e);
     void (*tuned)(const void *impl, struct engine_tuned *out); /* NULL: nothing is tuned */
     /* Does this machine have what the engine runs on? Must not touch it. NULL: always. */
     bool (*present)(void);

@@ -200,7 +200,8 @@ static int run_stack(struct bench *b, int64_t images, bool keep, double *ms, str
     const struct engine_stack stack = {images, fill, take, b};
     b->keep = keep;
     double start = now_ms();
-    int rc = b->engine->run_stack(b->impl, b->work, &stack, b->batch, e);
+    int64_t bad;
+    int rc = b->engine->run_stack(b->impl, b->work, &stack, b->batch, &bad, e);
     *ms = now_ms() - start;
     return rc;
 }

@@ -113,6 +113,7 @@ static int compile(const struct graph *g, const struct engine_options *o, void *
 
 const struct engine engine_cuda = {
     .name = "cuda",
+    .sees_bad = true,
     .estimate = cuda_estimate,
     .compile = compile,
     .describe = cuda_describe,

@@ -116,6 +116,7 @@ struct pile {
     int64_t filled, taken, ahead; /* ahead: most images that were filled and not yet taken */
     int64_t fail_fill;            /* this image's fill fails, -1: none */
     int64_t bad;                  /* this image's input makes the result infinite, -1 */
+    bool nan;                     /* … or is not a number itself */
 };
 
 static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
@@ -127,7 +128,7 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
         p->filled++;
     memcpy(in[0], p->in[image], sizeof p->in[image]);
     if (image == p->bad)
-        in[0][7] = 200;
+        in[0][7] = p->nan ? NAN : 200;
     if (p->filled - p->taken > p->ahead)
         p->ahead = p->filled - p->taken;
     return 0;
@@ -275,6 +276,34 @@ static void stack__names_the_image_and_the_layer_that_are_not_finite(void **stat
         engine_workspace_free(work);
         engine_plan_free(plan);
     }
+    free(p);
+    graph_free(g);
+}
+
+static void stack__names_the_image_whose_input_is_no_number(void **state)
+{
+    const struct engine *const engines[] = {&engine_cuda_host, &engine_cpu, &engine_ref};
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    p->nan = true;
+    for (int i = 0; i < 3; i++)
+        for (p->bad = 0; p->bad < IMAGES; p->bad += 5) {
+            struct err e = {0};
+            struct plan *plan;
+            struct workspace *work;
+            char want[96];
+            assert_int_equal(engine_compile_batch(engines[i], g, &one, 2, NULL, &plan, &work, &e),
+                             2);
+            assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_NUMERIC);
+            snprintf(want, sizeof want,
+                     "image %d of 11: input 'image' holds NaN or infinity at element 7",
+                     (int)p->bad + 1);
+            assert_string_equal(e.text, want);
+            assert_in_range(p->taken, 0, p->bad);
+            engine_workspace_free(work);
+            engine_plan_free(plan);
+        }
     free(p);
     graph_free(g);
 }
@@ -532,6 +561,7 @@ int main(void)
         cmocka_unit_test(stack__is_filled_ahead_of_what_is_taken),
         cmocka_unit_test(stack__that_stopped_leaves_the_workspace_as_good_as_new),
         cmocka_unit_test(stack__names_the_image_and_the_layer_that_are_not_finite),
+        cmocka_unit_test(stack__names_the_image_whose_input_is_no_number),
         cmocka_unit_test(memory__that_lacks_halves_the_batch_until_one_image_does_not_fit),
         cmocka_unit_test(device__that_is_lost_fails_every_call_and_can_still_be_closed),
         cmocka_unit_test(twin__finds_two_streams_that_nothing_orders),
