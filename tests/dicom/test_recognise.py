@@ -1,7 +1,7 @@
 """dicom/recognise: contrast from physics, plane, body part; and what no model may see."""
 
 import pytest
-from dicomkit import change, code, mr_images, synthesizer, xray_image
+from dicomkit import code, mr_images, save, synthesizer, xray_image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DigitalXRayImageStorageForProcessing, EnhancedMRImageStorage, SecondaryCaptureImageStorage
@@ -173,9 +173,14 @@ def test_recognise__every_image_of_a_synthetic_series_is_enough(look):
     assert look(images)["refusal"]
 
 
-def test_recognise__synthetic_data_stored_as_unknown_vr(look):
+def test_recognise__synthetic_data_stored_as_unknown_vr(driver, tmp_path):
+    """As a PACS stores what its dictionary does not have. pydicom knows the tag and writes CS, so the bytes are changed."""
     images = mr_images()
     for image in images:
-        change(image, {})
-        image.add_new(0x0008001C, "UN", b"YES ")
-    assert "synthetic image" in look(images)["refusal"]
+        image.add_new(0x0008001C, "CS", "YES")
+    paths = save(tmp_path, images)
+    for path in paths:
+        data, known = path.read_bytes(), b"\x08\x00\x1c\x00CS\x04\x00YES "
+        assert data.count(known) == 1
+        path.write_bytes(data.replace(known, b"\x08\x00\x1c\x00UN\x00\x00\x04\x00\x00\x00YES "))
+    assert "synthetic image" in driver.series(paths)["refusal"]

@@ -112,9 +112,11 @@ def test_series__sorts_by_position_whatever_the_instance_numbers_say(look, plane
 
 
 def test_series__tolerates_rounding_of_positions(look):
-    images = mr_images(slices=15)
+    images = mr_images(slices=15, step_mm=4.4444, plane=[-0.049979, 0.998750, 0, 0, 0, -1])
     for image in images:
         image.ImagePositionPatient = [round(float(v), 2) for v in image.ImagePositionPatient]
+    steps = np.diff([np.dot(i.ImagePositionPatient, normal_of(i.ImageOrientationPatient)) for i in images])
+    assert steps.max() - steps.min() > 0.005, "the rounding shows nowhere"
     assert look(images)["problem"] == ""
 
 
