@@ -236,7 +236,7 @@ static int slot_make(struct cuda_work *w, struct cuda_slot *slot, struct err *e)
     int rc = ends_new(d, p->n_inputs, p->input_count, slot->in, slot->pinned_in, e);
     if (rc == 0)
         rc = ends_new(d, p->n_outputs, p->output_count, slot->out, slot->pinned_out, e);
-    int64_t flag_bytes = 2 * p->batch * (int64_t)sizeof(int32_t);
+    int64_t flag_bytes = p->batch * (int64_t)sizeof(int32_t);
     void *flags = NULL, *pinned = NULL;
     if (rc == 0)
         rc = d->ops->memory_new(d, flag_bytes, &flags, e);
@@ -310,20 +310,15 @@ int cuda_run(const void *impl, void *work, const float *const *in, float *const 
                               p->output_count[i] * (int64_t)sizeof(float), e);
     if (rc == 0)
         rc = d->ops->download(d, w->stream, slot->pinned_flags, slot->flags,
-                              2 * p->batch * (int64_t)sizeof(int32_t), e);
+                              p->batch * (int64_t)sizeof(int32_t), e);
     if (rc == 0)
         rc = d->ops->wait(d, w->stream, e);
     for (int i = 0; rc == 0 && i < p->n_outputs; i++)
         memcpy(out[i], slot->pinned_out[i], (size_t)p->output_count[i] * sizeof(float));
     for (int64_t i = 0; rc == 0 && i < p->batch; i++)
-        if (cuda_image_is_bad(plan, slot, i))
+        if (slot->pinned_flags[i] != 0)
             rc = err_set(e, ERR_NUMERIC, "NaN or infinity in what went in or came out");
     return rc;
-}
-
-bool cuda_image_is_bad(const struct cuda_plan *plan, const struct cuda_slot *slot, int64_t image)
-{
-    return slot->pinned_flags[image] != 0 || slot->pinned_flags[plan->program.batch + image] != 0;
 }
 
 /* Looks at a node's result, which is on the host now. */

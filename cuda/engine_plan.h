@@ -32,7 +32,7 @@ struct cuda_plan {
 struct cuda_slot {
     void *in[GRAPH_INPUTS_MAX], *out[GRAPH_INPUTS_MAX];               /* on the device */
     void *pinned_in[GRAPH_INPUTS_MAX], *pinned_out[GRAPH_INPUTS_MAX]; /* on the host */
-    int32_t *flags, *pinned_flags;                                    /* program.batch, twice */
+    int32_t *flags, *pinned_flags;                                    /* program.batch of them */
     void *recording;
     /* Events: its last upload is done, its last computation, its last download. */
     void *uploaded, *computed, *downloaded;
@@ -63,10 +63,6 @@ int cuda_diagnose(const void *impl, void *work, const float *const *in, float *c
 
 /* Queues the program on the computing stream, from a slot's inputs on the device to its outputs. */
 int cuda_compute(struct cuda_work *w, struct cuda_slot *slot, struct err *e);
-
-/* Is a number in the inputs or the outputs of the slot's image not finite? Its flags are on the
- * host. */
-bool cuda_image_is_bad(const struct cuda_plan *plan, const struct cuda_slot *slot, int64_t image);
 
 /* stack.c: batches alternate between the slots; while one is computed, the next is filled and
  * copied there and the last one copied back and taken. */

@@ -459,15 +459,14 @@ static int64_t common_batch(const struct graph *g)
 }
 
 /* Looks for what is not finite in an input or output, which is row-major and float. */
-static int build_finite(struct build *b, struct place in, int64_t count, int64_t first_flag)
+static int build_finite(struct build *b, struct place in, int64_t count)
 {
     int64_t part = count / b->p->batch, octets = (part + OCTET - 1) / OCTET;
     union kernel_args a = {.finite_ = {.part = (int32_t)part, .octets = (int32_t)octets}};
     int rc = build_launch(b, KERNEL_finite, &a, b->p->batch * octets);
     if (rc == 0) {
         build_point(b, FIELD(finite, in), in);
-        build_point(b, FIELD(finite, out),
-                    (struct place){REGION_FLAGS, first_flag * (int64_t)sizeof(int32_t)});
+        build_point(b, FIELD(finite, out), (struct place){REGION_FLAGS, 0});
     }
     return rc;
 }
@@ -479,7 +478,7 @@ static int build_flags_cleared(struct build *b)
         return ERR_NOMEM;
     s->kind = STEP_CLEAR;
     s->clear = (struct place){REGION_FLAGS, 0};
-    s->clear_bytes = 2 * b->p->batch * (int64_t)sizeof(int32_t);
+    s->clear_bytes = b->p->batch * (int64_t)sizeof(int32_t);
     return 0;
 }
 
@@ -618,7 +617,7 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
     rc = build_flags_cleared(&b);
     for (int i = 0; rc == 0 && i < g->n_inputs; i++) {
         p.input_count[i] = shape_count(&g->value[g->input[i]].shape);
-        rc = build_finite(&b, (struct place){REGION_INPUT, i}, p.input_count[i], 0);
+        rc = build_finite(&b, (struct place){REGION_INPUT, i}, p.input_count[i]);
         if (rc == 0)
             rc = build_input(&b, i);
     }
@@ -633,7 +632,7 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
         p.output_count[i] = shape_count(&g->value[g->output[i]].shape);
         rc = build_output(&b, i);
         if (rc == 0)
-            rc = build_finite(&b, (struct place){REGION_OUTPUT, i}, p.output_count[i], p.batch);
+            rc = build_finite(&b, (struct place){REGION_OUTPUT, i}, p.output_count[i]);
     }
     if (rc == 0) {
         touch_convolutions(&b);

@@ -85,8 +85,8 @@ struct program {
     int64_t workspace_bytes; /* the largest of the convolutions */
     int n_inputs, n_outputs;
     int64_t input_count[GRAPH_INPUTS_MAX], output_count[GRAPH_INPUTS_MAX]; /* floats */
-    /* int32 flags of the images, set when something is not finite: `batch` for the inputs, then as
-     * many for the outputs. batch: the first dimension that inputs and outputs share, else 1. */
+    /* REGION_FLAGS is an int32 for each image, not 0 after a run when one of its inputs or outputs
+     * is not finite. batch: the first dimension that inputs and outputs share, else 1. */
     int64_t batch;
     struct device *device; /* borrowed: frees the convolutions' plans */
 };

@@ -85,7 +85,7 @@ static int take(const struct run *r, int64_t k)
         const float *out[GRAPH_INPUTS_MAX];
         for (int i = 0; i < p->n_outputs; i++)
             out[i] = (const float *)s->pinned_out[i] + j * (p->output_count[i] / r->batch);
-        if (cuda_image_is_bad(r->w->plan, s, j)) {
+        if (s->pinned_flags[j] != 0) {
             rc = err_set(r->e, ERR_NUMERIC, "NaN or infinity in what went in or came out");
             *r->bad = k * r->batch + j;
         } else {
@@ -106,7 +106,7 @@ static int download(const struct run *r, int64_t k)
             images_in(r, k) * (p->output_count[i] / r->batch) * (int64_t)sizeof(float), r->e);
     if (rc == 0)
         rc = r->ops->download(r->d, r->w->download, s->pinned_flags, s->flags,
-                              2 * p->batch * (int64_t)sizeof(int32_t), r->e);
+                              p->batch * (int64_t)sizeof(int32_t), r->e);
     return rc != 0 ? rc : r->ops->event_record(r->d, r->w->download, s->downloaded, r->e);
 }
 

@@ -119,6 +119,19 @@ def test_overflow_of_half_is_an_error_that_names_the_layer(tmp_path):
         enginekit.run(model, x, tmp_path, engine="cuda-host", arguments=("--precision", "f16"))
 
 
+@pytest.mark.parametrize("cuda", CUDA_ENGINES)
+def test_nan_in_an_input_is_refused_though_the_network_never_reads_it(cuda, tmp_path):
+    from onnx import helper
+
+    model = enginekit.make_model([helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["y"], name="crop")], {"x": [2, 1, 4, 4]}, ["y"],
+                                 {"starts": np.array([1, 1]), "ends": np.array([4, 4]), "axes": np.array([2, 3])})
+    x = np.ones((2, 1, 4, 4), np.float32)
+    assert np.array_equal(enginekit.run(model, [x], tmp_path, engine=cuda).outputs[0], x[:, :, 1:, 1:])
+    x[1, 0, 0, 2] = np.nan
+    with pytest.raises(enginekit.Refused, match="input 'x' holds NaN or infinity at element 18"):
+        enginekit.run(model, [x], tmp_path, engine=cuda)
+
+
 @pytest.mark.skipif(not PLANCHECK.exists(), reason="built without CUDA and cuDNN")
 @pytest.mark.parametrize("precision", ["f16", "f32"])
 @pytest.mark.parametrize("name", FULL)

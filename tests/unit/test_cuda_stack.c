@@ -273,6 +273,9 @@ static void stack__names_the_image_and_the_layer_that_are_not_finite(void **stat
         assert_non_null(strstr(e.text, i == 0 ? "image 7 of 11: " : "images 5 to 8 of 11: "));
         assert_non_null(strstr(e.text, "grow"));
         assert_in_range(p->taken, 4, 6);
+        p->bad = -1; /* and it is over with that image */
+        assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
+        p->bad = 6;
         engine_workspace_free(work);
         engine_plan_free(plan);
     }
@@ -401,6 +404,39 @@ static void bench_free(struct bench *t)
     t->d->ops->memory_free(t->d, t->memory);
     t->d->ops->pinned_free(t->d, t->pinned);
     t->d->ops->close(t->d);
+}
+
+#define PART 19
+
+static void kernel__flags_the_image_of_any_number_that_is_not_finite(void **state)
+{
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    struct err e = {0};
+    (void)state;
+    struct bench t = bench_new();
+    const struct device_ops *ops = t.d->ops;
+    void *numbers;
+    assert_int_equal(ops->memory_new(t.d, 3 * PART * (int64_t)sizeof(float), &numbers, &e), 0);
+    union kernel_args a = {
+        .finite_ = {.in = numbers, .out = t.memory, .part = PART, .octets = (PART + 7) / 8}};
+    for (int at = -1; at < 3 * PART; at++)
+        for (int k = 0; k < 3; k++) {
+            float *x = t.pinned;
+            int32_t *flags = t.pinned;
+            for (int i = 0; i < 3 * PART; i++)
+                x[i] = i == at ? bad[k] : 3e38f;
+            assert_int_equal(ops->upload(t.d, t.a, numbers, x, 3 * PART * sizeof(float), &e), 0);
+            assert_int_equal(ops->clear(t.d, t.a, t.memory, 12, &e), 0);
+            assert_int_equal(
+                ops->launch(t.d, t.a, KERNEL_finite, &a, 3 * (int64_t)a.finite_.octets, &e), 0);
+            assert_int_equal(ops->wait(t.d, t.a, &e), 0);
+            assert_int_equal(ops->download(t.d, t.a, flags, t.memory, 12, &e), 0);
+            assert_int_equal(ops->wait(t.d, t.a, &e), 0);
+            for (int i = 0; i < 3; i++)
+                assert_int_equal(flags[i], at >= 0 && at / PART == i);
+        }
+    ops->memory_free(t.d, numbers);
+    bench_free(&t);
 }
 
 static void twin__finds_two_streams_that_nothing_orders(void **state)
@@ -564,6 +600,7 @@ int main(void)
         cmocka_unit_test(stack__names_the_image_whose_input_is_no_number),
         cmocka_unit_test(memory__that_lacks_halves_the_batch_until_one_image_does_not_fit),
         cmocka_unit_test(device__that_is_lost_fails_every_call_and_can_still_be_closed),
+        cmocka_unit_test(kernel__flags_the_image_of_any_number_that_is_not_finite),
         cmocka_unit_test(twin__finds_two_streams_that_nothing_orders),
         cmocka_unit_test(twin__lets_two_streams_read_and_finds_one_that_writes_beside_them),
         cmocka_unit_test(twin__works_no_sooner_than_somebody_waits),
