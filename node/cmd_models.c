@@ -9,6 +9,7 @@
 
 #include "model/engine.h"
 #include "model/package.h"
+#include "model/passes.h"
 #include "model/quality.h"
 #include "node/cmd.h"
 #include "node/engines.h"
@@ -23,12 +24,17 @@ static const char help[] =
     "reason, and the exit status is 1.\n"
     "\n"
     "      --json         one JSON array\n"
-    "      --explain      also training data, intended use, limits, licence and figures\n"
+    "      --explain      also training data, intended use, limits, licence and figures, and what\n"
+    "                     each rewrite makes of the network: nodes, multiply-accumulates and\n"
+    "                     activations before and after\n"
     "      --engine NAME  memory for this engine: ref, cpu or cuda (the fastest on this machine)\n"
     "  -h, --help         this text\n";
 
 /* Side of the source for which costs are reckoned, where the model takes it. */
 #define TYPICAL_SIDE 512
+
+/* Of the passes' figures: what engines allow by default. */
+#define ACTIVATIONS_MAX ((int64_t)16 << 30)
 
 struct report {
     const char *path;
@@ -39,6 +45,7 @@ struct report {
     struct shape input;
     bool has_cost;
     struct engine_cost cost;
+    struct pass_report passes; /* n is 0 if the network cannot be lowered */
     struct err problem, no_cost;
 };
 
@@ -60,6 +67,10 @@ static void look_at(struct report *r, const struct engine *engine)
     r->columns = clamp(TYPICAL_SIDE, p->columns_min, p->columns_max);
     r->has_cost = package_input_shape(p, r->rows, r->columns, 1, &r->input, &r->no_cost) == 0 &&
                   engine_estimate(engine, p->graph, &r->input, NULL, &r->cost, &r->no_cost) == 0;
+    struct graph *lowered;
+    if (r->has_cost &&
+        graph_lower(p->graph, &r->input, ACTIVATIONS_MAX, &lowered, &r->passes, NULL) == 0)
+        graph_free(lowered);
 }
 
 static void json_text(struct buf *out, const char *key, const char *text)
@@ -124,8 +135,34 @@ static void print_json(struct buf *out, const struct report *r, const struct eng
         json_text(out, "limits", p->limits);
         json_text(out, "licence", p->licence);
         json_text(out, "figures", p->figures);
+        buf_puts(out, ", \"passes\": [");
+        for (int i = 0; i < r->passes.n; i++) {
+            const struct pass_figures *f = &r->passes.pass[i].after;
+            buf_printf(out,
+                       "%s{\"pass\": \"%s\", \"changes\": %d, \"nodes\": %d, \"macs\": %lld, "
+                       "\"parameters\": %lld, \"activation_bytes\": %lld}",
+                       i > 0 ? ", " : "", r->passes.pass[i].name, r->passes.pass[i].changes,
+                       f->nodes, (long long)f->macs, (long long)f->parameters,
+                       (long long)f->activation_bytes);
+        }
+        buf_puts(out, "]");
     }
     buf_puts(out, "}");
+}
+
+/* Each pass: its changes, and the network before and after it. */
+static void print_passes(struct buf *out, const struct pass_report *r)
+{
+    if (r->n > 0)
+        buf_printf(out, "  %-22s %7s  %15s  %21s  %21s\n", "rewrites", "changes", "nodes",
+                   "G multiply-accumulates", "MB of activations");
+    for (int i = 1; i < r->n; i++) {
+        const struct pass_figures *a = &r->pass[i - 1].after, *b = &r->pass[i].after;
+        buf_printf(out, "    %-20s %7d  %6d to %5d  %9.3f to %9.3f  %9.1f to %9.1f\n",
+                   r->pass[i].name, r->pass[i].changes, a->nodes, b->nodes, (double)a->macs / 1e9,
+                   (double)b->macs / 1e9, (double)a->activation_bytes / 1e6,
+                   (double)b->activation_bytes / 1e6);
+    }
 }
 
 static void print_text(struct buf *out, const struct report *r, const struct engine *engine,
@@ -179,6 +216,8 @@ static void print_text(struct buf *out, const struct report *r, const struct eng
                    "  figures      %s\n",
                    p->training_data, p->intended_use, p->limits, p->licence,
                    *p->figures != '\0' ? p->figures : "none given");
+    if (explain)
+        print_passes(out, &r->passes);
 }
 
 int cmd_models(int argc, char **argv)

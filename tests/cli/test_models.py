@@ -46,6 +46,20 @@ def test_explain__adds_what_the_model_is_for(cli, tmp_path):
     assert "none: fixed weights for tests" in cli("models", tmp_path, "--explain").stdout
 
 
+def test_explain__shows_what_each_rewrite_makes_of_the_network(cli, tmp_path):
+    make_model(tmp_path / "m.onnx")
+    told, = json.loads(cli("models", tmp_path, "--json", "--explain").stdout)
+    passes = told["passes"]
+    assert [p["pass"] for p in passes][:1] == ["specialise"] and len(passes) > 4
+    assert passes[0]["macs"] == passes[-1]["macs"] == told["cost"]["macs"]
+    fused = next(i for i, p in enumerate(passes) if p["pass"] == "fuse activation")
+    assert passes[fused]["changes"] >= 1 and passes[fused]["nodes"] < passes[fused - 1]["nodes"]
+    assert passes[fused]["activation_bytes"] < passes[fused - 1]["activation_bytes"]
+    line = next(line for line in cli("models", tmp_path, "--explain").stdout.splitlines() if "fuse activation" in line)
+    assert f"{passes[fused - 1]['nodes']} to" in line
+    assert "passes" not in json.loads(cli("models", tmp_path, "--json").stdout)[0]
+
+
 def test_folder__lists_good_and_bad_files_and_fails(cli, tmp_path):
     make_model(tmp_path / "b.onnx")
     (tmp_path / "a.onnx").write_bytes(make_model(tmp_path / "c.onnx").read_bytes()[:200])

@@ -1,9 +1,10 @@
 /*
  * fuzz_onnx.c - bytes → reader → passes → reference engine and CPU engine (libFuzzer)
  *
- * What is read must lower or be refused, what lowers must have a plan or be refused, and a plan that
- * is small must run, without a crash, a leak or undefined behaviour. Limits are small so that memory
- * and time stay bounded. The bytes also choose instruction set, mode and memory of the CPU engine.
+ * What is read must lower or be refused, what lowers must have a plan or be refused, and a plan
+ * that is small must run, without a crash, a leak or undefined behaviour. Limits are small so that
+ * memory and time stay bounded. The bytes also choose instruction set, mode and memory of the CPU
+ * engine.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -37,6 +37,14 @@ def main() -> None:
         node("ReduceMean", ["x"], ["m"], axes=[2, 3]), node("Sub", ["x", "m"], ["d"]), node("Mul", ["d", "d"], ["q"]),
         node("ReduceMean", ["q"], ["v"], axes=[2, 3]), node("Add", ["v", "e"], ["w"]), node("Sqrt", ["w"], ["r"]),
         node("Div", ["d", "r"], ["y"])], {"e": np.array(1e-5, np.float32)})
+    to_first, to_last = dict(perm=[0, 3, 1, 2]), dict(perm=[0, 2, 3, 1])
+    write(folder, "channels-last", [
+        node("Transpose", ["x"], ["a"], **to_first), node("Conv", ["a", "v"], ["b"], pads=[1, 1, 1, 1]), node("Transpose", ["b"], ["c"], **to_last),
+        node("Add", ["c", "k"], ["d"]), node("Pad", ["d", "p"], ["e"], mode="reflect"), node("Transpose", ["e"], ["f"], **to_first),
+        node("ConvTranspose", ["f", "w"], ["g"], strides=[2, 2]), node("Slice", ["g", "one", "minus", "axes"], ["h"]),
+        node("Transpose", ["h"], ["i"], **to_last), node("Concat", ["i", "i"], ["y"], axis=3)],
+        {"w": w, "v": np.ones((2, 4, 3, 3), np.float32), "k": np.ones(2, np.float32), "p": np.array([0, 1, 1, 0, 0, 1, 1, 0]),
+         "one": np.array([1, 1]), "minus": np.array([-1, -1]), "axes": np.array([2, 3])})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases

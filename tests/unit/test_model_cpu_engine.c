@@ -8,10 +8,12 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "model/cpu_kernels.h"
 #include "model/engine.h"
@@ -325,6 +327,45 @@ static void pool__runs_every_task_once(void **state)
 
 /* --- kernels --- */
 
+static atomic_int wide_workers, seen_workers;
+
+static void look_at_affinity(void *arg, int task, int thread)
+{
+    (void)task;
+    cpu_set_t set;
+    if (thread > 0 && sched_getaffinity(0, sizeof set, &set) == 0) {
+        atomic_fetch_add(&seen_workers, 1);
+        atomic_fetch_add(&wide_workers, CPU_COUNT(&set) != 1);
+    } else if (thread == 0) {
+        /* the caller leaves tasks to the workers */
+        for (int i = 0; i < 2000 && atomic_load(&seen_workers) == 0; i++)
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    (void)arg;
+}
+
+static void pool__binds_its_workers_to_a_cpu_each_if_asked(void **state)
+{
+    (void)state;
+    cpu_set_t before, after;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    for (int pin = 1; pin >= 0; pin--) {
+        struct pool *p;
+        assert_int_equal(pool_new(&p, 3, pin, NULL), 0);
+        atomic_store(&seen_workers, 0);
+        atomic_store(&wide_workers, 0);
+        pool_run(p, 60, look_at_affinity, NULL);
+        pool_free(p);
+        assert_true(atomic_load(&seen_workers) > 0);
+        if (pin)
+            assert_int_equal(atomic_load(&wide_workers), 0);
+        else if (CPU_COUNT(&before) > 1)
+            assert_true(atomic_load(&wide_workers) > 0);
+    }
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after)); /* the caller's own thread is left alone */
+}
+
 static void kernels__follow_the_mathematics_to_the_ends_of_the_range(void **state)
 {
     (void)state;
@@ -386,6 +427,7 @@ int main(void)
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
         cmocka_unit_test(pool__runs_every_task_once),
+        cmocka_unit_test(pool__binds_its_workers_to_a_cpu_each_if_asked),
         cmocka_unit_test(kernels__follow_the_mathematics_to_the_ends_of_the_range),
         cmocka_unit_test(kernels__let_what_is_not_finite_through),
     };
