@@ -236,7 +236,7 @@ static void ridges(struct picture *p, bool columns, int half, float *f)
  * the dark that a saturation slab leaves. */
 #define SECTORS        8
 #define SECTORS_BRIGHT 5
-#define VOID_REACH_MAX 12
+#define VOID_REACH_MAX 10
 
 /* The darkest disc of radius r with the brightest ring around it: what metal leaves. Every second
  * place is tried but for the left two fifths, where gut lies; beyond the picture it is dark. */
@@ -336,9 +336,9 @@ int quality_features(const float *image, int rows, int columns, float out[QUALIT
         moments(&p, out);
         ridges(&p, true, RIDGE_CANAL, out + 25);
         ridges(&p, false, RIDGE_DISC, out + 27);
-        out[29] = void_of(&p, 4);
-        out[30] = void_of(&p, 6);
-        out[31] = void_of(&p, 9);
+        out[29] = void_of(&p, 3);
+        out[30] = void_of(&p, 4);
+        out[31] = void_of(&p, 7);
         layout(&p, out + QUALITY_SHAPE, out + QUALITY_SHAPE + QUALITY_CELLS);
         rc = bands(&p, out, e);
     }

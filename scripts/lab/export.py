@@ -15,7 +15,7 @@ import torch
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from . import dataset, networks
+from . import dataset, gate, networks
 from .tasks import TASKS, Radiograph
 
 LIMIT_BYTES = 8 << 20
@@ -111,8 +111,11 @@ def facts_of(spec, step, figures):
     }
 
 
-def export(run, path, figures=None, task=None):
-    """Write the model of a run; returns {"bytes", "difference", "half", …}."""
+def export(run, path, figures=None, task=None, program=None, cache=os.path.join("build", "gate")):
+    """Write the model of a run; returns {"bytes", "difference", "half", …}.
+
+    program: the node's, which measures what the model's quality gate is made of; None: the file gets no gate.
+    """
     spec, network, step = load(run, task)
     scale = TASKS[spec["task"]].scale
     deployed = Deployed(network).eval()  # exporting puts the mode back that it finds
@@ -154,9 +157,11 @@ def export(run, path, figures=None, task=None):
     with open(temporary, "wb") as file:
         file.write(data)
     os.replace(temporary, path)
+    if program:
+        gate.calibrate(path, program, cache=cache)
     size = 512 // scale
     macs, parameters = networks.cost(network, size, size)
-    return {"bytes": len(data), "difference": difference, "half": is_half, "macs_512": macs, "parameters": parameters, "step": step}
+    return {"bytes": os.path.getsize(path), "difference": difference, "half": is_half, "macs_512": macs, "parameters": parameters, "step": step}
 
 
 def probes(spec):

@@ -25,6 +25,7 @@ SHAPE = 32       # QUALITY_SHAPE: features of the distance; the rest serves the 
 FOLDS = 5
 # Where ordinary series give nothing at all, limits would be nothing at all, too.
 LEAST = {"moved": (0.05, 0.15)}
+GRADUAL = ("distorted-by-metal",)
 GROSS = ("turned-left", "turned-right", "inverted", "noisy")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
@@ -118,11 +119,11 @@ def metal(volume, rng):
     side, top, out = max(rows, columns), float(np.percentile(volume, 99.5)), volume.copy()
     y, x = np.mgrid[:rows, :columns].astype(np.float32)
     for _ in range(int(rng.integers(2, 5))):
-        a, b = rng.uniform(0.06, 0.14, 2) * side
+        a, b = np.exp(rng.uniform(np.log(0.035), np.log(0.12))) * side * rng.uniform(0.8, 1.25, 2)
         down, right = (y - rows * rng.uniform(0.3, 0.75)) / a, (x - columns * rng.uniform(0.42, 0.68)) / b
         away = np.hypot(down, right)
         rim = np.exp(-((away - 1.1) / rng.uniform(0.08, 0.16)) ** 2) * np.maximum(0, np.cos(2 * np.arctan2(down, right)))
-        out = out * (1 - 1 / (1 + np.exp(np.clip((away - 1) / 0.06, -50, 50)))) + rim * top * rng.uniform(0.8, 1.8)
+        out = out * (1 - 1 / (1 + np.exp(np.clip((away - 1) / 0.06, -50, 50)))) + rim * top * rng.uniform(0.2, 1.6)
     return out
 
 
@@ -216,7 +217,7 @@ def _weights(space, ordinary, strange):
     a = (ordinary.reshape(-1, ordinary.shape[-1]) - mean) / scale
     b = np.clip((strange.reshape(-1, strange.shape[-1]) - mean) / scale, -8, 8)
     cover = (np.cov(a.T) + np.cov(b.T)) / 2
-    cover = 0.7 * cover + 0.3 * np.diag(np.diag(cover)) + 0.3 * np.eye(len(cover))
+    cover = 0.3 * cover + 0.7 * np.diag(np.diag(cover)) + np.eye(len(cover))
     weights = np.linalg.solve(cover, b.mean(0) - a.mean(0))
     return weights / max(float(((ordinary - mean) / scale @ weights).mean(1).std()), 1e-9)
 
@@ -227,9 +228,12 @@ def _score(space, weights, features):
 
 
 def _between(ordinary, strange, rate):
-    """Limits to mark and to refuse: half way to what is strange where that is far off, else where the rate is."""
-    limit, low = tail(ordinary, rate), float(np.percentile(strange, 5))
-    refuse = max(limit, (limit + low) / 2)
+    """Limits to mark and to refuse: half way to what is strange where that is far off, else where the rate is.
+
+    strange may be None: of a kind that comes in all degrees, the lightest of which is to be refused, too.
+    """
+    limit = tail(ordinary, rate)
+    refuse = limit if strange is None else max(limit, (limit + float(np.percentile(strange, 5))) / 2)
     return (limit + refuse) / 2 if refuse > limit else min(tail(ordinary, 5 * rate), limit), refuse
 
 
@@ -262,7 +266,7 @@ def fit(ordinary, strange, figures, rate, field_mm, towards=None):
              "limit unlike {:.4g} {:.4g}".format(*_between(unlike, gross, each))]
     for name, features in strange.items():
         weights = _weights(space, ordinary, features)
-        mark, refuse = _between(scores[name], _score(space, weights, features), each)
+        mark, refuse = _between(scores[name], None if name in GRADUAL else _score(space, weights, features), each)
         lines.append(f"class {name} {mark:.4g} {refuse:.4g} {count} {row(weights)}")
     for name, values in figures.items():
         mark, least = tail(values, each), LEAST.get(name, (0, 0))
@@ -321,8 +325,8 @@ def calibrate(path, program=None, count=60, rate=0.01, cache=os.path.join("build
         ordinary = np.array([f["features"] for f in found])
         strange = {}
         for name in classes_of(facts):
-            made = [make_hostile(name, facts, stacks, volume, np.random.default_rng([i, 66]))
-                    for i, ((stacks, _), volume) in enumerate(zip(drawn[:40], volumes))]
+            made = [make_hostile(name, facts, stacks, volume, np.random.default_rng([i, 66, k]))
+                    for k in range(2 if name == "distorted-by-metal" else 1) for i, ((stacks, _), volume) in enumerate(zip(drawn[:40], volumes))]
             strange[name] = np.array([f["features"] for f in measure(program, bare, made, input_only=True, threads=workers)])
     figures = {}
     for name in found[0]["figures"]:

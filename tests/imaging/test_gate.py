@@ -1,0 +1,201 @@
+"""The quality gate of the shipped models: strange images are refused, ordinary ones are not.
+
+SPINENODE_GATE_SUBJECTS=67 asks about 200 ordinary slices instead of a few.  A model that carries no limits yet is
+calibrated here, into a copy that is kept in build/gate.
+"""
+
+import glob
+import hashlib
+import os
+
+import numpy as np
+import pytest
+import strange
+
+from lab import dataset, degrade, gate, nifti
+
+onnx = pytest.importorskip("onnx")
+skimage_data = pytest.importorskip("skimage.data")
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+CACHE = os.path.join(ROOT, "build", "gate")
+REAL = os.path.join(ROOT, "..", "shared", "data")
+MODELS = sorted(glob.glob(os.path.join(ROOT, "model", "zoo", "**", "*.onnx"), recursive=True))
+SUBJECTS = int(os.environ.get("SPINENODE_GATE_SUBJECTS", "8"))
+STRANGERS = 6
+WORKERS = os.cpu_count() or 1
+
+
+def calibrated(path, program):
+    """The model, or a copy with limits."""
+    if "spinenode.gate" in gate.facts_of(path):
+        return path
+    digest = hashlib.sha256()
+    for name in (path, gate.__file__, program):
+        with open(name, "rb") as file:
+            digest.update(file.read())
+    copy = os.path.join(CACHE, "models", digest.hexdigest()[:16], os.path.basename(path))
+    if not os.path.exists(copy):
+        os.makedirs(os.path.dirname(copy), exist_ok=True)
+        gate.calibrate(path, program, cache=CACHE, workers=WORKERS, output=copy)
+    return copy
+
+
+class Gated:
+    """A model with limits, the ordinary series that it takes, and what the program says of others."""
+
+    def __init__(self, path, program):
+        self.program, self.path = str(program), calibrated(path, str(program))
+        self.facts = gate.facts_of(path)
+        self.radiograph = self.facts["spinenode.input_contrast"] == "XR"
+        self.contrast = self.facts["spinenode.input_contrast"].lower()
+        self.scale = int(self.facts["spinenode.scale"])
+
+    def ordinary(self, count, first=0):
+        drawn = gate.subjects("test", first + count, CACHE, self.radiograph, WORKERS)[first:]
+        return [gate.source_of(self.facts, stacks, field, i) for i, (stacks, field) in enumerate(drawn)]
+
+    def says(self, volumes, input_only=True, model=None):
+        return gate.measure(self.program, model or self.path, volumes, input_only, WORKERS)
+
+    def small(self, volume):
+        """What a model of small images would get of a large one."""
+        if self.scale == 1:
+            return volume
+        return np.stack([degrade.antialiased(s, 1 + max(volume.shape[1:]) // 160) for s in volume])
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=os.path.basename)
+def gated(request, spinenode):
+    return Gated(request.param, spinenode)
+
+
+def assert_refused(found, kind):
+    passed = [f for f in found if f["outcome"] != "refuse"]
+    assert not passed, f"{len(passed)} of {len(found)} not refused ({kind}): {passed[0]['outcome']}, {passed[0]['figures']}, {passed[0]['classes']}"
+
+
+def test_ordinary__slices_are_refused_at_most_one_in_fifty(gated):
+    slices = [volume[k:k + 1] for volume, _ in gated.ordinary(SUBJECTS) for k in range(len(volume))]
+    found = gated.says(slices)
+    refused = [f["reason"] for f in found if f["outcome"] == "refuse"]
+    assert len(refused) <= len(slices) / 50, f"{len(refused)} of {len(slices)}: {refused[:5]}"
+
+
+def test_ordinary__series_and_their_results_pass(gated):
+    found = gated.says([volume for volume, _ in gated.ordinary(4)], input_only=False)
+    assert [f["reason"] for f in found if f["outcome"] == "refuse"] == []
+    assert all(f["figures"]["disagreement"] > 0 for f in found)
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_turned__images_are_refused(gated, quarter):
+    assert_refused(gated.says([strange.turned(v, quarter) for v, _ in gated.ordinary(STRANGERS)]), f"{90 * quarter} degrees")
+
+
+def test_mirrored__images_are_refused_unless_either_way_is_usual(gated):
+    found = gated.says([np.ascontiguousarray(v[:, :, ::-1]) for v, _ in gated.ordinary(STRANGERS)])
+    if gated.radiograph:
+        assert all(f["outcome"] != "refuse" for f in found)
+    else:
+        assert all(f["outcome"] != "pass" for f in found)
+        assert sum(f["outcome"] == "refuse" for f in found) >= STRANGERS - 1
+
+
+def test_inverted__images_are_refused(gated):
+    assert_refused(gated.says([strange.inverted(v) for v, _ in gated.ordinary(STRANGERS)]), "inverted")
+
+
+def test_noise__is_refused(gated):
+    rng = np.random.default_rng(1)
+    volumes = [v for v, _ in gated.ordinary(STRANGERS)]
+    assert_refused(gated.says([strange.drowned(v, rng) for v in volumes]), "drowned in noise")
+    assert_refused(gated.says([strange.noise(v.shape, rng) for v in volumes[:2]]), "noise alone")
+
+
+def test_metal__is_refused(gated):
+    if gated.radiograph:
+        pytest.skip("metal does not disturb a radiograph")
+    rng = np.random.default_rng(2)
+    assert_refused(gated.says([strange.implants(v, mm, rng) for v, mm in gated.ordinary(STRANGERS)]), "metal")
+
+
+def test_axial__images_are_refused(gated):
+    contrast = "t2" if gated.radiograph else gated.contrast
+    made = [gated.small(strange.axial(contrast, np.random.default_rng(k))) for k in range(3)]
+    assert_refused(gated.says(made), "axial")
+
+
+def test_head__is_refused(gated):
+    contrast = "t2" if gated.radiograph else gated.contrast
+    made = [gated.small(strange.head(contrast, np.random.default_rng(k))) for k in range(3)]
+    shepp = skimage_data.shepp_logan_phantom().astype(np.float32)
+    made.append(gated.small(np.stack([shepp + 0.02 * np.random.default_rng(k).random(shepp.shape, dtype=np.float32) for k in range(3)])))
+    assert_refused(gated.says(made), "head")
+
+
+def test_other_modality__is_refused(gated):
+    if gated.radiograph:
+        made = [stacks["t2"] for stacks, _ in gate.subjects("test", STRANGERS, CACHE, False, WORKERS)]
+    else:
+        made = [gated.small(gate.draw_xray(dataset.SPLITS["test"] + 4_000_000 + k)) for k in range(3)]
+    assert_refused(gated.says(made), "other modality")
+
+
+# ---- results ----
+
+def doctored(path, target, kind):
+    """The same model, whose result lies five pixels aside, or is brighter than its source."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.output[:] = ["result" if o == "synthetic" else o for o in node.output]
+    make = onnx.helper.make_node
+    number = onnx.numpy_helper.from_array
+    if kind == "moved":
+        model.graph.initializer.extend([number(np.array(v, np.int64), k) for k, v in
+                                        (("from", [0]), ("to", [-5]), ("axes", [3]), ("pads", [0, 0, 0, 5, 0, 0, 0, 0]))])
+        model.graph.node.extend([make("Slice", ["result", "from", "to", "axes"], ["cut"]), make("Pad", ["cut", "pads"], ["synthetic"], mode="edge")])
+    else:
+        model.graph.initializer.append(number(np.array([0.3], np.float32), "more"))
+        model.graph.node.append(make("Add", ["result", "more"], ["synthetic"]))
+    onnx.save(model, target)
+    return str(target)
+
+
+def test_result__that_is_not_its_source_is_refused(gated, tmp_path):
+    kind = "brighter" if gated.scale > 1 else "moved"
+    model = doctored(gated.path, tmp_path / "doctored.onnx", kind)
+    volumes = [v for v, _ in gated.ordinary(3)]
+    found = gated.says(volumes, input_only=False, model=model)
+    assert_refused(found, kind)
+    figure = "downsampled" if gated.scale > 1 else "moved"
+    before = gated.says(volumes, input_only=False)
+    assert all(a["figures"][figure] > b["figures"][figure] for a, b in zip(found, before, strict=True))
+
+
+# ---- real images, where they are ----
+
+def real(name):
+    path = os.path.join(REAL, name)
+    if not os.path.exists(path):
+        pytest.skip(f"{name} is not here")
+    return nifti.read(path)[0]
+
+
+def test_real_lumbar_t2__is_not_refused(gated):
+    if gated.contrast != "t2":
+        pytest.skip("the volume is a T2")
+    volume = real("sct_t2_lumbar.nii.gz")
+    middle = volume.shape[0] // 2
+    series = [np.stack([np.ascontiguousarray(volume[k].T[::-1]) for k in (m - 4, m, m + 4)]) for m in (middle - 3, middle, middle + 3)]
+    if gated.scale > 1:
+        series = [np.stack([degrade.antialiased(s, 2) for s in v]) for v in series]
+    found = gated.says(series, input_only=False)
+    assert [f["reason"] for f in found if f["outcome"] == "refuse"] == []
+
+
+def test_real_axial_t2__is_refused(gated):
+    volume = real("sct_t2_ms.nii.gz")
+    middle = volume.shape[2] // 2
+    series = np.stack([np.ascontiguousarray(volume[:, :, k].T) for k in (middle - 1, middle, middle + 1)])
+    assert_refused(gated.says([gated.small(series)]), "axial")
