@@ -136,7 +136,7 @@ class Bones:
                                               + self.sponge * sponge * inner * film.sponge[box])
 
     def _body(self, i):
-        film, s, b = self.film, self.s, self.s.bodies[i]
+        film, b = self.film, self.s.bodies[i]
         box = film.box(b.frame.y, b.frame.z, 0.62 * np.hypot(b.depth, b.height) + 6)
         if box is None:
             return
@@ -224,7 +224,7 @@ class Bones:
 
     def _sacral_wings(self):
         """The sacrum beside its bodies: a wedge that thins out downwards."""
-        film, s = self.film, self.s
+        s = self.s
         for i, wide in ((S1, 24.0), (S1 - 1, 18.0), (S1 - 2, 10.0)):
             b = s.bodies[i]
             self._bar(b, b.frame.child(0.16 * b.depth, -0.05 * b.height), 0.46 * b.depth, 0.5 * b.height, 7.0,

@@ -91,4 +91,4 @@ def test_frontal_radiograph__is_refused(start, films, new_uid):
         else:
             setattr(image, keyword, value)
     assert store([image], node.port, called=node.ae_title).ok
-    assert "frontal" in reason(node, image.SeriesInstanceUID)
+    assert "frontal x-ray: only lateral ones" in reason(node, image.SeriesInstanceUID)
