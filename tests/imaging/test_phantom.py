@@ -233,11 +233,11 @@ def test_dicom__passes_dciodvfy_without_errors(written):
         assert "Error" not in text, text
 
 
-def test_command__refuses_what_it_does_not_know():
+def test_command__refuses_what_it_does_not_know(tmp_path):
     for bad in (["--series", "flair"], ["--size", "100"], ["--slices", "0"], ["--findings", "cheese"], ["--seed", "-1"]):
-        out = subprocess.run([sys.executable, PHANTOM, "--output", "unused", *bad], capture_output=True, text=True)
+        out = subprocess.run([sys.executable, PHANTOM, "--output", tmp_path / "unused", *bad], capture_output=True, text=True)
         assert out.returncode == 2, bad
-    assert not os.path.exists("unused")
+    assert not (tmp_path / "unused").exists()
 
 
 def test_levels__name_the_discs_as_radiologists_do():
