@@ -2,7 +2,8 @@
  * npy.h - NumPy array files (format 1.0 and 2.0), float32, for tensors on disk
  *
  * Read: little-endian '<f4', C order, rank 1-8, every dimension >= 1; refused: anything else
- * (other types, Fortran order, pickled objects, a file longer or shorter than its shape says).
+ * (other types, Fortran order, pickled objects, a file longer or shorter than its shape says). Any
+ * thread.
  */
 #ifndef SPINENODE_MODEL_NPY_H
 #define SPINENODE_MODEL_NPY_H

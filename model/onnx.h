@@ -9,7 +9,7 @@
  * the limits, with subgraphs, functions, other domains, sparse or quantised tensors or string data,
  * or with operators or attribute values that are not in graph.h. External data
  * (TensorProto.data_location) must be a regular file beneath the model's own folder, reached
- * without a symbolic link.
+ * without a symbolic link. Any thread.
  */
 #ifndef SPINENODE_MODEL_ONNX_H
 #define SPINENODE_MODEL_ONNX_H

@@ -5,7 +5,8 @@
  *                         resolves attributes, replaces the operators that engines do not know
  *     graph_optimise()    rewrites that make the network cheaper and leave its function alone
  *
- * Both together are graph_lower(). What depends on an engine (layout, phases, Winograd, concat in
+ * Both together are graph_lower(). Any thread, but one at a time for a graph that is changed.
+ * What depends on an engine (layout, phases, Winograd, concat in
  * place, memory, packing) is that engine's.
  */
 #ifndef SPINENODE_MODEL_PASSES_H

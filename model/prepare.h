@@ -2,15 +2,20 @@
  * prepare.h - the pixels of a series into the tensors that a model takes, and back
  *
  * What a package's normalisation, grid, slices of context, scale and output mean, in numbers:
+ *
  *   normalise   x -> clip((x - low) / (high - low), 0, 1) * 2 - 1, with the percentiles low and
- * high of all slices together grid any:K  rows and columns padded at the end to a multiple of K by
- * repeating the edge; the result cropped to scale * source grid RxC    resampled to R x C, the
- * result to scale * source; bilinear with antialias (a triangle as wide as the larger of the two
- * pixels, about pixel centres) context     channel i of slice s is slice s + i - channels / 2, the
- * first and last repeated output      "unit":   [-1, 1] -> 0 ... 4095 "source": [-1, 1] -> low ...
- * high, in the source's units Volumes are float32, slice by slice, row by row. Nothing here knows
- * DICOM. Any thread.  What pixel_mm asks for is prepare_resample()'s: it comes before the
- * percentiles, and prepare_new() is told of the resampled source only.
+ *               high of all slices together
+ *   grid any:K  rows and columns padded at the end to a multiple of K by repeating the edge; the
+ *               result cropped to scale * source
+ *   grid RxC    resampled to R x C, the result to scale * source; bilinear with antialias (a
+ *               triangle as wide as the larger of the two pixels, about pixel centres)
+ *   context     channel i of slice s is slice s + i - channels / 2, the first and last repeated
+ *   output      "unit": [-1, 1] -> 0 ... 4095; "source": [-1, 1] -> low ... high, in the source's
+ *               units
+ *
+ * Volumes are float32, slice by slice, row by row. Nothing here knows DICOM. Any thread. What
+ * pixel_mm asks for is prepare_resample()'s: it comes before the percentiles, and prepare_new() is
+ * told of the resampled source only.
  */
 #ifndef SPINENODE_MODEL_PREPARE_H
 #define SPINENODE_MODEL_PREPARE_H

@@ -21,7 +21,9 @@ struct resample {
     double *weight; /* out x taps; sums to 1 */
 };
 
-/* The table of an axis of a lowered OP_RESIZE. ERR_NOMEM, ERR_LIMIT (more than 2^22 taps). */
+/* The table of an axis of a lowered OP_RESIZE; r is owned by the caller, for resample_fini(), and
+ * zero after a failure. Any thread. ERR_NOMEM; ERR_LIMIT: more than 2^22 taps in all, or more for
+ * an output element than eight for each of the `in` input elements. */
 int resample_init(struct resample *r, const struct resize_attr *a, int axis, int64_t in,
                   int64_t out, struct err *e);
 void resample_fini(struct resample *r);

@@ -111,11 +111,28 @@ FUSIONS = {
     "relu-of-leaky": ([N("LeakyRelu", ["x"], ["p"], alpha=0.2), N("Relu", ["p"], ["y"])], ["Activation"]),
     "transposes-cancel": ([N("Transpose", ["x"], ["p"], perm=[0, 2, 3, 1]), N("Transpose", ["p"], ["q"], perm=[0, 3, 1, 2]), N("Relu", ["q"], ["y"])], ["Activation"]),
     "conv-read-twice": ([N("Conv", ["x", "w"], ["p"]), N("Mul", ["p", "k"], ["q"]), N("Add", ["p", "q"], ["y"])], ["Conv", "Affine", "Add"]),
+    "channels-last": ([N("Conv", ["x", "w"], ["p"]), N("Transpose", ["p"], ["q"], perm=[0, 2, 3, 1]), N("Add", ["q", "b"], ["r"]), N("Relu", ["r"], ["t"]),
+                       N("Transpose", ["t"], ["u"], perm=[0, 3, 1, 2]), N("Conv", ["u", "w1"], ["y"])], ["Conv", "Conv"]),
+    "channels-last-axes": ([N("Conv", ["x", "w"], ["p"]), N("Transpose", ["p"], ["q"], perm=[0, 2, 3, 1]), N("Split", ["q", "parts"], ["r", "t"], axis=3),
+                            N("Concat", ["t", "r"], ["u"], axis=-1), N("Slice", ["u", "one", "three", "one"], ["o"]), N("ReduceMean", ["o"], ["z"], axes=[1, 3]),
+                            N("Mul", ["o", "z"], ["e"]), N("Resize", ["e", "", "larger"], ["f"], mode="linear"),
+                            N("Pad", ["f", "pads"], ["g"]), N("Transpose", ["g"], ["h"], perm=[0, 3, 1, 2]), N("Abs", ["h"], ["y"])],
+                           ["Conv", "Split", "Concat", "Slice", "ReduceMean", "Mul", "Resize", "Pad", "Abs"]),
+    "channels-last-kept-for-a-constant-of-two-axes": (
+        [N("Conv", ["x", "w"], ["p"]), N("Transpose", ["p"], ["q"], perm=[0, 2, 3, 1]), N("Mul", ["q", "plane"], ["r"]),
+         N("Transpose", ["r"], ["t"], perm=[0, 3, 1, 2]), N("Abs", ["t"], ["y"])], ["Conv", "Transpose", "Mul", "Transpose", "Abs"]),
+    "crop": ([N("ConvTranspose", ["x", "w"], ["p"], strides=[2, 2]), N("Slice", ["p", "corner", "end", "image"], ["q"]), N("Relu", ["q"], ["y"])], ["ConvTranspose"]),
+    "crop-of-one-read-twice": ([N("ConvTranspose", ["x", "w"], ["p"], strides=[2, 2]), N("Slice", ["p", "corner", "end", "image"], ["q"]),
+                                N("ReduceMean", ["p"], ["a"], axes=[2, 3]), N("Mul", ["q", "a"], ["y"])], ["ConvTranspose", "Slice", "ReduceMean", "Mul"]),
+    "crop-of-every-second": ([N("ConvTranspose", ["x", "w"], ["p"], strides=[2, 2]), N("Slice", ["p", "corner", "end", "image", "steps"], ["y"])],
+                             ["ConvTranspose", "Slice"]),
     "skip": ([N("Conv", ["x", "w"], ["p"], pads=[1, 1, 1, 1]), N("LeakyRelu", ["p"], ["l"], alpha=0.2), N("Conv", ["l", "w"], ["q"], pads=[1, 1, 1, 1]),
               N("Concat", ["l", "q"], ["d"], axis=1), N("Relu", ["d"], ["y"])], ["Conv", "Activation", "Conv", "Concat"]),
 }
 CONSTANTS = {
     "w": array(4, 4, 3, 3), "wg": array(4, 2, 3, 3), "c": array(4), "s": array(4) + 2, "b": array(4), "m": array(4), "v": np.abs(array(4)) + 0.5,
+    "w1": array(3, 4, 1, 1), "parts": np.int64([1, 3]), "one": np.int64([1]), "three": np.int64([3]), "larger": F([1, 2, 2, 1]), "plane": array(3, 4),
+    "corner": np.int64([1, 2]), "end": np.int64([-1, 9]), "image": np.int64([2, 3]), "steps": np.int64([1, 2]),
     "s4": array(1, 4, 1, 1), "b4": array(4, 1, 1), "k": F(1.7), "pads": np.int64([0, 0, 1, 2, 0, 0, 2, 0]),
 }
 
