@@ -302,7 +302,8 @@ static void complete(struct host *h, int stream, uint32_t count)
     }
     size_t n = s->executed - before;
     s->queue.n -= n;
-    memmove(s->queue.op, s->queue.op + n, s->queue.n * sizeof *s->queue.op);
+    if (n > 0)
+        memmove(s->queue.op, s->queue.op + n, s->queue.n * sizeof *s->queue.op);
 }
 
 static void complete_all(struct host *h)
