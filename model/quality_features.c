@@ -239,7 +239,8 @@ static void ridges(struct picture *p, bool columns, int half, float *f)
 #define VOID_REACH_MAX 10
 
 /* The darkest disc of radius r with the brightest ring around it: what metal leaves. Every second
- * place is tried but for the left two fifths, where gut lies; beyond the picture it is dark. */
+ * place is tried but for the left two fifths and the last fifth of the rows, where gut lies; beyond
+ * the picture it is dark. */
 static float void_of(const struct picture *p, int r)
 {
     int reach = r + 3, wide = 2 * reach + 1, border = r / 2;
@@ -255,7 +256,7 @@ static float void_of(const struct picture *p, int r)
             disc += d <= r * r;
             size[turn] += d > r * r && d <= reach * reach;
         }
-    for (int cy = border; cy < p->rows - border; cy += 2)
+    for (int cy = border; cy < p->rows * 4 / 5; cy += 2)
         for (int cx = p->columns * 2 / 5; cx < p->columns - border; cx += 2) {
             float inside = 0, ring[SECTORS + 1] = {0};
             if (p->grey[cy * p->columns + cx] > 0.15f)

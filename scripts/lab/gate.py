@@ -25,7 +25,6 @@ SHAPE = 32       # QUALITY_SHAPE: features of the distance; the rest serves the 
 FOLDS = 5
 # Where ordinary series give nothing at all, limits would be nothing at all, too.
 LEAST = {"moved": (0.05, 0.15)}
-GRADUAL = ("distorted-by-metal",)
 GROSS = ("turned-left", "turned-right", "inverted", "noisy")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
@@ -228,12 +227,9 @@ def _score(space, weights, features):
 
 
 def _between(ordinary, strange, rate):
-    """Limits to mark and to refuse: half way to what is strange where that is far off, else where the rate is.
-
-    strange may be None: of a kind that comes in all degrees, the lightest of which is to be refused, too.
-    """
+    """Limits to mark and to refuse: half way to what is strange where that is far off, else where the rate is."""
     limit = tail(ordinary, rate)
-    refuse = limit if strange is None else max(limit, (limit + float(np.percentile(strange, 5))) / 2)
+    refuse = max(limit, (limit + float(np.percentile(strange, 5))) / 2)
     return (limit + refuse) / 2 if refuse > limit else min(tail(ordinary, 5 * rate), limit), refuse
 
 
@@ -266,11 +262,13 @@ def fit(ordinary, strange, figures, rate, field_mm, towards=None):
              "limit unlike {:.4g} {:.4g}".format(*_between(unlike, gross, each))]
     for name, features in strange.items():
         weights = _weights(space, ordinary, features)
-        mark, refuse = _between(scores[name], None if name in GRADUAL else _score(space, weights, features), each)
+        mark, refuse = _between(scores[name], _score(space, weights, features), each)
         lines.append(f"class {name} {mark:.4g} {refuse:.4g} {count} {row(weights)}")
     for name, values in figures.items():
-        mark, least = tail(values, each), LEAST.get(name, (0, 0))
-        refuse = mark + 0.5 * (mark - float(np.median(values)))
+        limit, least = tail(values, each), LEAST.get(name, (0, 0))
+        # A few dozen subjects say little of so far a tail: as far again to refuse, a third of that to mark.
+        beyond = limit - float(np.median(values))
+        mark, refuse = limit + beyond / 3, limit + beyond
         lines.append(f"limit {name} {max(mark, least[0]):.4g} {max(refuse, least[1]):.4g}")
     return "\n".join(lines) + "\n"
 
