@@ -74,14 +74,21 @@ static bool all_inside(const struct cpu_phase *f, int x0)
     return true;
 }
 
+/* Most rows of any phase. */
+static int rows_most(const struct cpu_conv *c)
+{
+    int rows = 0;
+    for (int i = 0; i < c->phases; i++)
+        rows = c->phase[i].y.grid > rows ? c->phase[i].y.grid : rows;
+    return rows;
+}
+
 static void run_row(void *arg, int task, int thread)
 {
     const struct run *r = arg;
     const struct cpu_conv *c = r->c;
     const struct cpu_phase *f = &c->phase[task % c->phases];
-    int rows = c->phase[0].y.grid;
-    for (int i = 1; i < c->phases; i++)
-        rows = c->phase[i].y.grid > rows ? c->phase[i].y.grid : rows;
+    int rows = rows_most(c);
     int y = task / c->phases % rows, n = task / c->phases / rows;
     if (y >= f->y.grid)
         return;
@@ -111,8 +118,5 @@ void cpu_depthwise_run(const struct cpu_conv *c, const struct cpu_view *in,
                        float *scratch)
 {
     struct run r = {c, in, out, residual, scratch, cpu_round16(cpu_conv_thread_floats(c))};
-    int rows = c->phase[0].y.grid;
-    for (int i = 1; i < c->phases; i++)
-        rows = c->phase[i].y.grid > rows ? c->phase[i].y.grid : rows;
-    pool_run(p, c->phases * rows * c->d.n, run_row, &r);
+    pool_run(p, c->phases * rows_most(c) * c->d.n, run_row, &r);
 }
