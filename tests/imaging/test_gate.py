@@ -157,6 +157,34 @@ def test_other_modality__is_refused(taker):
     assert_refused(taker.says(made), "other modality")
 
 
+# ---- the limits themselves ----
+
+def test_limits__are_made_from_validation_subjects_that_nobody_else_uses():
+    assert all(dataset.split_of(gate.FIRST["validation"] + k) == "validation" for k in (0, 9999))
+    assert all(dataset.split_of(gate.FIRST["test"] + k) == "test" for k in (0, 9999))
+    assert gate.FIRST["validation"] - dataset.SPLITS["validation"] > 1_000_000 + 9999  # testset.draw_many and training start below
+
+
+def test_limits__go_into_the_file_and_leave_the_network_alone(tmp_path):
+    before = onnx.load(MODELS[0])
+    gate.store(MODELS[0], "gate 1\n", str(tmp_path / "m.onnx"))
+    gate.store(str(tmp_path / "m.onnx"), "gate 2\n")
+    after = onnx.load(tmp_path / "m.onnx")
+    assert after.graph == before.graph and after.opset_import == before.opset_import
+    facts = {p.key: p.value for p in after.metadata_props}
+    assert facts.pop("spinenode.gate") == "gate 2\n" and len(after.metadata_props) == len(facts) + 1
+    assert facts == {p.key: p.value for p in before.metadata_props if p.key != "spinenode.gate"}
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.01, 0.001])
+def test_tail__holds_for_a_normal_law_and_is_never_below_what_was_seen(rate):
+    values = np.random.default_rng(3).normal(10, 2, 60)
+    limits = [gate.tail(np.random.default_rng(k).normal(10, 2, 60), rate) for k in range(200)]
+    fresh = np.random.default_rng(4).normal(10, 2, 200_000)
+    assert rate / 10 <= np.median([np.mean(fresh > limit) for limit in limits]) <= 2 * rate
+    assert gate.tail(np.append(values, 40.0), rate) >= 40
+
+
 # ---- results ----
 
 def doctored(path, target, kind):
