@@ -21,7 +21,7 @@ def cases():
     return [case(3000 + k) for k in range(10)]
 
 
-@pytest.mark.parametrize("contrast,least", [("t2", 0.6), ("stir", 0.6), ("t1", 0.2)])
+@pytest.mark.parametrize("contrast,least", [("t2", 0.8), ("stir", 0.6), ("t1", 0.2)])
 def test_disc__is_graded_as_it_is(cases, contrast, least):
     found = [r for c in cases for r in readings(c, contrast, "disc")]
     rule = agreement.fit("disc", found)
