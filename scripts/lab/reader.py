@@ -114,7 +114,9 @@ def endplate(view, body, sign, contrast):
     else:
         before, line, beyond = mean(-5, 0), mean(0, 2), mean(2, 6)
         gain = 0.7 * (np.minimum(before, beyond) - line) + 0.7 * np.clip(beyond - before, 0, level)
-    gain = gain / level - 0.5 * (np.abs(far[:, None] - 0.36 * body.depth) / (0.36 * body.depth)) ** 2
+    # Bodies may have collapsed, but none is taller than its level allows; the next body's endplate is not ours.
+    off = (far[:, None] / (0.36 * body.depth) - 1.0) ** 2
+    gain = gain / level - np.where(far[:, None] > 0.36 * body.depth, 3.0, 0.5) * off
     best, back = gain[:, 0], []
     for j in range(1, len(p)):
         padded = np.pad(best, 1, constant_values=-1e9)
