@@ -90,7 +90,10 @@ static void pack_direct(void *arg, int task, int thread)
     for (int k = 0; k < kc; k++, to += wide) {
         const float *row = w + at[k];
         for (int j = 0; j < real; j++)
-            to[j] = row_group[k] == column_group[j] ? row[column[j]] : 0;
+            to[j] = row[column[j]];
+        for (int j = 0; j < real && c->merged > 1; j++)
+            if (row_group[k] != column_group[j])
+                to[j] = 0;
         for (int j = real; j < wide; j++)
             to[j] = 0;
     }
@@ -132,7 +135,8 @@ static void pack_winograd(void *arg, int task, int thread)
     (void)thread;
     const struct pack *p = arg;
     const struct cpu_conv *c = p->c;
-    int panel = task % c->panels, chunk = task / c->panels, r = c->r;
+    /* the depth of a panel at once: its input phases share the tensor's cache lines */
+    int panel = task / p->chunks, chunk = task % p->chunks, r = c->r;
     int k0 = chunk * CPU_KC, kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
     int wide = cpu_panel_width(c, panel) * c->k->lanes, first = panel * c->nr;
     int real = c->columns - first < wide ? c->columns - first : wide;
@@ -140,17 +144,24 @@ static void pack_winograd(void *arg, int task, int thread)
     strides(c, &output, &input);
     float *to = p->to + 16 * (size_t)k0 * (size_t)c->columns_pad + (size_t)first * (size_t)kc;
     float g[9][NR_MAX] = {{0}}, t[4][3][NR_MAX], u[4][NR_MAX];
+    int taps[4][9], column_phase[NR_MAX];
+    size_t column[NR_MAX];
+    for (int phase = 0; phase < 4; phase++)
+        for (int i = 0; i < r * r; i++)
+            taps[phase][i] =
+                tap_of(c, phase >> 1, i / r) * c->d.kernel[1] + tap_of(c, phase & 1, i % r);
+    for (int j = 0; j < real; j++) {
+        int o = (first + j) % c->oc;
+        column_phase[j] = (first + j) / c->oc;
+        column[j] = (size_t)(c->d.shuffle ? cpu_channel_of(c, first + j) : o) * output;
+    }
     for (int k = 0; k < kc; k++, to += wide) {
         int in_phase = (k0 + k) / c->d.c, channel = (k0 + k) % c->d.c;
+        const float *from = p->w + (size_t)channel * input;
         for (int j = 0; j < real; j++) {
-            int out_phase = (first + j) / c->oc, o = (first + j) % c->oc;
-            if (c->d.shuffle)
-                o = cpu_channel_of(c, first + j);
-            int py = (in_phase + out_phase) >> 1, px = (in_phase + out_phase) & 1;
-            const float *w = p->w + (size_t)o * output + (size_t)channel * input;
-            for (int y = 0; y < r; y++)
-                for (int x = 0; x < r; x++)
-                    g[y * r + x][j] = w[tap_of(c, py, y) * c->d.kernel[1] + tap_of(c, px, x)];
+            const int *tap = taps[in_phase + column_phase[j]]; /* one of both is 0 */
+            for (int i = 0; i < r * r; i++)
+                g[i][j] = from[column[j] + (size_t)tap[i]];
         }
         for (int x = 0; x < r; x++)
             points_of(r, g[x], g[r + x], g[(r == 3 ? 6 : 0) + x], t[0][x], t[1][x], t[2][x],
