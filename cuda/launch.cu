@@ -32,7 +32,7 @@ extern "C" int cuda_launch(enum kernel kernel, const union kernel_args *args, in
     switch (kernel) {
 #define X(name)                                                                                    \
     case KERNEL_##name:                                                                            \
-        name##_kernel<<<grid, THREADS, 0, s>>>(args->name##_, (uint32_t)items);                            \
+        name##_kernel<<<grid, THREADS, 0, s>>>(args->name##_, (uint32_t)items);                    \
         break;
         KERNEL_LIST(X)
 #undef X

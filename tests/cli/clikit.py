@@ -111,6 +111,10 @@ def make_series(folder: Path, contrast: str = "T2", slices: int = 5, rows: int =
                 delattr(ds, key)
             else:
                 setattr(ds, key, value)
+        if "ImageOrientationPatient" in changes:  # turned slices follow each other along their own normal
+            a = [float(v) for v in ds.ImageOrientationPatient]
+            normal = (a[1] * a[5] - a[2] * a[4], a[2] * a[3] - a[0] * a[5], a[0] * a[4] - a[1] * a[3])
+            ds.ImagePositionPatient = [4.4 * i * v for v in normal]
         # Names that say nothing about the order.
         name = hashlib.sha256(ds.SOPInstanceUID.encode()).hexdigest()[:8]
         ds.save_as(folder / f"{name}.dcm", enforce_file_format=True)

@@ -102,4 +102,4 @@ def test_hidden_lesion__is_nil_on_its_source_and_plain_on_the_target(source, tar
             values += [r.features[0] - healthy for r in found if r.truth]
     assert np.median(np.abs(seen[source])) < 0.12
     for target in targets:
-        assert np.min(seen[target]) > 0.4
+        assert np.min(seen[target]) > 0.25 and np.median(seen[target]) > 0.6
