@@ -53,6 +53,7 @@ struct receive {
 struct touched {
     char series[TOUCHED_MAX][STORE_UID];
     size_t n;
+    bool refused_full; /* one was refused for the full queue: all of its series shall wait */
 };
 
 static void comment_set(char comment[SCP_COMMENT_BYTES], const char *text)
@@ -157,13 +158,15 @@ static uint16_t store_open_file(void *ctx, struct scp_peer *peer, const struct s
 {
     struct receive *r = ctx;
     const struct config_limits *limits = &r->st->config->limits;
-    const struct touched *t = peer->user;
+    struct touched *t = peer->user;
     struct err e = {0};
     char relative[STORE_PATH];
     int rc = spool_room(&r->st->spool, limits->disk_free_bytes, limits->disk_free_percent, &e);
     /* Of which series it is, is known when it is here; store_done() asks again. */
-    if (rc == 0 && t->n == 0 && queue_full(r))
+    if (rc == 0 && t->n == 0 && (t->refused_full || queue_full(r))) {
+        t->refused_full = true;
         rc = queue_error(r, &e);
+    }
     if (rc == 0 && (rc = spool_incoming(&r->st->spool, rq->sop_instance, relative, &e)) >= 0) {
         sink->fd = rc;
         rc = spool_path(&r->st->spool, relative, sink->path, &e);
@@ -285,7 +288,9 @@ static uint16_t store_done(void *ctx, struct scp_peer *peer, struct scp_sink *si
     struct store_instance row;
     struct err e = {0};
     char reason[ERR_TEXT_MAX];
-    if (!is_touched(peer->user, instance->series) && queue_full(r)) {
+    struct touched *t = peer->user;
+    if (!is_touched(t, instance->series) && (t->refused_full || queue_full(r))) {
+        t->refused_full = true;
         sink_close(sink, true);
         queue_error(r, &e);
         return refuse_full(r, peer, instance->sop_instance, &e, comment);
