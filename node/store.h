@@ -229,6 +229,13 @@ int store_series_retry(struct store *s, int64_t id, int64_t now, struct err *e);
 
 /* ---- jobs ----------------------------------------------------------------------------------- */
 
+struct store_job_input {
+    int64_t series_id;
+    int64_t revision;
+    char series_uid[STORE_UID];
+    char study_uid[STORE_UID];
+};
+
 struct store_job {
     int64_t id;
     char key[STORE_HEX];
@@ -240,12 +247,7 @@ struct store_job {
     char parameters[STORE_LONG];
     char destinations[STORE_JOB_DESTINATIONS][STORE_NAME];
     uint32_t destinations_count;
-    struct {
-        int64_t series_id;
-        int64_t revision;
-        char series_uid[STORE_UID];
-        char study_uid[STORE_UID];
-    } inputs[STORE_JOB_INPUTS];
+    struct store_job_input inputs[STORE_JOB_INPUTS];
     uint32_t inputs_count;
     int64_t outputs;
     int64_t created_at, changed_at, started_at, finished_at; /* 0 = not yet */

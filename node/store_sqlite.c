@@ -190,15 +190,19 @@ static int bind_list(struct store *s, sqlite3_stmt *statement, struct err *e, co
     return 0;
 }
 
+static int bind(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql,
+                const char *kinds, va_list args)
+{
+    int rc = sql_prepare(s, out, sql, e);
+    return rc != 0 ? rc : bind_list(s, *out, e, kinds, args);
+}
+
 int sql_bind(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql, const char *kinds,
              ...)
 {
-    int rc = sql_prepare(s, out, sql, e);
-    if (rc != 0)
-        return rc;
     va_list args;
     va_start(args, kinds);
-    rc = bind_list(s, *out, e, kinds, args);
+    int rc = bind(s, out, e, sql, kinds, args);
     va_end(args);
     return rc;
 }
@@ -216,17 +220,11 @@ int sql_step(struct store *s, sqlite3_stmt *statement, struct err *e)
     return rc;
 }
 
-int sql_run(struct store *s, struct err *e, int64_t *changed, const char *sql, const char *kinds,
-            ...)
+static int run(struct store *s, struct err *e, int64_t *changed, const char *sql, const char *kinds,
+               va_list args)
 {
     sqlite3_stmt *statement;
-    int rc = sql_prepare(s, &statement, sql, e);
-    if (rc != 0)
-        return rc;
-    va_list args;
-    va_start(args, kinds);
-    rc = bind_list(s, statement, e, kinds, args);
-    va_end(args);
+    int rc = bind(s, &statement, e, sql, kinds, args);
     if (rc != 0)
         return rc;
     while ((rc = sql_step(s, statement, e)) > 0)
@@ -236,26 +234,154 @@ int sql_run(struct store *s, struct err *e, int64_t *changed, const char *sql, c
     return rc;
 }
 
+int sql_run(struct store *s, struct err *e, int64_t *changed, const char *sql, const char *kinds,
+            ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = run(s, e, changed, sql, kinds, args);
+    va_end(args);
+    return rc;
+}
+
+static int update(struct store *s, struct err *e, const char *what, int64_t id, const char *sql,
+                  const char *kinds, va_list args)
+{
+    int64_t changed = 0;
+    int rc = run(s, e, &changed, sql, kinds, args);
+    return rc == 0 && changed == 0 ? sql_moved(e, what, id) : rc;
+}
+
+int sql_update(struct store *s, struct err *e, const char *what, int64_t id, const char *sql,
+               const char *kinds, ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = update(s, e, what, id, sql, kinds, args);
+    va_end(args);
+    return rc;
+}
+
+int sql_move(struct store *s, struct err *e, const char *what, int64_t id, const char *sql,
+             const char *kinds, ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = sql_begin(s, e);
+    if (rc == 0)
+        rc = update(s, e, what, id, sql, kinds, args);
+    va_end(args);
+    return sql_end(s, rc, e);
+}
+
+static int first_row(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql,
+                     const char *kinds, va_list args)
+{
+    int rc = bind(s, out, e, sql, kinds, args);
+    return rc != 0 ? rc : sql_step(s, *out, e);
+}
+
 int sql_row(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql, const char *kinds,
             ...)
 {
-    int rc = sql_prepare(s, out, sql, e);
-    if (rc != 0)
-        return rc;
     va_list args;
     va_start(args, kinds);
-    rc = bind_list(s, *out, e, kinds, args);
+    int rc = first_row(s, out, e, sql, kinds, args);
     va_end(args);
-    return rc != 0 ? rc : sql_step(s, *out, e);
+    return rc;
+}
+
+static int get(struct store *s, void (*read)(sqlite3_stmt *row, void *out), void *out,
+               struct err *e, const char *sql, const char *kinds, va_list args)
+{
+    sqlite3_stmt *row;
+    int rc = first_row(s, &row, e, sql, kinds, args);
+    if (rc == 0)
+        return err_set(e, ERR_NOT_FOUND, "database: no such row");
+    if (rc < 0)
+        return rc;
+    read(row, out);
+    sqlite3_reset(row);
+    return 0;
+}
+
+int sql_get(struct store *s, void (*read)(sqlite3_stmt *row, void *out), void *out, struct err *e,
+            const char *sql, const char *kinds, ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = get(s, read, out, e, sql, kinds, args);
+    va_end(args);
+    return rc;
+}
+
+static void read_int(sqlite3_stmt *row, void *out)
+{
+    *(int64_t *)out = sqlite3_column_int64(row, 0);
+}
+
+int sql_int(struct store *s, int64_t *out, struct err *e, const char *sql, const char *kinds, ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = get(s, read_int, out, e, sql, kinds, args);
+    va_end(args);
+    return rc;
+}
+
+static int rows_grow(struct sql_rows *rows, struct err *e)
+{
+    size_t cap = rows->cap ? rows->cap * 2 : 16;
+    void *data = realloc(rows->data, cap * rows->size);
+    if (data == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for %zu rows", cap);
+    rows->data = data;
+    rows->cap = cap;
+    return 0;
+}
+
+static int select_rows(struct store *s, struct sql_rows *rows, struct err *e, const char *sql,
+                       const char *kinds, va_list args)
+{
+    sqlite3_stmt *row;
+    int rc = bind(s, &row, e, sql, kinds, args);
+    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
+        rc = rows->n < rows->cap || rows->borrowed ? 0 : rows_grow(rows, e);
+        if (rows->n < rows->cap)
+            rows->read(row, (char *)rows->data + rows->n++ * rows->size);
+    }
+    return rc;
+}
+
+int sql_select(struct store *s, struct sql_rows *rows, struct err *e, const char *sql,
+               const char *kinds, ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = select_rows(s, rows, e, sql, kinds, args);
+    va_end(args);
+    return rc;
+}
+
+int sql_list(struct store *s, struct sql_rows *rows, struct err *e, const char *sql,
+             const char *kinds, ...)
+{
+    va_list args;
+    va_start(args, kinds);
+    int rc = sql_begin_read(s, e);
+    if (rc == 0)
+        rc = select_rows(s, rows, e, sql, kinds, args);
+    va_end(args);
+    rc = sql_end(s, rc, e);
+    if (rc != 0 && !rows->borrowed)
+        free(rows->data);
+    return rc;
 }
 
 static int begin(struct store *s, const char *how, struct err *e)
 {
     pthread_mutex_lock(&s->lock);
-    int rc = sql_exec(s, how, e);
-    if (rc != 0)
-        pthread_mutex_unlock(&s->lock);
-    return rc;
+    return sql_exec(s, how, e);
 }
 
 int sql_begin(struct store *s, struct err *e)
@@ -300,43 +426,20 @@ int sql_fits(const char *text, size_t size, const char *what, struct err *e)
     return err_set(e, ERR_LIMIT, "%s is longer than %zu characters", what, size - 1);
 }
 
-void *sql_rows_add(struct sql_rows *rows, struct err *e)
-{
-    if (rows->n == rows->cap) {
-        size_t cap = rows->cap ? rows->cap * 2 : 16;
-        char *data = realloc(rows->data, cap * rows->size);
-        if (data == NULL) {
-            err_set(e, ERR_NOMEM, "no memory for %zu rows", cap);
-            return NULL;
-        }
-        rows->data = data;
-        rows->cap = cap;
-    }
-    char *row = rows->data + rows->n++ * rows->size;
-    memset(row, 0, rows->size);
-    return row;
-}
-
 /* A new file gets the tables, one of schema 1 what it lacks; any other must be of our schema. */
 static int check_schema(struct store *s, const char *path, struct err *e)
 {
-    sqlite3_stmt *statement;
+    int64_t version = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_row(s, &statement, e, "PRAGMA user_version", "");
-    if (rc < 0)
-        goto out;
-    int version = sqlite3_column_int(statement, 0);
-    sqlite3_reset(statement);
-    rc = 0;
-    if (version == STORE_SCHEMA)
+    if (rc == 0)
+        rc = sql_int(s, &version, e, "PRAGMA user_version", "");
+    if (rc != 0 || version == STORE_SCHEMA)
         goto out;
     if (version != 0 && version != 1) {
         rc = err_set(e, ERR_CONFIG,
                      "database %s has schema %d, this program knows %d: run the version that made "
                      "it, or move the file away",
-                     path, version, STORE_SCHEMA);
+                     path, (int)version, STORE_SCHEMA);
         goto out;
     }
     if (version == 0)
@@ -398,14 +501,8 @@ void store_close(struct store *s)
 
 int store_version(struct store *s, int64_t *out, struct err *e)
 {
-    sqlite3_stmt *statement;
     pthread_mutex_lock(&s->lock);
-    int rc = sql_row(s, &statement, e, "PRAGMA data_version", "");
-    if (rc > 0) {
-        *out = sqlite3_column_int64(statement, 0);
-        sqlite3_reset(statement);
-        rc = 0;
-    }
+    int rc = sql_int(s, out, e, "PRAGMA data_version", "");
     pthread_mutex_unlock(&s->lock);
     return rc;
 }
@@ -435,20 +532,17 @@ static int leases_void(struct store *s, const char *who, bool crashed, int limit
                        const char *reason, int64_t now, struct store_recovery *out, struct err *e)
 {
     int64_t before = 0, after = 0;
-    sqlite3_stmt *statement;
     static const char count_aside[] =
         "SELECT (SELECT count(*) FROM series WHERE state=4) + (SELECT count(*) FROM jobs WHERE "
         "state=6) + (SELECT count(*) FROM deliveries WHERE state=4)";
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    if ((rc = sql_row(s, &statement, e, count_aside, "")) < 0)
-        goto out;
-    before = sqlite3_column_int64(statement, 0);
-    rc = sql_run(s, e, &out->series,
-                 crashed ? SERIES_BACK(VOID_BY_OWNER, "crashes")
-                         : SERIES_BACK(VOID_BY_NODE, "interruptions"),
-                 "tint", who, now, limit, reason);
+    if (rc == 0)
+        rc = sql_int(s, &before, e, count_aside, "");
+    if (rc == 0)
+        rc = sql_run(s, e, &out->series,
+                     crashed ? SERIES_BACK(VOID_BY_OWNER, "crashes")
+                             : SERIES_BACK(VOID_BY_NODE, "interruptions"),
+                     "tint", who, now, limit, reason);
     if (rc == 0)
         rc = sql_run(s, e, &out->jobs,
                      crashed ? JOBS_BACK(VOID_BY_OWNER, "crashes")
@@ -463,12 +557,9 @@ static int leases_void(struct store *s, const char *who, bool crashed, int limit
                      crashed ? DELIVERIES_BACK(VOID_BY_OWNER, "attempts=attempts+1")
                              : DELIVERIES_BACK(VOID_BY_NODE, "attempts=attempts"),
                      "tint", who, now, crashed ? limit : INT32_MAX, reason);
-    if (rc != 0 || (rc = sql_row(s, &statement, e, count_aside, "")) < 0)
-        goto out;
-    after = sqlite3_column_int64(statement, 0);
+    if (rc == 0)
+        rc = sql_int(s, &after, e, count_aside, "");
     out->set_aside = after - before;
-    rc = 0;
-out:
     return sql_end(s, rc, e);
 }
 
@@ -514,25 +605,20 @@ static int count_states(struct store *s, const char *sql, int64_t *counts, int s
 int store_stats(struct store *s, struct store_stats *out, struct err *e)
 {
     memset(out, 0, sizeof *out);
-    sqlite3_stmt *statement;
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    if ((rc = sql_row(s, &statement, e,
-                      "SELECT (SELECT count(*) FROM instances),"
-                      " (SELECT min(changed_at) FROM jobs WHERE state=0)",
-                      "")) < 0)
-        goto out;
-    out->instances = sqlite3_column_int64(statement, 0);
-    out->oldest_waiting_at = sqlite3_column_int64(statement, 1);
-    rc = count_states(s, "SELECT state, count(*) FROM series GROUP BY state", out->series,
-                      SERIES_STATES, e);
+    if (rc == 0)
+        rc = sql_int(s, &out->instances, e, "SELECT count(*) FROM instances", "");
+    if (rc == 0)
+        rc = sql_int(s, &out->oldest_waiting_at, e,
+                     "SELECT min(changed_at) FROM jobs WHERE state=0", "");
+    if (rc == 0)
+        rc = count_states(s, "SELECT state, count(*) FROM series GROUP BY state", out->series,
+                          SERIES_STATES, e);
     if (rc == 0)
         rc = count_states(s, "SELECT state, count(*) FROM jobs GROUP BY state", out->jobs,
                           JOB_STATES, e);
     if (rc == 0)
         rc = count_states(s, "SELECT state, count(*) FROM deliveries GROUP BY state",
                           out->deliveries, DELIVERY_STATES, e);
-out:
     return sql_end(s, rc, e);
 }

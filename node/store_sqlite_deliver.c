@@ -28,8 +28,9 @@
     " (SELECT count(*) FROM items WHERE delivery_id=deliveries.id AND sent),"                      \
     " (SELECT count(*) FROM items WHERE delivery_id=deliveries.id AND committed)"
 
-static void delivery_read(sqlite3_stmt *row, struct store_delivery *out)
+static void delivery_read(sqlite3_stmt *row, void *to)
 {
+    struct store_delivery *out = to;
     memset(out, 0, sizeof *out);
     out->id = sqlite3_column_int64(row, 0);
     out->job_id = sqlite3_column_int64(row, 1);
@@ -47,37 +48,30 @@ static void delivery_read(sqlite3_stmt *row, struct store_delivery *out)
     out->items_committed = sqlite3_column_int64(row, 13);
 }
 
-static int delivery_end(struct store *s, int rc, int64_t changed, int64_t id, struct err *e)
+static void name_read(sqlite3_stmt *row, void *out)
 {
-    if (rc == 0 && changed == 0)
-        rc = sql_moved(e, "delivery", id);
-    return sql_end(s, rc, e);
+    sql_text(row, 0, out, STORE_NAME);
 }
 
 int store_deliveries_due(struct store *s, int64_t now, char (*out)[STORE_NAME], size_t max,
                          size_t *n, int64_t *next, struct err *e)
 {
-    sqlite3_stmt *row;
-    size_t found = 0;
+    struct sql_rows rows = {
+        .data = out, .cap = max, .size = STORE_NAME, .read = name_read, .borrowed = true};
+    int64_t later = 0;
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT destination FROM deliveries WHERE due_at<=?1 GROUP BY destination"
-                  " ORDER BY min(due_at) LIMIT ?2",
-                  "ii", now, (int64_t)max);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        if (found < max)
-            sql_text(row, 0, out[found++], STORE_NAME);
-        rc = 0;
-    }
     if (rc == 0)
-        rc = sql_row(s, &row, e, "SELECT min(due_at) FROM deliveries WHERE due_at>?1", "i", now);
-    if (rc > 0) {
-        *next =
-            sqlite3_column_type(row, 0) == SQLITE_NULL ? INT64_MAX : sqlite3_column_int64(row, 0);
-        *n = found;
-        rc = 0;
+        rc = sql_select(s, &rows, e,
+                        "SELECT destination FROM deliveries WHERE due_at<=?1 GROUP BY destination"
+                        " ORDER BY min(due_at) LIMIT ?2",
+                        "ii", now, (int64_t)max);
+    if (rc == 0)
+        rc =
+            sql_int(s, &later, e, "SELECT coalesce(min(due_at),?2) FROM deliveries WHERE due_at>?1",
+                    "ii", now, INT64_MAX);
+    if (rc == 0) {
+        *next = later;
+        *n = rows.n;
     }
     return sql_end(s, rc, e);
 }
@@ -85,20 +79,16 @@ int store_deliveries_due(struct store *s, int64_t now, char (*out)[STORE_NAME], 
 int store_delivery_take(struct store *s, const char *destination, const char *owner, int64_t now,
                         int64_t lease_ms, struct store_delivery *out, struct err *e)
 {
-    sqlite3_stmt *row;
     int rc = sql_begin(s, e);
+    if (rc == 0)
+        rc = sql_get(s, delivery_read, out, e,
+                     "SELECT " DELIVERY_COLUMNS " FROM deliveries WHERE due_at<=?1"
+                     " AND destination=?2 ORDER BY due_at, id LIMIT 1",
+                     "it", now, destination);
+    if (rc == ERR_NOT_FOUND)
+        err_set(e, rc, "nothing is due");
     if (rc != 0)
-        return rc;
-    rc = sql_row(s, &row, e,
-                 "SELECT " DELIVERY_COLUMNS " FROM deliveries WHERE due_at<=?1 AND destination=?2"
-                 " ORDER BY due_at, id LIMIT 1",
-                 "it", now, destination);
-    if (rc <= 0) {
-        rc = rc < 0 ? rc : err_set(e, ERR_NOT_FOUND, "nothing is due");
         goto out;
-    }
-    delivery_read(row, out);
-    sqlite3_reset(row);
     if (out->state == DELIVERY_PENDING)
         out->state = DELIVERY_SENDING;
     rc = sql_run(s, e, NULL,
@@ -111,43 +101,32 @@ out:
 int store_delivery_renew(struct store *s, int64_t id, const char *owner, int64_t now,
                          int64_t lease_ms, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed, "UPDATE deliveries SET due_at=?3 WHERE id=?1 AND owner=?2", "iti",
-                 id, owner, now + lease_ms);
-    return delivery_end(s, rc, changed, id, e);
+    return sql_move(s, e, "delivery", id,
+                    "UPDATE deliveries SET due_at=?3 WHERE id=?1 AND owner=?2", "iti", id, owner,
+                    now + lease_ms);
+}
+
+static void item_read(sqlite3_stmt *row, void *to)
+{
+    struct store_item *item = to;
+    sql_read_output(row, &item->output);
+    item->id = sqlite3_column_int64(row, SQL_OUTPUT_COUNT);
+    item->sent = sqlite3_column_int(row, SQL_OUTPUT_COUNT + 1) != 0;
+    item->committed = sqlite3_column_int(row, SQL_OUTPUT_COUNT + 2) != 0;
 }
 
 int store_delivery_items(struct store *s, int64_t id, struct store_item **out, size_t *n,
                          struct err *e)
 {
-    struct sql_rows rows = {.size = sizeof **out};
-    sqlite3_stmt *row;
-    int rc = sql_begin_read(s, e);
+    struct sql_rows rows = {.size = sizeof **out, .read = item_read};
+    int rc = sql_list(s, &rows, e,
+                      "SELECT " SQL_OUTPUT_COLUMNS ", t.id, t.sent, t.committed FROM items t"
+                      " JOIN outputs o ON o.id=t.output_id WHERE t.delivery_id=?1"
+                      " ORDER BY o.position",
+                      "i", id);
     if (rc != 0)
         return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT t.id, t.sent, t.committed, " SQL_OUTPUT_COLUMNS " FROM items t"
-                  " JOIN outputs o ON o.id=t.output_id WHERE t.delivery_id=?1 ORDER BY o.position",
-                  "i", id);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        struct store_item *item = sql_rows_add(&rows, e);
-        if (item != NULL) {
-            item->id = sqlite3_column_int64(row, 0);
-            item->sent = sqlite3_column_int(row, 1) != 0;
-            item->committed = sqlite3_column_int(row, 2) != 0;
-            sql_read_output(row, 3, &item->output);
-        }
-        rc = item != NULL ? 0 : ERR_NOMEM;
-    }
-    rc = sql_end(s, rc, e);
-    if (rc != 0) {
-        free(rows.data);
-        return rc;
-    }
-    *out = (void *)rows.data;
+    *out = rows.data;
     *n = rows.n;
     return 0;
 }
@@ -155,8 +134,6 @@ int store_delivery_items(struct store *s, int64_t id, struct store_item **out, s
 int store_items_sent(struct store *s, const int64_t *ids, size_t n, int64_t now, struct err *e)
 {
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = sql_run(s, e, NULL, "UPDATE items SET sent=1 WHERE id=?1", "i", ids[i]);
     if (rc == 0 && n > 0)
@@ -171,35 +148,30 @@ int store_delivery_ended(struct store *s, int64_t id, const char *owner, enum de
                          const char *reason, int64_t due_at, bool counts, int64_t now,
                          struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE deliveries SET state=?3, reason=?4, attempts=attempts+?5, changed_at=?6,"
-                 " owner='', due_at=CASE WHEN ?3=4 OR (?3=2 AND ?7=0) THEN NULL ELSE ?7 END"
-                 " WHERE id=?1 AND owner=?2 AND state IN (1,2)",
-                 "itntnii", id, owner, (int)state, reason, (int)counts, now, due_at);
-    return delivery_end(s, rc, changed, id, e);
+    return sql_move(
+        s, e, "delivery", id,
+        "UPDATE deliveries SET state=?3, reason=?4, attempts=attempts+?5, changed_at=?6,"
+        " owner='', due_at=CASE WHEN ?3=4 OR (?3=2 AND ?7=0) THEN NULL ELSE ?7 END"
+        " WHERE id=?1 AND owner=?2 AND state IN (1,2)",
+        "itntnii", id, owner, (int)state, reason, (int)counts, now, due_at);
 }
 
 int store_commitment_asked(struct store *s, int64_t id, const char *owner,
                            const char *transaction_uid, int64_t until, int64_t now, struct err *e)
 {
-    int64_t changed = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE deliveries SET state=2, transaction_uid=?3, commit_asked=commit_asked+1,"
-                 " due_at=?4, changed_at=?5 WHERE id=?1 AND owner=?2 AND state IN (1,2)",
-                 "ittii", id, owner, transaction_uid, until, now);
-    if (rc == 0 && changed == 1)
+    if (rc == 0)
+        rc = sql_update(
+            s, e, "delivery", id,
+            "UPDATE deliveries SET state=2, transaction_uid=?3, commit_asked=commit_asked+1,"
+            " due_at=?4, changed_at=?5 WHERE id=?1 AND owner=?2 AND state IN (1,2)",
+            "ittii", id, owner, transaction_uid, until, now);
+    if (rc == 0)
         rc = sql_run(s, e, NULL,
                      "INSERT INTO commitments(transaction_uid, delivery_id, asked_at)"
                      " VALUES(?1,?2,?3)",
                      "tii", transaction_uid, id, now);
-    return delivery_end(s, rc, changed, id, e);
+    return sql_end(s, rc, e);
 }
 
 /* What the peer said of one instance. */
@@ -223,20 +195,13 @@ int store_commitment_result(struct store *s, const char *transaction_uid,
 {
     sqlite3_stmt *row;
     uint16_t failure = 0;
+    int64_t id = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_row(s, &row, e, "SELECT delivery_id FROM commitments WHERE transaction_uid=?1", "t",
-                 transaction_uid);
-    if (rc <= 0) {
-        rc = rc < 0 ? rc
-                    : err_set(e, ERR_NOT_FOUND, "no storage commitment was asked for under %s",
-                              transaction_uid);
-        goto out;
-    }
-    int64_t id = sqlite3_column_int64(row, 0);
-    sqlite3_reset(row);
-    rc = 0;
+    if (rc == 0)
+        rc = sql_int(s, &id, e, "SELECT delivery_id FROM commitments WHERE transaction_uid=?1", "t",
+                     transaction_uid);
+    if (rc == ERR_NOT_FOUND)
+        err_set(e, rc, "no storage commitment was asked for under %s", transaction_uid);
     for (size_t i = 0; i < n && rc == 0; i++) {
         rc = commitment_item(s, id, &list[i], e);
         if (list[i].failure != 0)
@@ -249,7 +214,6 @@ int store_commitment_result(struct store *s, const char *transaction_uid,
         goto out;
     int64_t items = sqlite3_column_int64(row, 0), committed = sqlite3_column_int64(row, 1);
     int64_t unsent = sqlite3_column_int64(row, 2), resends = sqlite3_column_int64(row, 3);
-    sqlite3_reset(row);
     char reason[STORE_REASON];
     snprintf(reason, sizeof reason,
              "acknowledged, but storage commitment says that the destination does not keep it "
@@ -277,26 +241,13 @@ out:
 int store_job_deliveries(struct store *s, int64_t job_id, struct store_delivery **out, size_t *n,
                          struct err *e)
 {
-    struct sql_rows rows = {.size = sizeof **out};
-    sqlite3_stmt *row;
-    int rc = sql_begin_read(s, e);
+    struct sql_rows rows = {.size = sizeof **out, .read = delivery_read};
+    int rc = sql_list(s, &rows, e,
+                      "SELECT " DELIVERY_COLUMNS " FROM deliveries WHERE job_id=?1 ORDER BY id",
+                      "i", job_id);
     if (rc != 0)
         return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT " DELIVERY_COLUMNS " FROM deliveries WHERE job_id=?1 ORDER BY id", "i",
-                  job_id);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        struct store_delivery *delivery = sql_rows_add(&rows, e);
-        if (delivery != NULL)
-            delivery_read(row, delivery);
-        rc = delivery != NULL ? 0 : ERR_NOMEM;
-    }
-    rc = sql_end(s, rc, e);
-    if (rc != 0) {
-        free(rows.data);
-        return rc;
-    }
-    *out = (void *)rows.data;
+    *out = rows.data;
     *n = rows.n;
     return 0;
 }

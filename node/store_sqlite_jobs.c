@@ -18,8 +18,9 @@
     " crashes, interruptions, cancel_asked, reason,"                                               \
     " (SELECT count(*) FROM outputs WHERE job_id=jobs.id)"
 
-static void job_read(sqlite3_stmt *row, struct store_job *out)
+static void job_read(sqlite3_stmt *row, void *to)
 {
+    struct store_job *out = to;
     memset(out, 0, sizeof *out);
     out->id = sqlite3_column_int64(row, 0);
     sql_text(row, 1, out->key, sizeof out->key);
@@ -51,45 +52,38 @@ static void job_read(sqlite3_stmt *row, struct store_job *out)
     out->outputs = sqlite3_column_int64(row, 22);
 }
 
+static void input_read(sqlite3_stmt *row, void *to)
+{
+    struct store_job_input *out = to;
+    out->series_id = sqlite3_column_int64(row, 0);
+    out->revision = sqlite3_column_int64(row, 1);
+    sql_text(row, 2, out->series_uid, sizeof out->series_uid);
+    sql_text(row, 3, out->study_uid, sizeof out->study_uid);
+}
+
 static int job_read_inputs(struct store *s, struct store_job *job, struct err *e)
 {
-    sqlite3_stmt *row;
-    int rc = sql_bind(s, &row, e,
-                      "SELECT i.series_id, i.revision, s.series_uid, s.study_uid FROM job_inputs i"
-                      " JOIN series s ON s.id=i.series_id WHERE i.job_id=?1 ORDER BY i.position",
-                      "i", job->id);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        if (job->inputs_count < STORE_JOB_INPUTS) {
-            uint32_t i = job->inputs_count++;
-            job->inputs[i].series_id = sqlite3_column_int64(row, 0);
-            job->inputs[i].revision = sqlite3_column_int64(row, 1);
-            sql_text(row, 2, job->inputs[i].series_uid, STORE_UID);
-            sql_text(row, 3, job->inputs[i].study_uid, STORE_UID);
-        }
-        rc = 0;
-    }
+    struct sql_rows rows = {.data = job->inputs,
+                            .cap = STORE_JOB_INPUTS,
+                            .size = sizeof *job->inputs,
+                            .read = input_read,
+                            .borrowed = true};
+    int rc =
+        sql_select(s, &rows, e,
+                   "SELECT i.series_id, i.revision, s.series_uid, s.study_uid FROM job_inputs i"
+                   " JOIN series s ON s.id=i.series_id WHERE i.job_id=?1 ORDER BY i.position",
+                   "i", job->id);
+    job->inputs_count = (uint32_t)rows.n;
     return rc;
 }
 
 /* 0 and *out, or ERR_NOT_FOUND. */
 static int job_find(struct store *s, int64_t id, struct store_job *out, struct err *e)
 {
-    sqlite3_stmt *row;
-    int rc = sql_row(s, &row, e, "SELECT " JOB_COLUMNS " FROM jobs WHERE id=?1", "i", id);
-    if (rc == 0)
-        return err_set(e, ERR_NOT_FOUND, "no job %lld", (long long)id);
-    if (rc < 0)
-        return rc;
-    job_read(row, out);
-    sqlite3_reset(row);
-    return job_read_inputs(s, out, e);
-}
-
-static int job_end(struct store *s, int rc, int64_t changed, int64_t id, struct err *e)
-{
-    if (rc == 0 && changed == 0)
-        rc = sql_moved(e, "job", id);
-    return sql_end(s, rc, e);
+    int rc = sql_get(s, job_read, out, e, "SELECT " JOB_COLUMNS " FROM jobs WHERE id=?1", "i", id);
+    if (rc == ERR_NOT_FOUND)
+        return err_set(e, rc, "no job %lld", (long long)id);
+    return rc != 0 ? rc : job_read_inputs(s, out, e);
 }
 
 /* Leases that ran out: their holders are dead or hang. */
@@ -112,52 +106,41 @@ static int leases_expire(struct store *s, int64_t now, int32_t crashes_max, stru
 int store_job_lease(struct store *s, const char *owner, int64_t now, int64_t lease_ms,
                     int32_t crashes_max, struct store_job *out, struct err *e)
 {
-    sqlite3_stmt *row;
+    int64_t id = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    if ((rc = leases_expire(s, now, crashes_max, e)) != 0)
-        goto out;
-    rc =
-        sql_row(s, &row, e,
-                "SELECT id FROM jobs WHERE state=0 AND next_try<=?1 ORDER BY id LIMIT 1", "i", now);
-    if (rc <= 0) {
-        /* Not an error of the transaction: what expired above must stay. */
-        if (rc == 0 && (rc = sql_end(s, 0, e)) == 0)
-            return err_set(e, ERR_NOT_FOUND, "no job is due");
-        return rc;
-    }
-    int64_t id = sqlite3_column_int64(row, 0);
-    sqlite3_reset(row);
-    rc = sql_run(s, e, NULL,
-                 "UPDATE jobs SET state=1, owner=?2, lease_until=?3, started_at=?4, changed_at=?4,"
-                 " attempts=attempts+1 WHERE id=?1",
-                 "itii", id, owner, now + lease_ms, now);
+    if (rc == 0)
+        rc = leases_expire(s, now, crashes_max, e);
+    if (rc == 0)
+        rc = sql_int(s, &id, e,
+                     "SELECT id FROM jobs WHERE state=0 AND next_try<=?1 ORDER BY id LIMIT 1", "i",
+                     now);
+    bool none = rc == ERR_NOT_FOUND;
+    if (rc == 0)
+        rc = sql_run(s, e, NULL,
+                     "UPDATE jobs SET state=1, owner=?2, lease_until=?3, started_at=?4,"
+                     " changed_at=?4, attempts=attempts+1 WHERE id=?1",
+                     "itii", id, owner, now + lease_ms, now);
     if (rc == 0)
         rc = job_find(s, id, out, e);
-out:
-    return sql_end(s, rc, e);
+    /* Not an error of the transaction: what expired above must stay. */
+    rc = sql_end(s, none ? 0 : rc, e);
+    return rc == 0 && none ? err_set(e, ERR_NOT_FOUND, "no job is due") : rc;
 }
 
 int store_job_renew(struct store *s, int64_t id, const char *owner, int64_t now, int64_t lease_ms,
                     struct err *e)
 {
-    int64_t changed = 0;
-    sqlite3_stmt *row;
+    int64_t cancel = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE jobs SET lease_until=?3 WHERE id=?1 AND owner=?2 AND state=1", "iti", id,
-                 owner, now + lease_ms);
-    if (rc == 0 && changed == 1) {
-        rc = sql_row(s, &row, e, "SELECT cancel_asked FROM jobs WHERE id=?1", "i", id);
-        if (rc > 0)
-            rc = sqlite3_column_int(row, 0)
-                     ? err_set(e, ERR_CANCELLED, "job %lld was cancelled", (long long)id)
-                     : 0;
-    }
-    return job_end(s, rc, changed, id, e);
+    if (rc == 0)
+        rc = sql_update(s, e, "job", id,
+                        "UPDATE jobs SET lease_until=?3 WHERE id=?1 AND owner=?2 AND state=1",
+                        "iti", id, owner, now + lease_ms);
+    if (rc == 0)
+        rc = sql_int(s, &cancel, e, "SELECT cancel_asked FROM jobs WHERE id=?1", "i", id);
+    if (rc == 0 && cancel)
+        rc = err_set(e, ERR_CANCELLED, "job %lld was cancelled", (long long)id);
+    return sql_end(s, rc, e);
 }
 
 static int outputs_insert(struct store *s, int64_t id, const struct store_output *list, size_t n,
@@ -183,11 +166,9 @@ int store_job_done(struct store *s, int64_t id, const char *owner, const struct 
     if (job == NULL)
         return err_set(e, ERR_NOMEM, "no memory for a job");
     int rc = sql_begin(s, e);
-    if (rc != 0) {
-        free(job);
-        return rc;
-    }
-    if ((rc = job_find(s, id, job, e)) != 0)
+    if (rc == 0)
+        rc = job_find(s, id, job, e);
+    if (rc != 0)
         goto out;
     if (job->state != JOB_LEASED || strcmp(job->owner, owner) != 0) {
         rc = sql_moved(e, "job", id);
@@ -223,95 +204,71 @@ out:
 
 int store_job_note(struct store *s, int64_t id, const char *note, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed, "UPDATE jobs SET reason=?2 WHERE id=?1 AND state=2", "it", id,
-                 note);
-    if (rc == 0 && changed == 0)
-        rc = sql_moved(e, "job", id);
-    return sql_end(s, rc, e);
+    return sql_move(s, e, "job", id, "UPDATE jobs SET reason=?2 WHERE id=?1 AND state=2", "it", id,
+                    note);
 }
 
 int store_job_ended(struct store *s, int64_t id, const char *owner, enum job_state state,
                     const char *reason, int64_t now, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc =
-        sql_run(s, e, &changed,
-                "UPDATE jobs SET state=?3, reason=CASE WHEN ?3=5 AND reason<>'' THEN reason ELSE ?4"
-                " END, changed_at=?5, finished_at=?5, owner='', lease_until=0"
-                " WHERE id=?1 AND owner=?2 AND state=1",
-                "itnti", id, owner, (int)state, reason, now);
-    return job_end(s, rc, changed, id, e);
+    return sql_move(
+        s, e, "job", id,
+        "UPDATE jobs SET state=?3, reason=CASE WHEN ?3=5 AND reason<>'' THEN reason ELSE ?4"
+        " END, changed_at=?5, finished_at=?5, owner='', lease_until=0"
+        " WHERE id=?1 AND owner=?2 AND state=1",
+        "itnti", id, owner, (int)state, reason, now);
 }
 
 int store_job_return(struct store *s, int64_t id, const char *owner, const char *reason,
                      int64_t next_try, int64_t now, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE jobs SET state=CASE WHEN cancel_asked THEN 5 ELSE 0 END,"
-                 " reason=CASE WHEN cancel_asked THEN 'cancelled' ELSE ?3 END, next_try=?4,"
-                 " changed_at=?5, owner='', lease_until=0 WHERE id=?1 AND owner=?2 AND state=1",
-                 "ittii", id, owner, reason, next_try, now);
-    return job_end(s, rc, changed, id, e);
+    return sql_move(s, e, "job", id,
+                    "UPDATE jobs SET state=CASE WHEN cancel_asked THEN 5 ELSE 0 END,"
+                    " reason=CASE WHEN cancel_asked THEN 'cancelled' ELSE ?3 END, next_try=?4,"
+                    " changed_at=?5, owner='', lease_until=0 WHERE id=?1 AND owner=?2 AND state=1",
+                    "ittii", id, owner, reason, next_try, now);
 }
 
 int store_job_get(struct store *s, int64_t id, struct store_job *out, struct err *e)
 {
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    return sql_end(s, job_find(s, id, out, e), e);
+    if (rc == 0)
+        rc = job_find(s, id, out, e);
+    return sql_end(s, rc, e);
 }
 
 int store_job_state(struct store *s, const char *key, enum job_state *out, struct err *e)
 {
-    sqlite3_stmt *row;
+    int64_t state = 0;
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_row(s, &row, e, "SELECT state FROM jobs WHERE key=?1", "t", key);
-    if (rc > 0)
-        *out = (enum job_state)sqlite3_column_int(row, 0);
-    rc = rc > 0 ? 0 : rc == 0 ? err_set(e, ERR_NOT_FOUND, "no job with key %s", key) : rc;
+    if (rc == 0)
+        rc = sql_int(s, &state, e, "SELECT state FROM jobs WHERE key=?1", "t", key);
+    if (rc == 0)
+        *out = (enum job_state)state;
+    else if (rc == ERR_NOT_FOUND)
+        err_set(e, rc, "no job with key %s", key);
     return sql_end(s, rc, e);
 }
 
 int store_jobs_list(struct store *s, enum job_state state, size_t max, struct store_job **out,
                     size_t *n, struct err *e)
 {
-    struct sql_rows rows = {.size = sizeof **out};
-    sqlite3_stmt *row;
+    struct sql_rows rows = {.size = sizeof **out, .read = job_read};
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT " JOB_COLUMNS
-                  " FROM jobs WHERE ?1=7 OR state=?1 ORDER BY id DESC LIMIT ?2",
-                  "ni", (int)state, (int64_t)max);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        struct store_job *job = sql_rows_add(&rows, e);
-        if (job != NULL)
-            job_read(row, job);
-        rc = job != NULL ? 0 : ERR_NOMEM;
-    }
+    if (rc == 0)
+        rc = sql_select(s, &rows, e,
+                        "SELECT " JOB_COLUMNS
+                        " FROM jobs WHERE ?1=7 OR state=?1 ORDER BY id DESC LIMIT ?2",
+                        "ni", (int)state, (int64_t)max);
+    struct store_job *jobs = rows.data;
     for (size_t i = 0; i < rows.n && rc == 0; i++)
-        rc = job_read_inputs(s, (struct store_job *)(void *)rows.data + i, e);
+        rc = job_read_inputs(s, &jobs[i], e);
     rc = sql_end(s, rc, e);
     if (rc != 0) {
-        free(rows.data);
+        free(jobs);
         return rc;
     }
-    *out = (void *)rows.data;
+    *out = jobs;
     *n = rows.n;
     return 0;
 }
@@ -319,55 +276,42 @@ int store_jobs_list(struct store *s, enum job_state state, size_t max, struct st
 int store_job_outputs(struct store *s, int64_t id, struct store_output **out, size_t *n,
                       struct err *e)
 {
-    struct sql_rows rows = {.size = sizeof **out};
-    sqlite3_stmt *row;
-    int rc = sql_begin_read(s, e);
+    struct sql_rows rows = {.size = sizeof **out, .read = sql_read_output};
+    int rc = sql_list(s, &rows, e,
+                      "SELECT " SQL_OUTPUT_COLUMNS " FROM outputs o WHERE o.job_id=?1"
+                      " ORDER BY o.position",
+                      "i", id);
     if (rc != 0)
         return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT " SQL_OUTPUT_COLUMNS " FROM outputs o WHERE o.job_id=?1"
-                  " ORDER BY o.position",
-                  "i", id);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        struct store_output *output = sql_rows_add(&rows, e);
-        if (output != NULL)
-            sql_read_output(row, 0, output);
-        rc = output != NULL ? 0 : ERR_NOMEM;
-    }
-    rc = sql_end(s, rc, e);
-    if (rc != 0) {
-        free(rows.data);
-        return rc;
-    }
-    *out = (void *)rows.data;
+    *out = rows.data;
     *n = rows.n;
     return 0;
 }
 
-void sql_read_output(sqlite3_stmt *row, int column, struct store_output *out)
+void sql_read_output(sqlite3_stmt *row, void *to)
 {
-    out->id = sqlite3_column_int64(row, column);
-    sql_text(row, column + 1, out->sop_uid, sizeof out->sop_uid);
-    sql_text(row, column + 2, out->sop_class, sizeof out->sop_class);
-    sql_text(row, column + 3, out->series_uid, sizeof out->series_uid);
-    sql_text(row, column + 4, out->study_uid, sizeof out->study_uid);
-    sql_text(row, column + 5, out->transfer_syntax, sizeof out->transfer_syntax);
-    sql_text(row, column + 6, out->path, sizeof out->path);
-    sql_text(row, column + 7, out->sha256, sizeof out->sha256);
-    out->bytes = sqlite3_column_int64(row, column + 8);
+    struct store_output *out = to;
+    out->id = sqlite3_column_int64(row, 0);
+    sql_text(row, 1, out->sop_uid, sizeof out->sop_uid);
+    sql_text(row, 2, out->sop_class, sizeof out->sop_class);
+    sql_text(row, 3, out->series_uid, sizeof out->series_uid);
+    sql_text(row, 4, out->study_uid, sizeof out->study_uid);
+    sql_text(row, 5, out->transfer_syntax, sizeof out->transfer_syntax);
+    sql_text(row, 6, out->path, sizeof out->path);
+    sql_text(row, 7, out->sha256, sizeof out->sha256);
+    out->bytes = sqlite3_column_int64(row, 8);
 }
 
 int store_job_retry(struct store *s, int64_t id, int64_t now, struct err *e)
 {
     int64_t jobs = 0, deliveries = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &jobs,
-                 "UPDATE jobs SET state=0, reason='', next_try=0, attempts=0, crashes=0,"
-                 " interruptions=0, cancel_asked=0, finished_at=0, changed_at=?2"
-                 " WHERE id=?1 AND state IN (3,4,5,6)",
-                 "ii", id, now);
+    if (rc == 0)
+        rc = sql_run(s, e, &jobs,
+                     "UPDATE jobs SET state=0, reason='', next_try=0, attempts=0, crashes=0,"
+                     " interruptions=0, cancel_asked=0, finished_at=0, changed_at=?2"
+                     " WHERE id=?1 AND state IN (3,4,5,6)",
+                     "ii", id, now);
     if (rc == 0 && jobs == 0) {
         rc = sql_run(s, e, NULL,
                      "UPDATE items SET resends=0 WHERE delivery_id IN"
@@ -390,12 +334,11 @@ int store_job_cancel(struct store *s, int64_t id, int64_t now, struct err *e)
 {
     int64_t waiting = 0, leased = 0, deliveries = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &waiting,
-                 "UPDATE jobs SET state=5, reason='cancelled', changed_at=?2, finished_at=?2"
-                 " WHERE id=?1 AND state=0",
-                 "ii", id, now);
+    if (rc == 0)
+        rc = sql_run(s, e, &waiting,
+                     "UPDATE jobs SET state=5, reason='cancelled', changed_at=?2, finished_at=?2"
+                     " WHERE id=?1 AND state=0",
+                     "ii", id, now);
     if (rc == 0)
         rc = sql_run(s, e, &leased,
                      "UPDATE jobs SET cancel_asked=1, reason='cancelled' WHERE id=?1 AND state=1",

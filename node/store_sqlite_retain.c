@@ -67,7 +67,6 @@ int sql_past_agrees(struct store *s, const char *key, int64_t job, struct err *e
     if (rc <= 0)
         return rc;
     sql_text(row, 0, before, sizeof before);
-    sqlite3_reset(row);
     if ((rc = outputs_digest(s, job, now, e)) != 0)
         return rc;
     if (strcmp(before, now) == 0)
@@ -88,7 +87,6 @@ static int tally(struct store *s, const char *sql, int64_t id, int64_t *n, int64
         return rc;
     *n += sqlite3_column_int64(row, 0);
     *bytes += sqlite3_column_int64(row, 1);
-    sqlite3_reset(row);
     return 0;
 }
 
@@ -137,17 +135,14 @@ static int series_purge(struct store *s, int64_t id, struct store_purged *out, s
         "DELETE FROM series WHERE id=?1",
         "UPDATE used_ids SET series=max(series,?1)",
     };
-    sqlite3_stmt *row;
+    int64_t job = 0;
     int rc = tally(s, "SELECT count(*), coalesce(sum(bytes),0) FROM instances WHERE series_id=?1",
                    id, &out->instances, &out->bytes, e);
     while (rc == 0 &&
-           (rc = sql_row(s, &row, e, "SELECT job_id FROM job_inputs WHERE series_id=?1 LIMIT 1",
-                         "i", id)) > 0) {
-        int64_t job = sqlite3_column_int64(row, 0);
-        sqlite3_reset(row);
+           (rc = sql_int(s, &job, e, "SELECT job_id FROM job_inputs WHERE series_id=?1 LIMIT 1",
+                         "i", id)) == 0)
         rc = job_purge(s, job, out, e);
-    }
-    if (rc == 0)
+    if (rc == ERR_NOT_FOUND)
         rc = run_for(s, steps, sizeof steps / sizeof *steps, id, e);
     return rc;
 }
@@ -160,57 +155,48 @@ int store_purge_next(struct store *s, const struct store_retention *r, struct st
     memset(out, 0, sizeof *out);
     /* To look for one may take a while; nobody has to wait for that. */
     int rc = sql_begin_read(s, e);
+    if (rc == 0)
+        rc = sql_int(s, &id, e, SETTLED " ORDER BY max(changed_at, seen_at), id LIMIT 1", "iii",
+                     r->done_before, r->failed_before, r->delivered_before);
+    if (rc == ERR_NOT_FOUND)
+        err_set(e, rc, "no series is to be removed");
+    rc = sql_end(s, rc, e);
     if (rc != 0)
         return rc;
-    rc = sql_row(s, &row, e, SETTLED " ORDER BY max(changed_at, seen_at), id LIMIT 1", "iii",
-                 r->done_before, r->failed_before, r->delivered_before);
-    if (rc > 0)
-        id = sqlite3_column_int64(row, 0);
-    rc = sql_end(s, rc < 0 ? rc : 0, e);
-    if (rc == 0 && id == 0)
-        return err_set(e, ERR_NOT_FOUND, "no series is to be removed");
-    if (rc == 0)
-        rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_row(s, &row, e, SETTLED " AND id=?4", "iiii", r->done_before, r->failed_before,
-                 r->delivered_before, id);
-    if (rc == 0)
+    rc = sql_begin(s, e);
+    if (rc == 0 && (rc = sql_row(s, &row, e, SETTLED " AND id=?4", "iiii", r->done_before,
+                                 r->failed_before, r->delivered_before, id)) == 0)
         rc = sql_moved(e, "series", id);
     if (rc > 0) {
         out->series_id = id;
         sql_text(row, 1, out->series_uid, sizeof out->series_uid);
         out->revision = sqlite3_column_int64(row, 2);
         out->failed = sqlite3_column_int(row, 3) != 0;
-        sqlite3_reset(row);
         rc = series_purge(s, id, out, e);
     }
     return sql_end(s, rc, e);
 }
 
+static void path_read(sqlite3_stmt *row, void *out)
+{
+    sql_text(row, 0, out, STORE_PATH);
+}
+
 int store_trash_list(struct store *s, char (*paths)[STORE_PATH], size_t max, size_t *n,
                      struct err *e)
 {
-    sqlite3_stmt *row;
-    size_t found = 0;
-    int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_bind(s, &row, e, "SELECT path FROM trash ORDER BY id LIMIT ?1", "i", (int64_t)max);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        if (found < max)
-            sql_text(row, 0, paths[found++], STORE_PATH);
-        rc = 0;
-    }
-    *n = found;
-    return sql_end(s, rc, e);
+    struct sql_rows rows = {
+        .data = paths, .cap = max, .size = STORE_PATH, .read = path_read, .borrowed = true};
+    int rc =
+        sql_list(s, &rows, e, "SELECT path FROM trash ORDER BY id LIMIT ?1", "i", (int64_t)max);
+    if (rc == 0)
+        *n = rows.n;
+    return rc;
 }
 
 int store_trash_forget(struct store *s, const char (*paths)[STORE_PATH], size_t n, struct err *e)
 {
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = sql_run(s, e, NULL, "DELETE FROM trash WHERE path=?1", "t", paths[i]);
     return sql_end(s, rc, e);

@@ -16,8 +16,10 @@
     "i.sop_uid, i.sop_class, i.study_uid, s.series_uid, i.transfer_syntax, i.calling_ae, i.path,"  \
     " i.sha256, i.bytes, i.received_at FROM instances i JOIN series s ON s.id=i.series_id"
 
-static void instance_read(sqlite3_stmt *row, struct store_instance *out)
+static void instance_read(sqlite3_stmt *row, void *to)
 {
+    struct store_instance *out = to;
+    memset(out, 0, sizeof *out);
     sql_text(row, 0, out->sop_uid, sizeof out->sop_uid);
     sql_text(row, 1, out->sop_class, sizeof out->sop_class);
     sql_text(row, 2, out->study_uid, sizeof out->study_uid);
@@ -50,7 +52,6 @@ static int instance_known(struct store *s, struct store_instance *in, struct err
     sql_text(row, 4, series, sizeof series);
     sql_text(row, 5, in->kept, sizeof in->kept);
     in->kept_bytes = sqlite3_column_int64(row, 6);
-    sqlite3_reset(row);
     /* In another transfer syntax the bytes differ by right: then the identifiers must agree. */
     bool same = strcmp(syntax, in->transfer_syntax) == 0
                     ? strcmp(sha256, in->sha256) == 0
@@ -116,8 +117,6 @@ int store_instances_add(struct store *s, struct store_instance *const *list, siz
             return rc;
     }
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = instance_add(s, list[i], e);
     return sql_end(s, rc, e);
@@ -126,27 +125,14 @@ int store_instances_add(struct store *s, struct store_instance *const *list, siz
 int store_series_instances(struct store *s, int64_t series_id, int64_t revision,
                            struct store_instance **out, size_t *n, struct err *e)
 {
-    struct sql_rows rows = {.size = sizeof **out};
-    sqlite3_stmt *row;
-    int rc = sql_begin_read(s, e);
+    struct sql_rows rows = {.size = sizeof **out, .read = instance_read};
+    int rc = sql_list(s, &rows, e,
+                      "SELECT " INSTANCE_COLUMNS
+                      " WHERE i.series_id=?1 AND i.revision<=?2 ORDER BY i.id",
+                      "ii", series_id, revision);
     if (rc != 0)
         return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT " INSTANCE_COLUMNS
-                  " WHERE i.series_id=?1 AND i.revision<=?2 ORDER BY i.id",
-                  "ii", series_id, revision);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        struct store_instance *instance = sql_rows_add(&rows, e);
-        if (instance != NULL)
-            instance_read(row, instance);
-        rc = instance != NULL ? 0 : ERR_NOMEM;
-    }
-    rc = sql_end(s, rc, e);
-    if (rc != 0) {
-        free(rows.data);
-        return rc;
-    }
-    *out = (void *)rows.data;
+    *out = rows.data;
     *n = rows.n;
     return 0;
 }
@@ -159,11 +145,9 @@ int store_instances_visit(struct store *s,
     struct store_instance instance;
     int stopped = 0;
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_bind(s, &row, e, "SELECT " INSTANCE_COLUMNS " ORDER BY i.id", "");
+    if (rc == 0)
+        rc = sql_bind(s, &row, e, "SELECT " INSTANCE_COLUMNS " ORDER BY i.id", "");
     while (rc == 0 && stopped == 0 && (rc = sql_step(s, row, e)) > 0) {
-        memset(&instance, 0, sizeof instance);
         instance_read(row, &instance);
         stopped = visit(context, &instance);
         rc = 0;
@@ -176,8 +160,6 @@ int store_instances_forget(struct store *s, const char (*sop_uids)[STORE_UID], s
                            struct err *e)
 {
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
     for (size_t i = 0; i < n && rc == 0; i++) {
         rc = sql_run(s, e, NULL,
                      "UPDATE series SET instances=instances-1, bytes=bytes-"
@@ -201,8 +183,6 @@ int store_association_ended(struct store *s, const char (*series_uids)[STORE_UID
                             int64_t now, struct err *e)
 {
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = sql_run(s, e, NULL,
                      "UPDATE series SET ended_at=max(ended_at,?2) WHERE series_uid=?1 AND state=0",
@@ -213,10 +193,9 @@ int store_association_ended(struct store *s, const char (*series_uids)[STORE_UID
 int store_associations_lost(struct store *s, int64_t now, struct err *e)
 {
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, NULL, "UPDATE series SET ended_at=?1 WHERE state=0 AND ended_at<last_at",
-                 "i", now);
+    if (rc == 0)
+        rc = sql_run(s, e, NULL, "UPDATE series SET ended_at=?1 WHERE state=0 AND ended_at<last_at",
+                     "i", now);
     return sql_end(s, rc, e);
 }
 
@@ -224,8 +203,9 @@ int store_associations_lost(struct store *s, int64_t now, struct err *e)
     "id, study_uid, series_uid, calling_ae, state, revision, instances, bytes, first_at, last_at," \
     " ended_at, changed_at, attempts, crashes, interruptions, reason"
 
-static void series_read(sqlite3_stmt *row, struct store_series *out)
+static void series_read(sqlite3_stmt *row, void *to)
 {
+    struct store_series *out = to;
     memset(out, 0, sizeof *out);
     out->id = sqlite3_column_int64(row, 0);
     sql_text(row, 1, out->study_uid, sizeof out->study_uid);
@@ -248,111 +228,72 @@ static void series_read(sqlite3_stmt *row, struct store_series *out)
 int store_series_list(struct store *s, enum series_state state, struct store_series *out,
                       size_t max, size_t *n, struct err *e)
 {
-    sqlite3_stmt *row;
-    size_t found = 0;
-    int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT " SERIES_COLUMNS " FROM series WHERE state=?1"
-                  " ORDER BY changed_at, id LIMIT ?2",
-                  "ni", (int)state, (int64_t)max);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        if (found < max)
-            series_read(row, &out[found++]);
-        rc = 0;
-    }
-    *n = found;
-    return sql_end(s, rc, e);
+    struct sql_rows rows = {
+        .data = out, .cap = max, .size = sizeof *out, .read = series_read, .borrowed = true};
+    int rc = sql_list(s, &rows, e,
+                      "SELECT " SERIES_COLUMNS " FROM series WHERE state=?1"
+                      " ORDER BY changed_at, id LIMIT ?2",
+                      "ni", (int)state, (int64_t)max);
+    if (rc == 0)
+        *n = rows.n;
+    return rc;
 }
 
 int store_series_recent(struct store *s, enum series_state state, size_t max,
                         struct store_series **out, size_t *n, struct err *e)
 {
-    struct sql_rows rows = {.size = sizeof **out};
-    sqlite3_stmt *row;
-    int rc = sql_begin_read(s, e);
+    struct sql_rows rows = {.size = sizeof **out, .read = series_read};
+    int rc = sql_list(s, &rows, e,
+                      "SELECT " SERIES_COLUMNS " FROM series WHERE ?1=5 OR state=?1"
+                      " ORDER BY id DESC LIMIT ?2",
+                      "ni", (int)state, (int64_t)max);
     if (rc != 0)
         return rc;
-    rc = sql_bind(s, &row, e,
-                  "SELECT " SERIES_COLUMNS " FROM series WHERE ?1=5 OR state=?1"
-                  " ORDER BY id DESC LIMIT ?2",
-                  "ni", (int)state, (int64_t)max);
-    while (rc == 0 && (rc = sql_step(s, row, e)) > 0) {
-        struct store_series *series = sql_rows_add(&rows, e);
-        if (series != NULL)
-            series_read(row, series);
-        rc = series != NULL ? 0 : ERR_NOMEM;
-    }
-    rc = sql_end(s, rc, e);
-    if (rc != 0) {
-        free(rows.data);
-        return rc;
-    }
-    *out = (void *)rows.data;
+    *out = rows.data;
     *n = rows.n;
     return 0;
 }
 
 int store_series_get(struct store *s, int64_t id, struct store_series *out, struct err *e)
 {
-    sqlite3_stmt *row;
     int rc = sql_begin_read(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_row(s, &row, e, "SELECT " SERIES_COLUMNS " FROM series WHERE id=?1", "i", id);
-    if (rc > 0)
-        series_read(row, out);
-    rc = rc > 0 ? 0 : rc == 0 ? err_set(e, ERR_NOT_FOUND, "no series %lld", (long long)id) : rc;
-    return sql_end(s, rc, e);
-}
-
-/* One UPDATE that must hit one row. */
-static int series_end(struct store *s, int rc, int64_t changed, int64_t id, struct err *e)
-{
-    if (rc == 0 && changed == 0)
-        rc = sql_moved(e, "series", id);
+    if (rc == 0)
+        rc = sql_get(s, series_read, out, e, "SELECT " SERIES_COLUMNS " FROM series WHERE id=?1",
+                     "i", id);
+    if (rc == ERR_NOT_FOUND)
+        err_set(e, rc, "no series %lld", (long long)id);
     return sql_end(s, rc, e);
 }
 
 int store_series_complete(struct store *s, int64_t id, int64_t revision, int64_t instances,
                           int64_t now, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE series SET state=1, changed_at=?4, next_try=0"
-                 " WHERE id=?1 AND revision=?2 AND instances=?3 AND state=0",
-                 "iiii", id, revision, instances, now);
-    return series_end(s, rc, changed, id, e);
+    return sql_move(s, e, "series", id,
+                    "UPDATE series SET state=1, changed_at=?4, next_try=0"
+                    " WHERE id=?1 AND revision=?2 AND instances=?3 AND state=0",
+                    "iiii", id, revision, instances, now);
 }
 
 int store_series_take(struct store *s, const char *owner, int64_t now, int64_t lease_ms,
                       struct store_series *out, struct err *e)
 {
-    sqlite3_stmt *row;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_row(s, &row, e,
-                 "SELECT " SERIES_COLUMNS " FROM series WHERE (state=1 AND next_try<=?1)"
-                 " OR (state=2 AND lease_until<=?1) ORDER BY changed_at, id LIMIT 1",
-                 "i", now);
-    if (rc <= 0) {
-        rc = rc < 0 ? rc : err_set(e, ERR_NOT_FOUND, "no series waits to be planned");
-        goto out;
+    if (rc == 0)
+        rc = sql_get(s, series_read, out, e,
+                     "SELECT " SERIES_COLUMNS " FROM series WHERE (state=1 AND next_try<=?1)"
+                     " OR (state=2 AND lease_until<=?1) ORDER BY changed_at, id LIMIT 1",
+                     "i", now);
+    if (rc == ERR_NOT_FOUND)
+        err_set(e, rc, "no series waits to be planned");
+    if (rc == 0)
+        rc = sql_run(s, e, NULL,
+                     "UPDATE series SET state=2, owner=?2, lease_until=?3, attempts=attempts+1,"
+                     " changed_at=?4 WHERE id=?1",
+                     "itii", out->id, owner, now + lease_ms, now);
+    if (rc == 0) {
+        out->state = SERIES_PLANNING;
+        out->attempts++;
     }
-    series_read(row, out);
-    sqlite3_reset(row);
-    rc = sql_run(s, e, NULL,
-                 "UPDATE series SET state=2, owner=?2, lease_until=?3, attempts=attempts+1,"
-                 " changed_at=?4 WHERE id=?1",
-                 "itii", out->id, owner, now + lease_ms, now);
-    out->state = SERIES_PLANNING;
-    out->attempts++;
-out:
     return sql_end(s, rc, e);
 }
 
@@ -421,7 +362,6 @@ int store_series_planned(struct store *s, int64_t id, int64_t revision,
                          const struct store_new_job *jobs, size_t n, const char *note, int64_t now,
                          size_t *made, struct err *e)
 {
-    int64_t changed = 0;
     *made = 0;
     for (size_t i = 0; i < n; i++) {
         int rc = new_job_check(&jobs[i], e);
@@ -429,17 +369,17 @@ int store_series_planned(struct store *s, int64_t id, int64_t revision,
             return rc;
     }
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE series SET state=3, reason=?3, changed_at=?4, owner='', lease_until=0"
-                 " WHERE id=?1 AND revision=?2 AND state=2",
-                 "iiti", id, revision, note, now);
-    if (rc == 0 && changed != 0)
+    if (rc == 0)
+        rc = sql_update(
+            s, e, "series", id,
+            "UPDATE series SET state=3, reason=?3, changed_at=?4, owner='', lease_until=0"
+            " WHERE id=?1 AND revision=?2 AND state=2",
+            "iiti", id, revision, note, now);
+    if (rc == 0)
         rc = jobs_supersede(s, id, revision, now, e);
-    for (size_t i = 0; i < n && rc == 0 && changed != 0; i++)
+    for (size_t i = 0; i < n && rc == 0; i++)
         rc = job_insert(s, &jobs[i], now, made, e);
-    rc = series_end(s, rc, changed, id, e);
+    rc = sql_end(s, rc, e);
     if (rc != 0)
         *made = 0;
     return rc;
@@ -448,41 +388,30 @@ int store_series_planned(struct store *s, int64_t id, int64_t revision,
 int store_series_refused(struct store *s, int64_t id, int64_t revision, const char *reason,
                          int64_t now, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE series SET state=4, reason=?3, changed_at=?4, owner='', lease_until=0"
-                 " WHERE id=?1 AND revision=?2 AND state=2",
-                 "iiti", id, revision, reason, now);
-    return series_end(s, rc, changed, id, e);
+    return sql_move(s, e, "series", id,
+                    "UPDATE series SET state=4, reason=?3, changed_at=?4, owner='', lease_until=0"
+                    " WHERE id=?1 AND revision=?2 AND state=2",
+                    "iiti", id, revision, reason, now);
 }
 
 int store_series_return(struct store *s, int64_t id, int64_t revision, const char *reason,
                         int64_t next_try, int64_t now, struct err *e)
 {
-    int64_t changed = 0;
-    int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE series SET state=1, reason=?3, next_try=?4, changed_at=?5, owner='',"
-                 " lease_until=0 WHERE id=?1 AND revision=?2 AND state=2",
-                 "iitii", id, revision, reason, next_try, now);
-    return series_end(s, rc, changed, id, e);
+    return sql_move(s, e, "series", id,
+                    "UPDATE series SET state=1, reason=?3, next_try=?4, changed_at=?5, owner='',"
+                    " lease_until=0 WHERE id=?1 AND revision=?2 AND state=2",
+                    "iitii", id, revision, reason, next_try, now);
 }
 
 int store_series_retry(struct store *s, int64_t id, int64_t now, struct err *e)
 {
     int64_t changed = 0;
     int rc = sql_begin(s, e);
-    if (rc != 0)
-        return rc;
-    rc = sql_run(s, e, &changed,
-                 "UPDATE series SET state=1, reason='', next_try=0, changed_at=?2, attempts=0,"
-                 " crashes=0, interruptions=0 WHERE id=?1 AND state IN (3,4)",
-                 "ii", id, now);
+    if (rc == 0)
+        rc = sql_run(s, e, &changed,
+                     "UPDATE series SET state=1, reason='', next_try=0, changed_at=?2, attempts=0,"
+                     " crashes=0, interruptions=0 WHERE id=?1 AND state IN (3,4)",
+                     "ii", id, now);
     if (rc == 0 && changed == 0)
         rc = err_set(e, ERR_REFUSED,
                      "series %lld is not there, or is still being received or planned",
