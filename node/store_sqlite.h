@@ -35,6 +35,9 @@ int sql_begin(struct store *s, struct err *e);      /* to write */
 int sql_begin_read(struct store *s, struct err *e); /* one consistent view */
 int sql_end(struct store *s, int rc, struct err *e);
 
+/* Statements that are run once and have no parameters. */
+int sql_exec(struct store *s, const char *sql, struct err *e);
+
 /* The statement with its parameters bound. */
 int sql_bind(struct store *s, sqlite3_stmt **out, struct err *e, const char *sql, const char *kinds,
              ...);
