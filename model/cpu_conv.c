@@ -322,6 +322,14 @@ static size_t left_floats(const struct cpu_conv *c)
     return sets * (size_t)c->chunks_max * (size_t)c->rows_max * CPU_LDA;
 }
 
+/* Several tasks for each thread; and, while one task more or less makes a difference, the same
+ * number for each: of nine, one of two threads would do five while the other waits. */
+static bool shared_out(int64_t tasks, int threads)
+{
+    return threads == 1 || tasks >= 16 * (int64_t)threads ||
+           (tasks >= 4 * (int64_t)threads && tasks % threads == 0);
+}
+
 static void cut(struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
@@ -352,6 +360,11 @@ static void cut(struct cpu_conv *c)
     if (rows < most)
         most = rows > 0 ? (int)rows : 1;
     c->blocks = rows > 0 ? (int)((rows + most - 1) / most) : 0;
+    int64_t tasks = (int64_t)c->blocks * sets;
+    if (tasks >= 4 * (int64_t)c->threads && !shared_out(tasks, c->threads)) {
+        c->blocks = round_up(c->blocks, c->threads);
+        most = (int)((rows + c->blocks - 1) / c->blocks);
+    }
     /* A columns task needs the whole rows' overlap; its pieces are cut when run. */
     c->block = most;
     int columns = PRODUCT_FLOATS / (points * most);
@@ -359,8 +372,7 @@ static void cut(struct cpu_conv *c)
     if (c->way == CPU_COLUMNS || c->way == CPU_DEPTHWISE)
         split = 1;
     else
-        while (split < c->panels && (int64_t)c->blocks * split * sets < 4 * (int64_t)c->threads &&
-               c->threads > 1)
+        while (split < c->panels && !shared_out((int64_t)c->blocks * split * sets, c->threads))
             split++;
     c->split = split < 1 ? 1 : split > c->panels ? c->panels : split;
     c->panels_max = 0;

@@ -89,16 +89,27 @@ static void gather_block(const struct cpu_conv *c, const struct cpu_phase *f,
     }
 }
 
-/* products[rows × panels] (+)= left · panels of one block of depth. */
-static void multiply(const struct cpu_conv *c, const float *left, const float *weights, int kc,
-                     int panel0, int panel1, float *products, size_t row, int rows, bool add)
+/* Panels of a block of depth, one point of it if Winograd. */
+struct panels {
+    const float *at;
+    int kc;
+};
+
+static const float *panel_at(const struct cpu_conv *c, const struct panels *w, int panel)
 {
-    for (int p = panel0; p < panel1; p++) {
-        const float *b = weights + (size_t)p * (size_t)c->nr * (size_t)kc;
-        int width = cpu_panel_width(c, p);
-        c->k->gemm(left, b, width, products + (size_t)(p - panel0) * (size_t)c->nr, row, rows, kc,
-                   add, b + (size_t)width * (size_t)c->k->lanes * (size_t)kc);
-    }
+    return w->at + (size_t)panel * (size_t)c->nr * (size_t)w->kc;
+}
+
+/* products[rows × panels] (+)= left · panels of w. next: the panels that this thread takes after
+ * them; what it does not need itself is not brought, it would only displace what others need. */
+static void multiply(const struct cpu_conv *c, const float *left, const struct panels *w,
+                     const struct panels *next, int panel0, int panel1, float *products, size_t row,
+                     int rows, bool add)
+{
+    for (int p = panel0; p < panel1; p++)
+        c->k->gemm(left, panel_at(c, w, p), cpu_panel_width(c, p),
+                   products + (size_t)(p - panel0) * (size_t)c->nr, row, rows, w->kc, add,
+                   p + 1 < panel1 ? panel_at(c, w, p + 1) : panel_at(c, next, panel0));
 }
 
 /* Columns [column0, column1) of a block's products to the places of their phases. */
@@ -164,6 +175,13 @@ static int chunk_of(int depth, int k0)
     return depth - k0 < CPU_KC ? depth - k0 : CPU_KC;
 }
 
+/* The panels of the block of depth that begins at k0; weights: of the phase. */
+static struct panels direct_panels(const struct cpu_conv *c, const struct cpu_phase *f,
+                                   const float *weights, int k0)
+{
+    return (struct panels){weights + (size_t)k0 * (size_t)c->columns_pad, chunk_of(f->k, k0)};
+}
+
 /* One block of depth of a block of rows, for all tasks that need it. */
 static void left_direct(void *arg, int task, int thread)
 {
@@ -202,8 +220,9 @@ static void run_direct(void *arg, int task, int thread)
             left = left_of(r, t.set, k0 / CPU_KC) + (size_t)t.first * CPU_LDA;
         else
             direct_gather(r, &t, k0, kc, own);
-        multiply(c, left, weights + (size_t)k0 * (size_t)c->columns_pad, kc, panel0, panel1,
-                 products, row, count, k0 > 0);
+        struct panels w = direct_panels(c, f, weights, k0);
+        struct panels next = direct_panels(c, f, weights, k0 + kc < f->k ? k0 + kc : 0);
+        multiply(c, left, &w, &next, panel0, panel1, products, row, count, k0 > 0);
     }
     if (f->k == 0) /* a phase that no tap reaches: the bias alone */
         memset(products, 0, (size_t)count * row * sizeof *products);
@@ -248,8 +267,9 @@ static void run_columns(void *arg, int task, int thread)
     for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
         int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
         gather_block(c, f, r->in, &c->d.in_act, &at, 0, k0, kc, left);
-        multiply(c, left, c->weights + (size_t)k0 * (size_t)c->columns_pad, kc, 0, c->panels,
-                 products, row, rows, k0 > 0);
+        struct panels w = direct_panels(c, f, c->weights, k0);
+        struct panels next = direct_panels(c, f, c->weights, k0 + kc < f->k ? k0 + kc : 0);
+        multiply(c, left, &w, &next, 0, c->panels, products, row, rows, k0 > 0);
     }
     if (f->k == 0)
         memset(products, 0, (size_t)rows * row * sizeof *products);
@@ -362,6 +382,15 @@ static void left_winograd(void *arg, int task, int thread)
                     chunk_of(c->depth, chunk * CPU_KC), to, (size_t)c->rows_max * CPU_LDA, edge);
 }
 
+/* The panels of a point of the block of depth that begins at k0. */
+static struct panels winograd_panels(const struct cpu_conv *c, int k0, int point)
+{
+    int kc = chunk_of(c->depth, k0);
+    return (struct panels){c->weights + ((size_t)16 * (size_t)k0 + (size_t)point * (size_t)kc) *
+                                            (size_t)c->columns_pad,
+                           kc};
+}
+
 static void run_winograd(void *arg, int task, int thread)
 {
     const struct run *r = arg;
@@ -384,11 +413,13 @@ static void run_winograd(void *arg, int task, int thread)
             v = left_of(r, 0, k0 / CPU_KC) + (size_t)first * CPU_LDA;
         else
             transform_tiles(r, first, count, k0, kc, own, v_point, edge);
-        const float *weights = c->weights + 16 * (size_t)k0 * (size_t)c->columns_pad;
-        for (int p = 0; p < 16; p++)
-            multiply(c, v + (size_t)p * v_point,
-                     weights + (size_t)p * (size_t)kc * (size_t)c->columns_pad, kc, panel0, panel1,
+        for (int p = 0; p < 16; p++) {
+            struct panels w = winograd_panels(c, k0, p);
+            struct panels next = p < 15 ? winograd_panels(c, k0, p + 1)
+                                        : winograd_panels(c, k0 + kc < c->depth ? k0 + kc : 0, 0);
+            multiply(c, v + (size_t)p * v_point, &w, &next, panel0, panel1,
                      products + (size_t)p * m_point, row, count, k0 > 0);
+        }
     }
     int column0 = panel0 * c->nr, column1 = panel1 * c->nr;
     if (column1 > c->columns)
