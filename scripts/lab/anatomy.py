@@ -26,6 +26,13 @@ FINDINGS = ("degeneration", "protrusion", "modic1", "modic2", "modic3", "wedge",
             "oedema", "haemangioma", "schmorl", "transitional")
 
 
+def plain(value):
+    """Python's floats for numpy's, which would make doubles of every array of single precision that they meet."""
+    if isinstance(value, tuple):
+        return tuple(plain(v) for v in value)
+    return float(value) if isinstance(value, np.floating) else value
+
+
 @dataclass
 class Body:
     """A vertebral body; lengths in mm, angles in radians, concavities as depths in mm."""
@@ -102,6 +109,8 @@ class Subject:
         self._draw_findings(np.random.default_rng([self.seed, 3]), findings)
         self._build(np.random.default_rng([self.seed, 4]))
         self._surround(np.random.default_rng([self.seed, 5]))
+        for part in (self, *self.bodies, *self.discs[:-1]):
+            vars(part).update({name: plain(value) for name, value in vars(part).items()})
 
     # -- findings ---------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ A shape is a signed distance, negative inside; its edge covers a pixel partly, s
 of neighbouring tissues always sum to one and partial volume comes out by itself.
 """
 
+import copy
+
 import numpy as np
 
 from . import tissue
@@ -12,8 +14,8 @@ from . import tissue
 _bases = {}
 
 
-def spline_basis(size, knots):
-    """Matrix (size, knots+3) of uniform cubic B-splines: smooth noise is one matrix product."""
+def spline_basis(size, knots, part=slice(None)):
+    """Uniform cubic B-splines: weights (points, knots used) of a part of size points, and which knots those are."""
     key = (size, knots)
     if key not in _bases:
         t = np.linspace(0.0, knots - 1e-4, size)
@@ -24,19 +26,67 @@ def spline_basis(size, knots):
         basis = np.zeros((size, knots + 3), np.float32)
         for k in range(4):
             basis[np.arange(size), i + k] = weights[k]
-        _bases[key] = basis
-    return _bases[key]
+        _bases[key] = basis, i
+    basis, i = _bases[key]
+    first, end, _ = part.indices(size)
+    used = slice(int(i[first]), int(i[end - 1]) + 4)
+    return basis[first:end, used], used
+
+
+def spread(grid, shape, box=None):
+    """Noise of about unit deviation from normal numbers (knots + 3) of a grid: two matrix products.
+
+    shape: rows and columns of the plane that the grid spans; box: the part of it that is wanted.
+    """
+    rows, columns = box or (slice(None), slice(None))
+    down, used_down = spline_basis(shape[0], grid.shape[0] - 3, rows)
+    across, used_across = spline_basis(shape[1], grid.shape[1] - 3, columns)
+    return (down @ grid[used_down, used_across] @ across.T) * np.float32(1.9)
 
 
 def smooth_noise(rng, shape, knots):
     """Zero-mean noise of about unit deviation, shape (rows, columns), smooth over 1/knots of it."""
     kz, ky = max(1, int(knots[0])), max(1, int(knots[1]))
-    grid = rng.standard_normal((kz + 3, ky + 3), dtype=np.float32)
-    return (spline_basis(shape[0], kz) @ grid @ spline_basis(shape[1], ky).T) * np.float32(1.9)
+    return spread(rng.standard_normal((kz + 3, ky + 3), dtype=np.float32), shape)
+
+
+class Texture:
+    """The smooth noise of a plane, one field after the other from a seed.
+
+    Planes beside each other begin at the same place and mostly ask for the same: what was drawn from a place of the
+    stream is kept, with the place where it ended.
+    """
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.kept = {}
+
+    def again(self):
+        """Another reader, from where this one is now."""
+        other = copy.copy(self)
+        other.rng = np.random.default_rng(0)
+        other.rng.bit_generator.state = self.rng.bit_generator.state
+        return other
+
+    def field(self, shape, knots, box=None):
+        """The next field, as smooth_noise(), or a box of it."""
+        kz, ky = max(1, int(knots[0])), max(1, int(knots[1]))
+        place = self.rng.bit_generator.state
+        part = box and (box[0].start, box[0].stop, box[1].start, box[1].stop)
+        key = (place["state"]["state"], place["has_uint32"], kz, ky, shape, part)
+        if key not in self.kept:
+            noise = spread(self.rng.standard_normal((kz + 3, ky + 3), dtype=np.float32), shape, box)
+            noise.flags.writeable = False
+            self.kept[key] = noise, self.rng.bit_generator.state
+        noise, self.rng.bit_generator.state = self.kept[key]
+        return noise
 
 
 def smooth_step(x, low, high):
     """0 below low, 1 above high, a cubic between."""
+    if isinstance(x, float):
+        t = min(max((float(x) - low) / (high - low), 0.0), 1.0)
+        return t * t * (3.0 - 2.0 * t)
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -59,8 +109,8 @@ class Frame:
     """A local frame: origin (y, z), tilt in radians; p runs to the back, q to the head."""
 
     def __init__(self, y, z, tilt):
-        self.y, self.z, self.tilt = y, z, tilt
-        self.c, self.s = np.cos(tilt), np.sin(tilt)
+        self.y, self.z, self.tilt = float(y), float(z), float(tilt)
+        self.c, self.s = float(np.cos(tilt)), float(np.sin(tilt))
 
     def at(self, p, q):
         """World (y, z) of a local point."""
@@ -73,15 +123,38 @@ class Frame:
 
 
 class Canvas:
-    """Tissue fractions (COUNT, rows, columns) of one plane; starts as air."""
+    """One plane as layers of tissue, each covering those before it; starts as air."""
 
     def __init__(self, y, z):
         self.y = np.asarray(y, np.float32)
         self.z = np.asarray(z, np.float32)
         self.pixel = float(abs(self.y[1] - self.y[0]))
-        self.fractions = np.zeros((tissue.COUNT, len(z), len(y)), np.float32)
-        self.fractions[0] = 1.0
-        self.shape = self.fractions.shape[1:]
+        self.shape = (len(z), len(y))
+        self.layers = []
+        self._fractions = None
+
+    @property
+    def fractions(self):
+        """Share of each tissue in each pixel, (COUNT, rows, columns); they sum to one."""
+        if self._fractions is None:
+            self._fractions = self.compose(np.zeros((tissue.COUNT, *self.shape), np.float32))
+        return self._fractions
+
+    def compose(self, out):
+        """Add the fractions to out, which is returned.
+
+        From the last layer to the first, with what each leaves visible of those below: a layer then costs what it
+        holds, not a pass over every tissue that could be there.
+        """
+        clear = np.ones(self.shape, np.float32)
+        for box, alpha, mixture in reversed(self.layers):
+            below = clear[box]
+            visible = below * alpha
+            below -= visible
+            for name, share in mixture.items():
+                out[tissue.INDEX[name]][box] += visible * share
+        out[0] += clear
+        return out
 
     def box(self, frame, radius):
         """Row and column slices that hold a disc of the radius about the frame, or None."""
@@ -89,7 +162,7 @@ class Canvas:
         i = len(self.z) - np.searchsorted(self.z[::-1], [frame.z + radius, frame.z - radius])
         if j[0] >= j[1] or i[0] >= i[1]:
             return None
-        return slice(i[0], i[1]), slice(j[0], j[1])
+        return slice(int(i[0]), int(i[1])), slice(int(j[0]), int(j[1]))
 
     def local(self, frame, box):
         """Local coordinates (p, q) of the pixels of a box."""
@@ -101,20 +174,17 @@ class Canvas:
         """Share of each pixel that is inside a shape."""
         return np.clip(0.5 - distance / self.pixel, 0.0, 1.0)
 
-    def paint(self, box, alpha, mixture, live=tissue.COUNT):
-        """Replace a share alpha of what is there by a mixture {tissue: share}.
+    def paint(self, box, alpha, mixture):
+        """Cover what is there, to a share alpha of each pixel of a box, by a mixture {tissue: share}.
 
-        live: how many leading tissues can be present so far (saves time on the background).
+        The arrays are kept, not copied.
         """
-        part = self.fractions[:live, box[0], box[1]]
-        part *= 1.0 - alpha
-        for name, share in mixture.items():
-            part[tissue.INDEX[name]] += alpha * share
+        self.layers.append((box, alpha, mixture))
+        self._fractions = None
 
-    def strip(self, low, high, rows=None):
+    def strip(self, low, high):
         """Box and coverage of the region low(z) < y < high(z); low and high per row in mm."""
-        rows = rows or slice(0, self.shape[0])
-        low, high = low[rows], high[rows]
+        low, high = low.astype(np.float32), high.astype(np.float32)
         wide = high > low
         if not np.any(wide):
             return None, None
@@ -123,4 +193,4 @@ class Canvas:
             return None, None
         y = self.y[None, j[0]:j[1]]
         inside = np.minimum(y - low[:, None], high[:, None] - y)
-        return (rows, slice(j[0], j[1])), np.clip(0.5 + inside / self.pixel, 0.0, 1.0) * wide[:, None]
+        return (slice(0, self.shape[0]), slice(int(j[0]), int(j[1]))), np.clip(0.5 + inside / self.pixel, 0.0, 1.0) * wide[:, None]

@@ -137,13 +137,12 @@ def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_
         water, fat = tissue.signals(protocol, subject.values, subject.flow)
         tables += [water, fat]
     tables = np.array(tables, np.float32)
-    total, plane = 0.0, None
+    fractions, plane = np.zeros((tissue.COUNT, n, n), np.float32), None
     for k in range(sub_slices):
-        offset = ((k + 0.5) / sub_slices - 0.5) * thickness
-        plane = Plane(subject, x + offset, y, z, texture)
-        fractions = plane.paint().fractions
-        total = total + tables @ fractions.reshape(tissue.COUNT, -1)
-    total = (total / sub_slices).reshape(-1, n, n)
+        place = x + ((k + 0.5) / sub_slices - 0.5) * thickness
+        plane = plane.beside(place) if plane else Plane(subject, place, y, z, texture)
+        plane.paint().compose(fractions)
+    total = (tables / sub_slices @ fractions.reshape(tissue.COUNT, -1)).reshape(-1, n, n)
     grain = 1.0 + 0.03 * plane.noise(1.6) + 0.03 * plane.noise(5.0)
     total *= sensitivity(plane, scene, subject.seed) * grain
     images, pure = {}, {}

@@ -4,14 +4,14 @@ The order is that of depth in importance, not in space: body outline and organs,
 discs, bodies, posterior elements, findings.  Later shapes cover earlier ones.
 """
 
+import copy
+import math
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from . import tissue
 from .anatomy import LEVELS, S1
-from .canvas import Canvas, ellipse, round_box, smooth_noise, smooth_step
-
-BG = tissue.BACKGROUND
+from .canvas import Canvas, Texture, ellipse, round_box, smooth_noise, smooth_step
 
 
 class Plane:
@@ -19,23 +19,35 @@ class Plane:
 
     def __init__(self, subject, x, y, z, texture_seed):
         self.s = subject
-        self.x = float(x)
         self.canvas = Canvas(y, z)
-        self.marked = np.zeros(self.canvas.shape, np.float32)  # share of each pixel that a finding in bone or canal covers
-        self.rng = np.random.default_rng([subject.seed, 77, int(texture_seed)])
+        self.texture = Texture([subject.seed, 77, int(texture_seed)])
         self._lines()
         self.rough = 0.4 * self.noise(7.0) + 0.3 * self.noise(2.6)  # mm by which no outline is perfect
+        self.start = self.texture.again()
+        self._move(x)
 
-    def noise(self, scale_z, scale_y=None):
-        """Smooth noise on the plane with a correlation length in mm."""
+    def _move(self, x):
+        self.x = float(x)
+        self.u = (self.x - self.s.x_of(np.clip(self.canvas.z, -60, 260))).astype(np.float32)  # lateral offset per row
+        self.marked = np.zeros(self.canvas.shape, np.float32)  # share of each pixel that a finding in bone or canal covers
+
+    def beside(self, x):
+        """The plane at another x, not painted yet, with the same texture."""
+        other = copy.copy(self)
+        other.canvas = Canvas(self.canvas.y, self.canvas.z)
+        other.texture = self.start.again()
+        other._move(x)
+        return other
+
+    def noise(self, scale_z, scale_y=None, box=None):
+        """Smooth noise on the plane, or a box of it, with a correlation length in mm."""
         c = self.canvas
         scale_y = scale_y or scale_z
-        return smooth_noise(self.rng, c.shape, (c.shape[0] * c.pixel / scale_z, c.shape[1] * c.pixel / scale_y))
+        return self.texture.field(c.shape, (c.shape[0] * c.pixel / scale_z, c.shape[1] * c.pixel / scale_y), box)
 
     def _lines(self):
         """Curves along the spine as functions of z (per row): its front, back, canal, skin."""
         s, z = self.s, self.canvas.z
-        self.u = (self.x - s.x_of(np.clip(z, -60, 260))).astype(np.float32)  # lateral offset per row
         zs, fronts, backs, tilts, tips = [], [], [], [], []
         for b in s.bodies:
             for q in (-0.45, 0.0, 0.45):
@@ -95,20 +107,22 @@ class Plane:
         box, a = c.strip(self.wall, self.skin)
         if box is None:
             return
-        c.paint(box, a, {"skin": 1.0}, BG)
+        c.paint(box, a, {"skin": 1.0})
         box, a = c.strip(self.wall + 1.8 * ones, self.skin - 1.8 * ones)
-        c.paint(box, a, {"fat": 1.0}, BG)
-        y, z = c.y[None, :], c.z[:, None]
+        c.paint(box, a, {"fat": 1.0})
         septa = np.abs(self.noise(7.0, 16.0)) < 0.05
-        outside = (y > self.fascia[:, None] + 2) & (y < self.skin[:, None] - 2) & (z > -400)
-        c.paint((slice(None), slice(None)), 0.45 * (septa & outside), {"ligament": 1.0}, BG)
+        low, high = self.fascia + 2.0, self.skin - 2.0
+        box, _ = c.strip(low, high)
+        if box is not None:
+            y = c.y[None, box[1]]
+            c.paint(box, np.float32(0.45) * (septa[box] & (y > low[:, None]) & (y < high[:, None])), {"ligament": 1.0})
 
     def _belly(self):
         s, c = self.s, self.canvas
         inner = self.wall + s.belly[1]
         box, a = c.strip(inner, inner + 11.0)
         if box is not None:
-            c.paint(box, a, {"muscle": 0.92, "fat": 0.08}, BG)
+            c.paint(box, a, {"muscle": 0.92, "fat": 0.08})
         rear = self.front - s.prevertebral - 1.0
         lateral = np.abs(self.u) > 26
         rear = np.where(lateral, self.canal_back, rear)
@@ -120,24 +134,24 @@ class Plane:
             edge = self.front + 2 + 5 * np.sin(c.z / 40.0)
             box, a = c.strip(np.where(lateral, edge - 14, 1e3), np.where(lateral, self.canal_back - 4, 1e3))
             if box is not None:
-                c.paint(box, a, {"muscle": 0.93, "fat": 0.07}, BG)
+                c.paint(box, a, {"muscle": 0.93, "fat": 0.07})
 
     def _bowel(self, box, a):
         """Loops of gut in fat: cells of noise parted by ridges, each with a content of its own."""
         s, c = self.s, self.canvas
-        field = self.noise(24.0, 17.0)[box] + 0.35 * self.noise(7.0, 6.0)[box]
-        kind = self.noise(21.0, 19.0)[box] + 0.25 * self.noise(5.0, 5.0)[box]
+        field = self.noise(24.0, 17.0, box=box) + 0.35 * self.noise(7.0, 6.0, box=box)
+        kind = self.noise(21.0, 19.0, box=box) + 0.25 * self.noise(5.0, 5.0, box=box)
         wall = np.abs(field)
         gut = smooth_step(wall, 0.55 * s.organ_fat, 0.55 * s.organ_fat + 0.12)
         lumen = smooth_step(wall, 0.55 * s.organ_fat + 0.25, 0.55 * s.organ_fat + 0.4)
         fluid = smooth_step(kind, 0.9, 1.2) * lumen
         gas = smooth_step(-kind, 1.15 - 0.5 * s.bowel_gas, 1.35 - 0.5 * s.bowel_gas) * lumen
-        strands = 0.22 * smooth_step(-np.abs(self.noise(4.0, 9.0)[box]), -0.35, 0.0)
+        strands = 0.22 * smooth_step(-np.abs(self.noise(4.0, 9.0, box=box)), -0.35, 0.0)
         shade = 0.5 + 0.35 * np.clip(kind, -1, 1)
-        c.paint(box, a, {"fat": 1.0 - strands, "vessel": strands}, BG)
-        c.paint(box, a * gut, {"organ": shade, "muscle": 1.0 - shade}, BG)
-        c.paint(box, a * 0.8 * fluid, {"fluid": 0.6, "organ": 0.4}, BG)
-        c.paint(box, a * gas, {"air": 0.9, "organ": 0.1}, BG)
+        c.paint(box, a, {"fat": 1.0 - strands, "vessel": strands})
+        c.paint(box, a * gut, {"organ": shade, "muscle": 1.0 - shade})
+        c.paint(box, a * 0.8 * fluid, {"fluid": 0.6, "organ": 0.4})
+        c.paint(box, a * gas, {"air": 0.9, "organ": 0.1})
 
     def _vessels(self):
         s, c = self.s, self.canvas
@@ -152,7 +166,7 @@ class Plane:
                 h = np.where(half > 0, half + grow, -9.0)
                 box, a = c.strip(middle - h, middle + h)
                 if box is not None:
-                    c.paint(box, a, mixture, BG)
+                    c.paint(box, a, mixture)
 
     def _back_muscle(self):
         s, c = self.s, self.canvas
@@ -161,17 +175,17 @@ class Plane:
         box, a = c.strip(low, self.fascia)
         if box is None:
             return
-        streak = self.noise(24.0, 2.6)[box] + 0.7 * self.noise(9.0, 4.0)[box]
+        streak = self.noise(24.0, 2.6, box=box) + 0.7 * self.noise(9.0, 4.0, box=box)
         cut = 1.55 - 2.2 * s.muscle_fat
         fat = smooth_step(streak, cut, cut + 0.9) * 0.85 + 0.05
-        middle_streak = smooth_step(self.noise(4.5, 6.0)[box] + 0.5 * self.noise(2.2)[box], -0.6, 0.7)
+        middle_streak = smooth_step(self.noise(4.5, 6.0, box=box) + 0.5 * self.noise(2.2, box=box), -0.6, 0.7)
         muscle = side * (1 - fat)
         midline = (1 - side)
         c.paint(box, a, {"muscle": muscle, "fat": side * fat + midline * middle_streak,
-                         "ligament": midline * (1 - middle_streak)}, BG)
+                         "ligament": midline * (1 - middle_streak)})
         box, a = c.strip(self.fascia - 0.9, self.fascia + 0.9)
         if box is not None:
-            c.paint(box, 0.9 * a, {"ligament": 1.0}, BG)
+            c.paint(box, 0.9 * a, {"ligament": 1.0})
 
     # -- the canal --------------------------------------------------------------------------
 
@@ -227,7 +241,7 @@ class Plane:
         box, a = c.strip(centre - radius, centre + radius)
         y = c.y[None, box[1]]
         t = (y - (centre - radius)[box[0], None]) / np.maximum(2 * radius[box[0], None], 1.0)
-        lines = smooth_noise(self.rng, (len(z), 160), (len(z) * c.pixel / 60.0, 40))[box[0]]
+        lines = self.texture.field((len(z), 160), (len(z) * c.pixel / 60.0, 40))[box[0]]
         index = np.clip(t * 159, 0, 159).astype(np.intp)
         threads = smooth_step(np.take_along_axis(lines, index, 1), 0.0, 0.9)
         below = smooth_step(-z, -s.conus_z - 25, -s.conus_z + 5) * smooth_step(z, s.sac_end, s.sac_end + 60)
@@ -248,20 +262,20 @@ class Plane:
         if box is None:
             return
         p, q = c.local(d.frame, box)
-        reach = np.sqrt(1.0 - abs(u) ** 2.6)
+        reach = math.sqrt(1.0 - abs(u) ** 2.6)
         front, back = -0.5 * d.depth * reach - 0.7 * d.bulge, 0.5 * d.depth * (0.6 + 0.4 * reach) + d.bulge
         room = 0.5 * d.height + 6.0 + 0.05 * d.depth
         a = c.cover(round_box(p, q, front, back, -room, room, min(5.0, room - 0.5)))
         dryness = {1: 0.0, 2: 0.15, 3: 0.55, 4: 0.9, 5: 1.0}[d.grade]
         c.paint(box, a, {"annulus": 1.0 - 0.5 * dryness, "dry_disc": 0.35 * dryness, "ligament": 0.15 * dryness})
-        inner = np.sqrt(max(0.0, 1.0 - (abs(u) / 0.72) ** 2))
+        inner = math.sqrt(max(0.0, 1.0 - (abs(u) / 0.72) ** 2))
         if i < S1 and self.s.transitional != "lumbarised S1":
             return
         if inner > 0.1:
             half_p = 0.36 * d.depth * inner
             middle = 0.04 * d.depth + 0.5 * (front + back)
             soft = 0.16 + 0.1 * dryness
-            texture = self.noise(4.0, 5.0)[box]
+            texture = self.noise(4.0, 5.0, box=box)
             r = np.sqrt(((p - middle) / half_p) ** 2 + (q / (0.62 * d.height + 1.2)) ** 2) + 0.04 * texture
             wet = a * smooth_step(-r, -1.0 - soft, -1.0 + soft)
             share = {1: 1.0, 2: 0.92, 3: 0.5, 4: 0.16, 5: 0.03}[d.grade]
@@ -275,7 +289,7 @@ class Plane:
 
     def _limits(self, b, p, q, u):
         """Distance to the outline of a body in the plane at lateral share u of its half width."""
-        reach = np.sqrt(max(1e-3, 1.0 - abs(u) ** 3))
+        reach = math.sqrt(max(1e-3, 1.0 - abs(u) ** 3))
         across = (2.0 * q / b.height) ** 2
         spur = b.spur_top * np.exp(-((q - 0.5 * b.height) / 3.0) ** 2) + b.spur_bottom * np.exp(-((q + 0.5 * b.height) / 3.0) ** 2)
         front = -0.5 * b.depth * reach + b.waist * np.maximum(0, 1 - across) - spur
@@ -288,15 +302,15 @@ class Plane:
         u = (self.x - b.x) / (0.5 * b.width)
         if abs(u) >= 1.0:
             return
-        box = c.box(b.frame, 0.62 * np.hypot(b.depth, b.height) + 4)
+        box = c.box(b.frame, 0.62 * math.hypot(b.depth, b.height) + 4)
         if box is None:
             return
         p, q = c.local(b.frame, box)
         distance = self._limits(b, p, q, u) + 0.5 * self.rough[box]
-        shell = np.clip(0.55 + 0.2 * self.noise(5.0)[box], 0.15, 0.9)
+        shell = np.clip(0.55 + 0.2 * self.noise(5.0, box=box), 0.15, 0.9)
         c.paint(box, c.cover(distance), {"cortical": shell, "ligament": 0.8 * (1 - shell), "marrow_fat": 0.2 * (1 - shell)})
         inside = c.cover(distance + 0.7)
-        grain, patch = self.noise(1.7, 1.7)[box] + 0.6 * self.noise(3.4, 2.4)[box], self.noise(10.0, 10.0)[box]
+        grain, patch = self.noise(1.7, 1.7, box=box) + 0.6 * self.noise(3.4, 2.4, box=box), self.noise(10.0, 10.0, box=box)
         fat = np.clip(b.fat_share + 0.05 * grain + 0.05 * patch, 0.03, 0.95)
         if b.oedema or (b.fracture and b.acute):
             wet = self._wet(b, p, q)
@@ -317,8 +331,8 @@ class Plane:
             hp, hq, hx, r = b.haemangioma
             r2 = r * r - (self.x - b.x - hx) ** 2
             if r2 > 1:
-                ball = c.cover(np.hypot(p - hp, q - hq) - np.sqrt(r2)) * inside
-                stripes = 0.12 * (np.sin(p * 2.6 + 0.4 * grain) > 0.4)
+                ball = c.cover(np.hypot(p - hp, q - hq) - math.sqrt(r2)) * inside
+                stripes = np.float32(0.12) * (np.sin(p * 2.6 + 0.4 * grain) > 0.4)
                 self._mark(box, ball)
                 c.paint(box, 0.92 * ball, {"marrow_fat": 0.62 * (1 - stripes), "angioma": 0.38 * (1 - stripes), "cortical": stripes})
 
@@ -342,7 +356,7 @@ class Plane:
 
     def _bone(self, frame, half_p, half_q, radius, fat, weight=1.0, rim=0.9):
         c = self.canvas
-        box = c.box(frame, np.hypot(half_p, half_q) + 2)
+        box = c.box(frame, math.hypot(half_p, half_q) + 2)
         if box is None or weight <= 0.02:
             return
         p, q = c.local(frame, box)
@@ -420,8 +434,8 @@ class Plane:
                 if box is None:
                     return
                 p, q = c.local(f, box)
-                shape = np.sqrt(1 - lateral**2)
-                sag = q + 0.12 * np.maximum(p, 0) * np.sign(offset + 0.01)
+                shape = math.sqrt(1 - lateral**2)
+                sag = q + 0.12 * np.maximum(p, 0) * math.copysign(1.0, offset + 0.01)
                 distance = ellipse(p, sag, (reach + 1.0) * shape, (tall + 0.5) * shape + 0.5)
                 behind = smooth_step(p, -1.5, 0.5)
                 c.paint(box, c.cover(distance) * behind, {"ligament": 1.0})
@@ -434,14 +448,14 @@ class Plane:
     def _modic(self, d, b, reach, up):
         c = self.canvas
         u = (self.x - b.x) / (0.5 * b.width)
-        box = c.box(b.frame, 0.62 * np.hypot(b.depth, b.height) + 4)
+        box = c.box(b.frame, 0.62 * math.hypot(b.depth, b.height) + 4)
         if abs(u) >= 0.9 or box is None:
             return
         p, q = c.local(b.frame, box)
         inside = c.cover(self._limits(b, p, q, u) + 0.9)
         edge = b.top(p) - q if up > 0 else b.bottom(p) + q
         along = np.exp(-((p / b.depth - 0.45 * d.modic_side) / 0.55) ** 4)
-        fuzz = self.noise(5.0, 5.0)[box]
+        fuzz = self.noise(5.0, 5.0, box=box)
         a = inside * smooth_step(reach * along + 0.8 * fuzz - edge, -1.2, 1.2) * smooth_step(-abs(u), -0.9, -0.6)
         mixture = {1: {"oedema": 0.85, "marrow_fat": 0.15}, 2: {"marrow_fat": 0.92, "marrow_water": 0.08},
                    3: {"sclerosis": 0.9, "marrow_fat": 0.1}}[d.modic]

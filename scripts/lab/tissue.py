@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# name: (T1 ms, T2 ms, PD %, is fat, share of the signal left by flow).  The order matters: the
-# first BACKGROUND tissues are the only ones present before the spine itself is painted.
+# name: (T1 ms, T2 ms, PD %, is fat, share of the signal left by flow).
 TABLE = {
     "air": (1000.0, 1.0, 0.0, False, 1.0),
     "fat": (235.0, 63.0, 100.0, True, 1.0),
@@ -38,7 +37,6 @@ TABLE = {
 }
 NAMES = tuple(TABLE)
 INDEX = {name: i for i, name in enumerate(NAMES)}
-BACKGROUND = INDEX["ligament"] + 1
 COUNT = len(NAMES)
 
 # J-coupling is refocused by the close pulses of a long train, so fat fades more slowly than its

@@ -13,7 +13,7 @@ import pytest
 
 from lab import scanner, tissue
 from lab.anatomy import LEVELS, S1, Subject
-from lab.canvas import round_box
+from lab.canvas import Texture, round_box, smooth_noise
 from lab.spine import Plane
 from lab.study import Examination
 
@@ -121,6 +121,27 @@ def test_findings__absent_when_none_are_asked_for():
         truth = Subject(seed, set()).truth()
         assert all(d["grade"] <= 2 and d["modic"] == 0 and d["protrusion_mm"] == 0 for d in truth["discs"].values())
         assert not any(b["fracture"] or b["haemangioma"] or b["oedema"] for b in truth["bodies"].values())
+
+
+@pytest.mark.parametrize("away", [2.0, 13.0, 24.0])
+def test_plane__beside_another_is_what_it_would_be_alone(away):
+    s = Subject(8)
+    y, z = grid(s)
+    first = Plane(s, s.bodies[S1 + 3].x, y, z, 5)
+    first.paint()
+    second, alone = first.beside(first.x + away), Plane(s, first.x + away, y, z, 5)
+    assert np.array_equal(second.paint().fractions, alone.paint().fractions)
+    assert np.array_equal(second.noise(3.0), alone.noise(3.0))
+    assert not np.array_equal(first.canvas.fractions, alone.canvas.fractions)
+
+
+def test_texture__of_a_box_is_that_of_the_whole():
+    whole = smooth_noise(np.random.default_rng(3), (200, 160), (31, 9))
+    texture = Texture(3)
+    for _ in range(2):  # drawn, and remembered
+        box = slice(40, 97), slice(0, 33)
+        assert texture.again().field((200, 160), (31, 9), box) == pytest.approx(whole[box], abs=1e-5)
+    assert 0.8 < whole.std() < 1.2
 
 
 def test_round_box__is_a_signed_distance():
