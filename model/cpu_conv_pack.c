@@ -7,6 +7,10 @@
  *
  * A panel is nr = 2 vectors wide, the last one of a layer may be one vector; columns beyond the
  * layer's are zeros.
+ *
+ * Most weights of a network stand in layers whose outputs fill whole panels. They are packed a few
+ * channels at a time, all taps of a kernel at once, so that each line of the tensor is read once
+ * and each line of a panel written once. The others are packed element by element.
  */
 #include "model/cpu_conv_plan.h"
 
@@ -15,6 +19,11 @@
 #include "model/pool.h"
 
 #define NR_MAX 32
+/* Of layers that are packed whole kernels at a time: most taps of a kernel, channels of an input
+ * that are turned together, channels of a task. */
+#define TAPS_MAX  16
+#define TOGETHER  8
+#define TASK_DEEP 64
 
 struct pack {
     const struct cpu_conv *c;
@@ -174,11 +183,125 @@ static void pack_winograd(void *arg, int task, int thread)
     }
 }
 
+/* --- whole kernels at a time --- */
+
+static bool packs_whole(const struct cpu_conv *c)
+{
+    return (c->way == CPU_DIRECT || c->way == CPU_WINOGRAD) && c->merged == 1 && c->d.group == 1 &&
+           !c->copied && !c->d.shuffle && c->oc % c->nr == 0 &&
+           c->d.kernel[0] * c->d.kernel[1] <= TAPS_MAX;
+}
+
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4_any __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int v4i __attribute__((vector_size(16)));
+
+/* Taps 4i … 4i + 3 of outputs 4j … 4j + 3. */
+static inline void turn_4x4(const float *w, size_t output, float *to)
+{
+    v4 a = *(const v4_any *)w, b = *(const v4_any *)(w + output);
+    v4 c = *(const v4_any *)(w + 2 * output), d = *(const v4_any *)(w + 3 * output);
+    v4 ac0 = __builtin_shuffle(a, c, (v4i){0, 4, 1, 5}),
+       ac1 = __builtin_shuffle(a, c, (v4i){2, 6, 3, 7});
+    v4 bd0 = __builtin_shuffle(b, d, (v4i){0, 4, 1, 5}),
+       bd1 = __builtin_shuffle(b, d, (v4i){2, 6, 3, 7});
+    *(v4_any *)to = __builtin_shuffle(ac0, bd0, (v4i){0, 4, 1, 5});
+    *(v4_any *)(to + NR_MAX) = __builtin_shuffle(ac0, bd0, (v4i){2, 6, 3, 7});
+    *(v4_any *)(to + 2 * NR_MAX) = __builtin_shuffle(ac1, bd1, (v4i){0, 4, 1, 5});
+    *(v4_any *)(to + 3 * NR_MAX) = __builtin_shuffle(ac1, bd1, (v4i){2, 6, 3, 7});
+}
+
+/* One channel of the kernels of nr outputs: to[tap][output]. */
+static void turn(const float *w, size_t output, int taps, int nr, float (*to)[NR_MAX])
+{
+    if (taps == 16) {
+        for (int j = 0; j < nr; j += 4)
+            for (int t = 0; t < 16; t += 4)
+                turn_4x4(w + (size_t)j * output + t, output, &to[t][j]);
+        return;
+    }
+    for (int j = 0; j < nr; j++)
+        for (int t = 0; t < taps; t++)
+            to[t][j] = w[(size_t)j * output + (size_t)t];
+}
+
+/* Channels from `channel` of the outputs from `first`, to every phase of a direct layer. */
+static void put_direct(const struct pack *p, int first, int channel, int count,
+                       float (*g)[TAPS_MAX][NR_MAX])
+{
+    const struct cpu_conv *c = p->c;
+    for (int i = 0; i < c->phases; i++) {
+        const struct cpu_phase *f = &c->phase[i];
+        for (int tap = 0; tap < f->y.taps * f->x.taps; tap++) {
+            int t = f->y.tap[tap / f->x.taps] * c->d.kernel[1] + f->x.tap[tap % f->x.taps];
+            for (int j = 0; j < count; j++) {
+                int k = tap * c->segment + channel + j, k0 = k / CPU_KC * CPU_KC;
+                int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
+                memcpy(p->to + f->weights + (size_t)k0 * (size_t)c->columns_pad +
+                           (size_t)first * (size_t)kc + (size_t)(k - k0) * (size_t)c->nr,
+                       g[j][t], (size_t)c->nr * sizeof(float));
+            }
+        }
+    }
+}
+
+/* The same, to the points of a Winograd layer. */
+static void put_winograd(const struct pack *p, int first, int channel, int count,
+                         float (*g)[TAPS_MAX][NR_MAX])
+{
+    const struct cpu_conv *c = p->c;
+    for (int phase = 0; phase < c->in_phases * c->in_phases * c->out_phases * c->out_phases;
+         phase++) {
+        int in = c->in_phases == 2 ? phase : 0, out = c->in_phases == 2 ? 0 : phase, taps[9];
+        for (int i = 0; i < c->r * c->r; i++)
+            taps[i] =
+                tap_of(c, phase >> 1, i / c->r) * c->d.kernel[1] + tap_of(c, phase & 1, i % c->r);
+        for (int j = 0; j < count; j++) {
+            const float *lines[9];
+            for (int i = 0; i < c->r * c->r; i++)
+                lines[i] = g[j][taps[i]];
+            int k = in * c->d.c + channel + j, k0 = k / CPU_KC * CPU_KC;
+            int kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
+            c->k->winograd_weights(lines, c->r, c->nr,
+                                   p->to + 16 * (size_t)k0 * (size_t)c->columns_pad +
+                                       (size_t)(out * c->oc + first) * (size_t)kc +
+                                       (size_t)(k - k0) * (size_t)c->nr,
+                                   (size_t)kc * (size_t)c->columns_pad);
+        }
+    }
+}
+
+static void pack_whole(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct pack *p = arg;
+    const struct cpu_conv *c = p->c;
+    int tasks = (c->c + TASK_DEEP - 1) / TASK_DEEP, first = task / tasks * c->nr;
+    int channel = task % tasks * TASK_DEEP;
+    int end = channel + TASK_DEEP < c->c ? channel + TASK_DEEP : c->c;
+    int taps = c->d.kernel[0] * c->d.kernel[1];
+    float g[TOGETHER][TAPS_MAX][NR_MAX];
+    size_t output, input;
+    strides(c, &output, &input);
+    for (; channel < end; channel += TOGETHER) {
+        int count = end - channel < TOGETHER ? end - channel : TOGETHER;
+        for (int j = 0; j < count; j++)
+            turn(p->w + (size_t)first * output + (size_t)(channel + j) * input, output, taps, c->nr,
+                 g[j]);
+        if (c->way == CPU_WINOGRAD)
+            put_winograd(p, first, channel, count, g);
+        else
+            put_direct(p, first, channel, count, g);
+    }
+}
+
 void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, float *to,
                    struct pool *p)
 {
     struct pack pack = {c, weights, to, 0};
-    if (c->way == CPU_WINOGRAD) {
+    if (packs_whole(c)) {
+        pool_run(p, c->oc / c->nr * ((c->c + TASK_DEEP - 1) / TASK_DEEP), pack_whole, &pack);
+    } else if (c->way == CPU_WINOGRAD) {
         pack.chunks = (c->depth + CPU_KC - 1) / CPU_KC;
         pool_run(p, pack.chunks * c->panels, pack_winograd, &pack);
     } else if (c->way == CPU_DEPTHWISE) {

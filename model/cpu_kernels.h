@@ -77,6 +77,12 @@ struct cpu_kernels {
     void (*winograd_out2)(const float *m, size_t point, int n, const float *bias,
                           const struct cpu_act *act, const struct cpu_tile_out *out);
 
+    /*
+     * G g G^T of n kernels (a multiple of lanes) of r × r weights, r = 2: F(3×3, 2×2), 3: F(2×2,
+     * 3×3); g[i] is weight i of each. Point p of kernel j to v[p·point + j].
+     */
+    void (*winograd_weights)(const float *const *g, int r, int n, float *v, size_t point);
+
     /* y = act(x + bias + residual), n floats; bias and residual may be NULL, y may be x. */
     void (*finish)(const float *x, const float *bias, const float *residual, int n,
                    const struct cpu_act *act, float *y);

@@ -294,6 +294,41 @@ static void winograd_out2(const float *m, size_t point, int n, const float *bias
 #undef BODY
 }
 
+/* A line of r weights to its four points: of r = 2 (g0, (g0+g1)/2, (g0−g1)/2, g1). */
+INLINE void points_of(const int r, vf g0, vf g1, vf g2, vf *t)
+{
+    vf even = r == 3 ? g0 + g2 : g0;
+    t[0] = g0;
+    t[1] = all(0.5f) * (even + g1);
+    t[2] = all(0.5f) * (even - g1);
+    t[3] = r == 3 ? g2 : g1;
+}
+
+INLINE void winograd_weights_of(const int r, const float *const *g, int n, float *v, size_t point)
+{
+    for (int c = 0; c < n; c += LANES) {
+        vf t[3][4], u[4];
+#pragma GCC unroll 3
+        for (int x = 0; x < r; x++)
+            points_of(r, load(g[x] + c), load(g[r + x] + c), load(g[(r - 1) * r + x] + c), t[x]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            points_of(r, t[0][i], t[1][i], t[r - 1][i], u);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++)
+                store(v + (size_t)(4 * i + j) * point + c, u[j]);
+        }
+    }
+}
+
+static void winograd_weights(const float *const *g, int r, int n, float *v, size_t point)
+{
+    if (r == 2)
+        winograd_weights_of(2, g, n, v, point);
+    else
+        winograd_weights_of(3, g, n, v, point);
+}
+
 /* --- by element and by channel ---------------------------------------------------------------- */
 
 /* Runs body(i, load, store) over n floats, the last ones through a part of a vector. */
@@ -591,6 +626,7 @@ const struct cpu_kernels KERNELS = {
     .winograd_in = winograd_in,
     .winograd_out3 = winograd_out3,
     .winograd_out2 = winograd_out2,
+    .winograd_weights = winograd_weights,
     .finish = finish,
     .copy = copy,
     .gather = gather,

@@ -314,6 +314,28 @@ static void conv__agrees_with_plain_loops_for_the_unet_layers(void **state)
         }
 }
 
+/* Their weights are packed whole kernels at a time, whatever the number of inputs. */
+static void conv__agrees_with_plain_loops_where_outputs_fill_whole_panels(void **state)
+{
+    (void)state;
+    for (int c = 1; c <= 300; c = c * 4 + 3)
+        for (int oc = 32; oc <= 96; oc += 64)
+            for (int size = 1; size <= 7; size += 3) {
+                struct cpu_conv_desc d = layer(1, c, 2 * size, 2 * size + 2, oc, 4, 2, 1);
+                assert_true(check_everywhere(&d, true, false) >= 2);
+                d = transposed(1, c, size, size + 1, oc, 4, 2, 1);
+                assert_true(check_everywhere(&d, true, false) >= 2);
+                d = transposed(1, c, size, size + 1, oc, 3, 2, 1);
+                assert_true(check_everywhere(&d, true, false) >= 1);
+                for (int k = 1; k <= 3; k++) {
+                    d = layer(1, c, size + 2, size + 3, oc, k, 1, k / 2);
+                    assert_true(check_everywhere(&d, true, false) >= 1);
+                }
+                d.kernel[1] = 2;
+                assert_true(check_everywhere(&d, true, false) >= 1);
+            }
+}
+
 static void conv__agrees_with_plain_loops_for_image_outputs_and_inputs(void **state)
 {
     (void)state;
@@ -491,6 +513,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv__agrees_with_plain_loops_for_the_unet_layers),
+        cmocka_unit_test(conv__agrees_with_plain_loops_where_outputs_fill_whole_panels),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_image_outputs_and_inputs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_deep_and_wide_layers),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_groups),
