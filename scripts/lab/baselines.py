@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from . import radiographs
+from .tasks import TASKS
 
 LINEAR, CUBIC, LANCZOS = Image.BILINEAR, Image.BICUBIC, Image.LANCZOS
 KNOWN_PAIRS = 120  # training subjects whose radiographs are looked through for the nearest one
@@ -24,9 +25,12 @@ def enlarge(image, factor, method):
 
 
 def paper_models(folder):
-    """{task: path} of the paper's encoder-decoders, trained on this phantom; {} when there are none."""
+    """{task: path} of the paper's encoder-decoders, trained on this phantom; {} when there are none.
+
+    One file may serve several tasks, a channel each (t2-to-all).
+    """
     from .engine import facts_of
-    return {facts_of(p)["spinenode.task"]: p for p in sorted(glob.glob(os.path.join(folder, "*.onnx")))}
+    return {task: p for p in sorted(glob.glob(os.path.join(folder, "*.onnx"))) for task in TASKS[facts_of(p)["spinenode.task"]].parts}
 
 
 class KnownPairs:

@@ -23,7 +23,7 @@ _here = {}
 
 def _begin(cache, models, papers, references, known):
     _here.update(cache=cache, references=references, known=known, models={t: Model(p) for t, p in models.items()},
-                 papers={t: Model(p) for t, p in papers.items()})
+                 papers={t: Model(p, task=t) for t, p in papers.items()})
 
 
 def _timed(call):

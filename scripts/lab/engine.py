@@ -18,11 +18,18 @@ def facts_of(path):
 
 
 class Model:
-    """Images in [0, 1] in, images in [0, 1] out."""
+    """Images in [0, 1] in, images in [0, 1] out.
 
-    def __init__(self, path, threads=1):
+    task: which one, where a file holds several that were learned together, a channel each.
+    """
+
+    def __init__(self, path, threads=1, task=None):
         self.path, self.facts = path, facts_of(path)
-        self.task = TASKS[self.facts["spinenode.task"]]
+        parts = TASKS[self.facts["spinenode.task"]].parts
+        if (task or parts[0]) not in parts:
+            raise ValueError(f"{path} is for {' and '.join(parts)}, not for {task}")
+        self.task = TASKS[task or parts[0]]
+        self.channel = parts.index(self.task.name)
         self.scale = int(self.facts["spinenode.scale"])
         self.context = int(self.facts["spinenode.input_slices"])
         self.grid = self.facts["spinenode.grid"]
@@ -65,4 +72,4 @@ class Model:
         return np.clip(made, 0, 1)
 
     def _infer(self, channels):
-        return (self.session.run(None, {"image": channels[None] * np.float32(2) - np.float32(1)})[0][0, 0] + 1) / 2
+        return (self.session.run(None, {"image": channels[None] * np.float32(2) - np.float32(1)})[0][0, self.channel] + 1) / 2

@@ -24,6 +24,14 @@ class Task:
         return self.target.split("+")
 
     @property
+    def parts(self):
+        """Names of the tasks that are learned together in this one, in the order of its channels; [its own] of any other."""
+        if len(self.targets) == 1:
+            return [self.name]
+        return [t.name for target in self.targets for t in TASKS.values()
+                if (t.source, t.target, t.scale) == (self.source, target, self.scale)]
+
+    @property
     def accepts(self):
         """Size of pixels and images that the model is made for, as its file says it."""
         if self.scale > 1:

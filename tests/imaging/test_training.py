@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
-from lab import dataset, degrade, losses, metrics, networks, training  # noqa: E402
+from lab import baselines, dataset, degrade, losses, metrics, networks, training  # noqa: E402
 from lab.tasks import TASKS  # noqa: E402
 
 SMALL = {"kind": "resunet", "widths": [8, 12], "blocks": [1, 1]}
@@ -168,6 +168,14 @@ def test_papers_network__learns_whole_slices_and_is_exported_for_their_size(tmp_
     assert (model.task.name, model.grid) == (one, f"{crop // scale}x{crop // scale}")
     result = model(np.random.default_rng(0).random((40, 56)))
     assert result.shape == (40 * scale, 56 * scale) and np.isfinite(result).all()
+    if one != task:  # all that were learned together may stay in one file, and each is found there
+        export.export(run, str(tmp_path / "all.onnx"))
+        assert baselines.paper_models(str(tmp_path))["t2-to-tirm"] == str(tmp_path / "all.onnx")
+        others = [engine.Model(str(tmp_path / "all.onnx"), task=t)(np.eye(40)) for t in ("t2-to-t1", "t2-to-stir", "t2-to-tirm")]
+        assert np.abs(others[1] - model(np.eye(40))).max() < 0.01
+        assert np.abs(others[0] - others[1]).max() > 0.01 and np.abs(others[2] - others[1]).max() > 0.01
+        with pytest.raises(ValueError, match="not for t1-to-t2"):
+            engine.Model(str(tmp_path / "all.onnx"), task="t1-to-t2")
 
 
 def test_whole__keeps_the_picture_and_its_level():
