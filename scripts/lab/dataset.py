@@ -122,13 +122,17 @@ def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, pro
     return [os.path.join(folder, f"{s}.npy") for s in seeds]
 
 
-def whole(planes, rng, size):
-    """A whole slice, (planes, size, size) float32, as pix2pix augments: enlarged to 286/256, cut back, mirrored or not."""
+def enlarged(planes, size):
+    """Whole slices on the grid that pix2pix cuts from: 286/256 of the size wanted, (planes, wide, wide) float16."""
     from PIL import Image
     wide = size * 286 // 256
-    top, left = rng.integers(0, wide - size + 1, 2)
-    out = np.stack([np.asarray(Image.fromarray(np.asarray(p, np.float32)).resize((wide, wide), Image.BILINEAR)) for p in planes])
-    out = out[:, top:top + size, left:left + size]
+    return np.stack([np.asarray(Image.fromarray(np.asarray(p, np.float32)).resize((wide, wide), Image.BILINEAR), np.float16) for p in planes])
+
+
+def whole(planes, rng, size):
+    """Enlarged slices cut back, (planes, size, size) float32, from a random place, mirrored or not: pix2pix's augmentation."""
+    top, left = rng.integers(0, planes.shape[-1] - size + 1, 2)
+    out = planes[:, top:top + size, left:left + size].astype(np.float32)
     return out[:, :, ::-1] if rng.random() < 0.5 else out
 
 
@@ -154,13 +158,15 @@ class Pool:
         self.slices = []
         for path in paths:
             self.slices += list(np.load(path, mmap_mode="r"))
-        self.wide, self.marked = {}, {}
+        self.wide, self.marked, self.kept = {}, {}, {}
 
     def crop(self, rng, size):
         """The picked images, (len(picks), size, size) float32, from a random place of a random slice."""
         if self.whole:
-            one = self.slices[rng.integers(len(self.slices))]
-            return whole([one[p] for p in self.planes], rng, size)
+            number = int(rng.integers(len(self.slices)))
+            if number not in self.kept:
+                self.kept[number] = enlarged([self.slices[number][p] for p in self.planes], size)
+            return whole(self.kept[number], rng, size)
         if size not in self.wide:
             self.wide[size] = [k for k, s in enumerate(self.slices) if s.shape[-1] >= size]
         if not self.wide[size]:

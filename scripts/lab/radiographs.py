@@ -91,13 +91,16 @@ class Pool:
     extra = ()
 
     def __init__(self, paths, whole=False):
-        self.pairs, self.whole = [np.load(p, mmap_mode="r") for p in paths], whole
+        self.pairs, self.whole, self.kept = [np.load(p, mmap_mode="r") for p in paths], whole, {}
 
     def crop(self, rng, size):
         """(radiograph, T2, spine) as (3, size, size) float32 in [0, 1]; black beyond the picture; half of them face right."""
-        one = self.pairs[rng.integers(len(self.pairs))]
+        number = int(rng.integers(len(self.pairs)))
+        one = self.pairs[number]
         if self.whole:
-            return dataset.whole(one, rng, size)
+            if number not in self.kept:
+                self.kept[number] = dataset.enlarged(one, size)
+            return dataset.whole(self.kept[number], rng, size)
         out = np.zeros((3, size, size), np.float32)
         places = []
         for n in one.shape[1:]:
