@@ -1,12 +1,12 @@
-"""Low-resolution inputs for super-resolution, made from full-resolution slices.
+"""What training does to its inputs: low resolution for super-resolution, and what differs between sites.
 
-Three ways, because a site's low-resolution series may come from any: a scan with a small k-space
+Low resolution is made from full-resolution slices in three ways, because a site's low-resolution series may come from any: a scan with a small k-space
 (what a fast protocol does), averaging with an antialiasing filter, and the paper's plain linear
 interpolation.  All keep the geometry: low pixel j covers high pixels 4j … 4j+3.
 """
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 
 def kspace(image, factor, rng=None, share=1.0, noise=0.0):
@@ -65,3 +65,24 @@ def random(image, factor, rng):
         return kspace(image, factor, rng, float(rng.uniform(0.8, 1.0)), noise)
     low = antialiased(image, factor) if way < 0.78 else linear(image, factor)
     return np.abs(low + 0.5 * noise * rng.standard_normal(low.shape)).astype(np.float32)
+
+
+def as_elsewhere(image, rng):
+    """An image in [0, 1] as another scanner's chain might have made it; the scene stays what it is.
+
+    Display curve and limits of the normalisation, shading that no filter took out, a smoothing or sharpening
+    reconstruction filter, noise: each at random, so that a network leans on none of them.
+    """
+    if rng.random() < 0.6:
+        image = np.clip(image * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** np.exp(rng.uniform(-0.35, 0.3))
+    if rng.random() < 0.35:
+        y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape)
+        a, b, c, d = rng.uniform(-0.25, 0.25, 4)
+        image = image * np.exp(a * y[:, None] + b * x + c * y[:, None] * x + d * (x * x - 0.3)).astype(np.float32)
+    way = rng.random()
+    if way < 0.35:
+        smooth = ndimage.gaussian_filter(image, rng.uniform(0.3, 0.9), truncate=3.0)
+        image = smooth if way < 0.15 else image + rng.uniform(0.3, 1.0) * (image - smooth)
+    if rng.random() < 0.4:
+        image = np.abs(image + rng.uniform(0, 0.04) * rng.standard_normal(image.shape, dtype=np.float32))
+    return np.clip(image, 0, 1).astype(np.float32)

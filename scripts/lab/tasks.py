@@ -70,10 +70,7 @@ class Task:
         if self.scale > 1:
             return self._low_and_high(pool.crop(rng, size + 128)[0], rng, size)
         source, *target, marks = pool.crop(rng, size)
-        if rng.random() < 0.5:  # what a percentile normalisation and a vendor's display curve may change
-            source = np.clip(source * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** rng.uniform(0.85, 1.18)
-        if rng.random() < 0.3:
-            source = np.abs(source + rng.uniform(0, 0.02) * rng.standard_normal(source.shape, dtype=np.float32))
+        source = degrade.as_elsewhere(source, rng)
         return (source[None] * 2 - 1).astype(np.float32), np.stack([t * 2 - 1 for t in target] + [marks])
 
     def _low_and_high(self, high, rng, size):
