@@ -99,3 +99,14 @@ def test_nifti__refuses_what_it_cannot_read(tmp_path):
     path.write_bytes(b"\0" * 400)
     with pytest.raises(ValueError, match="not a little-endian NIfTI-1"):
         nifti.read(path)
+
+
+def test_as_elsewhere__changes_the_look_and_not_the_scene():
+    y, x = np.mgrid[:96, :96]
+    image = (0.1 + 0.8 * ((y // 16 + x // 24) % 2)).astype(np.float32)
+    made = [degrade.as_elsewhere(image, np.random.default_rng(k)) for k in range(60)]
+    assert all(m.shape == image.shape and m.dtype == np.float32 and 0 <= m.min() and m.max() <= 1 for m in made)
+    assert min(np.corrcoef(m.ravel(), image.ravel())[0, 1] for m in made) > 0.8
+    levels = [m[image > 0.5].mean() - m[image < 0.5].mean() for m in made]
+    assert np.ptp(levels) > 0.2 and np.std([m[:48].mean() - m[48:].mean() for m in made]) > 0.02
+    assert any(np.array_equal(m, image) for m in made)  # and some as they were
