@@ -152,7 +152,8 @@ class Canvas:
             visible = below * alpha
             below -= visible
             for name, share in mixture.items():
-                out[tissue.INDEX[name]][box] += visible * share
+                part = out[tissue.INDEX[name]][box]
+                part += visible * share if isinstance(share, np.ndarray) or share != 1.0 else visible
         out[0] += clear
         return out
 

@@ -18,6 +18,7 @@ from .spine import Plane
 RICE_RATIO = np.linspace(0.0, 12.0, 481)  # amplitude over deviation, and the mean of the magnitude over deviation
 _x = np.square(RICE_RATIO) / 4.0
 RICE_MEAN = np.sqrt(np.pi / 2.0) * ((1.0 + 2.0 * _x) * special.i0e(_x) + 2.0 * _x * special.i1e(_x))
+RICE_BASE, RICE_STEP = RICE_MEAN[:-1].astype(np.float32), np.diff(RICE_MEAN).astype(np.float32)
 FAT_SHIFT_HZ = 220.0  # 3.45 ppm at 1.5 T
 
 
@@ -46,30 +47,36 @@ class Scene:
 def sensitivity(plane, scene, seed):
     """Receive sensitivity of a spine array lying under the back, after the vendor's correction."""
     c = plane.canvas
-    depth = np.maximum(plane.skin[:, None] - c.y[None, :], 0.0)
+    depth = np.maximum(plane.skin.astype(np.float32)[:, None] - c.y[None, :], 0.0)
     fall = 1.0 / (1.0 + (depth / scene.coil_depth) ** 2)
     rng = np.random.default_rng([seed, 5])
     uneven = np.exp(scene.shading * smooth_noise(rng, c.shape, (3, 2)))
     if scene.saturated:
-        front = plane.front[:, None] - 14.0
-        uneven = uneven * (1.0 - scene.saturated * smooth_step(front - c.y[None, :], 0.0, 16.0))
-    return (fall**scene.coil_share * uneven).astype(np.float32)
+        front = plane.front.astype(np.float32)[:, None] - 14.0
+        uneven *= 1.0 - scene.saturated * smooth_step(front - c.y[None, :], 0.0, 16.0)
+    return fall**scene.coil_share * uneven
 
 
 def shift_along(image, pixels, axis):
     """Shift an image by a fraction of a pixel along an axis (linear between pixels, cyclic)."""
     whole = int(np.floor(pixels))
     share = np.float32(pixels - whole)
-    first = np.roll(image, whole, axis)
-    return first * (1 - share) + np.roll(first, 1, axis) * share
+    first, second = np.roll(image, whole, axis), np.roll(image, whole + 1, axis)
+    first *= 1 - share
+    second *= share
+    first += second
+    return first
 
 
 def rician_mean(amplitude, sigma):
     """Mean of the magnitude of amplitude + complex noise of deviation sigma per channel (Rice's distribution)."""
     sigma = max(float(sigma), 1e-9)
-    ratio = amplitude / sigma
-    near = np.interp(ratio, RICE_RATIO, RICE_MEAN)
-    return (sigma * np.where(ratio < RICE_RATIO[-1], near, ratio + 0.5 / np.maximum(ratio, 1.0))).astype(np.float32)
+    ratio = (amplitude / sigma).astype(np.float32)
+    place = np.minimum(ratio * np.float32(len(RICE_BASE) / RICE_RATIO[-1]), np.float32(len(RICE_BASE) - 0.01))
+    step = place.astype(np.int32)
+    place -= step.astype(np.float32)
+    near = RICE_BASE.take(step, mode="clip") + place * RICE_STEP.take(step, mode="clip")
+    return np.where(ratio < RICE_RATIO[-1], near, ratio + 0.5 / np.maximum(ratio, 1.0)) * np.float32(sigma)
 
 
 def acquire(water, fat, protocol, scene, rng, field_mm, size):
@@ -84,12 +91,13 @@ def acquire(water, fat, protocol, scene, rng, field_mm, size):
     rows, columns = min(rows, n, size) // 2 * 2, min(columns, n, size) // 2 * 2
     frequency_axis, samples = (1, columns) if scene.phase_rows else (0, rows)
     shift = FAT_SHIFT_HZ / protocol.bandwidth_hz * n / samples
-    image = water + shift_along(fat, shift, frequency_axis)
-    spectrum = fft.rfft2(image, workers=1)
-    half = columns // 2 + 1
+    image = shift_along(fat, shift, frequency_axis)
+    image += water
+    half = columns // 2 + 1  # what lies beyond is not measured, so only these columns are transformed
+    spectrum = fft.fft(fft.rfft(image, axis=1, workers=1)[:, :half], axis=0, workers=1)
     kept = np.zeros((rows, half), np.complex64)
-    kept[:rows // 2] = spectrum[:rows // 2, :half]
-    kept[rows // 2:] = spectrum[n - rows // 2:, :half]
+    kept[:rows // 2] = spectrum[:rows // 2]
+    kept[rows // 2:] = spectrum[n - rows // 2:]
     kept *= np.float32((size / n) ** 2)
     if size != n:  # pixel centres of the coarser grid lie between those of the finer one
         delay = np.exp(1j * np.pi * (n / size - 1.0) * fft.fftfreq(rows, 1.0 / rows) / n)
@@ -108,16 +116,21 @@ def acquire(water, fat, protocol, scene, rng, field_mm, size):
 
     def full(block):
         out = np.zeros((size, size // 2 + 1), np.complex64)
-        out[:rows // 2, :half] = block[:rows // 2]
-        out[size - rows // 2:, :half] = block[rows // 2:]
-        return fft.irfft2(out, s=(size, size), workers=1)
+        measured = out[:, :half]
+        measured[:rows // 2] = block[:rows // 2]
+        measured[size - rows // 2:] = block[rows // 2:]
+        measured[:] = fft.ifft(measured, axis=0, workers=1)
+        return fft.irfft(out, axis=1, workers=1)
 
     def noise():
-        pair = rng.standard_normal((2, rows, half), dtype=np.float32)
-        return (pair[0] + 1j * pair[1]) * np.float32(scale)
+        block = np.empty((rows, half), np.complex64)
+        block.real, block.imag = rng.standard_normal((2, rows, half), dtype=np.float32)
+        block *= np.float32(scale)
+        return block
 
     pure, quadrature = full(kept), full(noise())
-    return np.hypot(pure + full(noise()), quadrature), rician_mean(np.abs(pure), float(quadrature.std()))
+    noisy = np.sqrt(np.square(pure + full(noise())) + np.square(quadrature))
+    return noisy, rician_mean(np.abs(pure), float(quadrature.std()))
 
 
 def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_slices=2, thickness=4.0,
@@ -142,9 +155,11 @@ def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_
         place = x + ((k + 0.5) / sub_slices - 0.5) * thickness
         plane = plane.beside(place) if plane else Plane(subject, place, y, z, texture)
         plane.paint().compose(fractions)
-    total = (tables / sub_slices @ fractions.reshape(tissue.COUNT, -1)).reshape(-1, n, n)
-    grain = 1.0 + 0.03 * plane.noise(1.6) + 0.03 * plane.noise(5.0)
-    total *= sensitivity(plane, scene, subject.seed) * grain
+    factor = 1.0 + 0.03 * plane.noise(1.6) + 0.03 * plane.noise(5.0)
+    factor *= sensitivity(plane, scene, subject.seed) / sub_slices
+    total = np.empty((len(tables), n, n), np.float32)
+    for i in range(0, n, 8):  # so few rows that they stay in the cache
+        total[:, i:i + 8] = (tables @ fractions[:, i:i + 8].reshape(tissue.COUNT, -1)).reshape(len(tables), -1, n) * factor[i:i + 8]
     images, pure = {}, {}
     for i, protocol in enumerate(protocols):
         out = min(128 if protocol.contrast == "t2-fast" else size, size)
