@@ -4,6 +4,8 @@
  * DCMTK sees a transport connection of ours, so all waiting happens in wire.c, under its deadlines.
  * An accepted socket goes in through dcmExternalSocketHandle, a global: a mutex is held from its
  * setting until DCMTK has created the connection, which is before anything waits for the peer.
+ * An outgoing one is made by dial.c and takes the place of one to a door of ours, which is all that
+ * DCMTK connects to.
  */
 #include "dcmtk/config/osconfig.h"
 
@@ -26,6 +28,7 @@
 #include <unistd.h>
 
 #include "dicom/association.h"
+#include "dicom/dial.h"
 #include "dicom/part10.h"
 #include "dicom/wire.h"
 #include "node/base/clock.h"
@@ -55,6 +58,7 @@ std::mutex handle_mutex;
 struct pending {
     struct association *a;
     std::unique_lock<std::mutex> *lock;
+    int fd; /* outgoing: connected to the peer */
 };
 thread_local pending next_connection;
 
@@ -140,6 +144,9 @@ class Layer : public DcmTransportLayer
     DcmTransportConnection *createConnection(DcmNativeSocketType fd, OFBool) override
     {
         struct association *a = next_connection.a;
+        /* Also closes what DCMTK has connected. */
+        if (next_connection.fd >= 0 && dup2(next_connection.fd, fd) < 0)
+            return nullptr;
         Connection *c = new (std::nothrow) Connection(fd, a);
         if (next_connection.lock != nullptr) {
             dcmExternalSocketHandle.set(0);
@@ -218,7 +225,8 @@ int ended(struct association *a, const OFCondition &cond, struct err *e)
         return err_set(e, ERR_TIMEOUT, "the peer took too long");
     case WIRE_TLS:
         a->end = ASSOCIATION_TLS;
-        return err_set(e, ERR_NETWORK, "TLS failed: certificates, or a peer without TLS");
+        return err_set(e, ERR_NETWORK, "TLS failed: %s",
+                       a->wire.tls_why != nullptr ? a->wire.tls_why : "no reason known");
     case WIRE_LOST:
         a->end = ASSOCIATION_LOST;
         return err_set(e, ERR_NETWORK, "the connection was lost");
@@ -292,11 +300,11 @@ int association_receive(int fd, const struct tls *tls, uint32_t pdu_bytes, int64
         OFCondition cond;
         {
             std::unique_lock<std::mutex> lock(handle_mutex);
-            next_connection = {a, &lock};
+            next_connection = {a, &lock, -1};
             dcmExternalSocketHandle.set(fd);
             cond = ASC_receiveAssociation(acceptor, &a->asc, static_cast<long>(pdu_bytes), nullptr,
                                           nullptr, tls != nullptr, DUL_NOBLOCK, 86400);
-            next_connection = {nullptr, nullptr};
+            next_connection = {nullptr, nullptr, -1};
             if (lock.owns_lock()) {
                 /* It failed before it created the connection, and left the socket to us. */
                 dcmExternalSocketHandle.set(0);
@@ -471,15 +479,6 @@ int association_open(const struct association_request *rq, struct association **
     if (rq->offer_count == 0 || rq->offer_count > ASSOCIATION_CONTEXTS_MAX)
         return err_set(e, ERR_LIMIT, "%zu presentation contexts: 1 to %d can be proposed",
                        rq->offer_count, ASSOCIATION_CONTEXTS_MAX);
-    /* DCMTK takes "host:port" in 64 bytes. */
-    char address[64];
-    if (strchr(rq->host, ':') != nullptr ||
-        static_cast<size_t>(snprintf(address, sizeof address, "%s:%u", rq->host, rq->port)) >=
-            sizeof address)
-        return err_set(e, ERR_CONFIG,
-                       "host \"%.80s\" must be a name or an IPv4 address, at most "
-                       "57 characters",
-                       rq->host);
     struct association *a = create(e);
     if (a == nullptr)
         return ERR_NOMEM;
@@ -487,9 +486,19 @@ int association_open(const struct association_request *rq, struct association **
     a->host = rq->host;
     a->wire.quickack = true;
     a->wire.deadline_ms = clock_mono_ms() + rq->connect_ms;
+    int fd = -1, door = -1;
     int rc = guarded(e, [&] {
         if (!setup())
             return err_set(e, ERR_NOMEM, "cannot set up DCMTK's network layer");
+        uint16_t port = 0;
+        char address[32];
+        fd = dial(rq->host, rq->port, a->wire.deadline_ms, e);
+        if (fd < 0)
+            return fd;
+        door = dial_door(&port, e);
+        if (door < 0)
+            return door;
+        snprintf(address, sizeof address, "127.0.0.1:%u", port);
         T_ASC_Parameters *params = nullptr;
         if (ASC_createAssociationParameters(&params, ASSOCIATION_PDU_MAX).bad())
             return no_memory(e);
@@ -507,18 +516,16 @@ int association_open(const struct association_request *rq, struct association **
                 return no_memory(e);
             }
         }
-        /* A global of DCMTK, read as the connection is begun; in whole seconds. */
-        dcmConnectionTimeout.set(static_cast<Sint32>((rq->connect_ms + 999) / 1000));
-        next_connection = {a, nullptr};
+        next_connection = {a, nullptr, fd};
         OFCondition cond = ASC_requestAssociation(requestor, params, &a->asc);
-        next_connection = {nullptr, nullptr};
+        next_connection = {nullptr, nullptr, -1};
         a->host = nullptr;
         if (a->asc == nullptr)
             ASC_destroyAssociationParameters(&params);
         if (cond == DUL_ASSOCIATIONREJECTED)
             return rejected(a, e);
         if (cond.bad() && a->wire.fd < 0)
-            return err_set(e, ERR_NETWORK, "cannot connect: %s", cond.text());
+            return err_set(e, ERR_NETWORK, "cannot connect through DCMTK: %s", cond.text());
         if (cond.bad())
             return ended(a, cond, e);
         if (ASC_countAcceptedPresentationContexts(a->asc->params) == 0) {
@@ -530,8 +537,13 @@ int association_open(const struct association_request *rq, struct association **
         a->wire.idle_ms = rq->idle_ms;
         return 0;
     });
+    if (fd >= 0)
+        close(fd);
+    if (door >= 0)
+        close(door);
     if (rc != 0) {
-        err_context(e, "%s:%u", rq->host, rq->port);
+        bool six = strchr(rq->host, ':') != nullptr;
+        err_context(e, six ? "[%s]:%u" : "%s:%u", rq->host, rq->port);
         association_free(a);
         return rc;
     }

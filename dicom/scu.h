@@ -6,7 +6,7 @@
  * err_is_transient(). After ERR_NETWORK, ERR_TIMEOUT or ERR_INVALID the association is over; only
  * scu_close() may follow.
  *
- * Outgoing connections are IPv4; names are resolved.
+ * Outgoing connections are IPv4 and IPv6; the addresses of a name are tried in turn.
  */
 #ifndef SPINENODE_DICOM_SCU_H
 #define SPINENODE_DICOM_SCU_H
@@ -29,7 +29,7 @@ struct tls;
 #define SCU_CONTEXTS_MAX 128
 
 struct scu_target {
-    const char *host; /* name or numeric IPv4 address */
+    const char *host; /* name or numeric address */
     uint16_t port;
     const char *called_ae;
     const char *calling_ae;

@@ -18,13 +18,9 @@
 #include <openssl/x509v3.h>
 
 #include "dicom/tls.h"
+#include "dicom/tls_context.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
-
-struct tls {
-    SSL_CTX *context;
-    bool any_host;
-};
 
 int wire_init(struct wire *w, struct err *e)
 {
@@ -123,6 +119,16 @@ static int wait_for(struct wire *w, short events)
     return -1;
 }
 
+/* Why OpenSSL gave up: what is wrong with the peer's certificate, else what it met. */
+static const char *failure(const SSL *ssl)
+{
+    long verdict = SSL_get_verify_result(ssl);
+    if (verdict != X509_V_OK)
+        return X509_verify_cert_error_string(verdict);
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    return reason != NULL ? reason : "the connection broke";
+}
+
 /* What SSL_get_error() asks for: 1 try again, 0 the peer closed, -1 failed. */
 static int tls_verdict(struct wire *w, int result)
 {
@@ -138,6 +144,7 @@ static int tls_verdict(struct wire *w, int result)
         /* Also a connection that was closed without a close alert: truncation must not pass for
          * an orderly end. */
         w->end = WIRE_TLS;
+        w->tls_why = failure(w->ssl);
         errno = EPROTO;
         return -1;
     }
@@ -290,10 +297,10 @@ int wire_handshake(struct wire *w, const struct tls *tls, const char *host)
     w->ssl = ssl;
     if (host != NULL && !tls->any_host) {
         SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-        X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-        if (X509_VERIFY_PARAM_set1_ip_asc(param, host) != 1 && SSL_set1_host(ssl, host) != 1)
+        const char *name = tls->peer_name != NULL ? tls->peer_name : host;
+        if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) != 1 &&
+            (SSL_set1_host(ssl, name) != 1 || SSL_set_tlsext_host_name(ssl, name) != 1))
             goto fail;
-        SSL_set_tlsext_host_name(ssl, host);
     }
     for (;;) {
         ERR_clear_error();
@@ -320,91 +327,6 @@ fail:
     if (w->ssl == NULL)
         SSL_free(ssl);
     w->end = WIRE_TLS;
+    w->tls_why = "no memory";
     return -1;
-}
-
-static int tls_new(const struct tls_config *config, bool server, struct tls **out, struct err *e)
-{
-    int rc = 0;
-    struct tls *t = calloc(1, sizeof *t);
-    if (t == NULL)
-        return err_set(e, ERR_NOMEM, "no memory for TLS");
-    ERR_clear_error();
-    t->any_host = config->any_host;
-    t->context = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
-    if (t->context == NULL) {
-        rc = err_set(e, ERR_NOMEM, "no memory for TLS");
-        goto out;
-    }
-    SSL_CTX_set_min_proto_version(t->context, TLS1_2_VERSION);
-    SSL_CTX_set_options(t->context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
-                                        SSL_OP_CIPHER_SERVER_PREFERENCE);
-    SSL_CTX_set_mode(t->context, SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                     SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_AUTO_RETRY |
-                                     SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_session_cache_mode(t->context, SSL_SESS_CACHE_OFF);
-    if (SSL_CTX_set_cipher_list(t->context, "ECDHE+AESGCM") != 1) {
-        rc = err_set(e, ERR_CONFIG, "this OpenSSL has no ECDHE with AES-GCM");
-        goto out;
-    }
-    if (config->certificate != NULL && config->certificate[0] != '\0') {
-        if (SSL_CTX_use_certificate_chain_file(t->context, config->certificate) != 1) {
-            rc = err_set(e, ERR_CONFIG, "cannot use %s: it must hold certificates in PEM format",
-                         config->certificate);
-            goto out;
-        }
-        if (SSL_CTX_use_PrivateKey_file(t->context, config->key != NULL ? config->key : "",
-                                        SSL_FILETYPE_PEM) != 1) {
-            rc = err_set(e, ERR_CONFIG,
-                         "cannot use %s: it must hold the key of %s in PEM format, not encrypted",
-                         config->key != NULL ? config->key : "(no key file)", config->certificate);
-            goto out;
-        }
-    } else if (server) {
-        rc = err_set(e, ERR_CONFIG, "a TLS server needs a certificate and a key");
-        goto out;
-    }
-    bool have_authorities = config->authorities != NULL && config->authorities[0] != '\0';
-    if (have_authorities &&
-        SSL_CTX_load_verify_locations(t->context, config->authorities, NULL) != 1) {
-        rc = err_set(e, ERR_CONFIG, "cannot use %s: it must hold certificates in PEM format",
-                     config->authorities);
-        goto out;
-    }
-    if (!have_authorities && !(server && config->anonymous_peers)) {
-        rc = err_set(e, ERR_CONFIG,
-                     "TLS needs a file with the authorities that peers are "
-                     "checked by");
-        goto out;
-    }
-    SSL_CTX_set_verify(t->context,
-                       !have_authorities ? SSL_VERIFY_NONE
-                       : server && config->anonymous_peers
-                           ? SSL_VERIFY_PEER
-                           : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
-                       NULL);
-    *out = t;
-    return 0;
-
-out:
-    tls_free(t);
-    return rc;
-}
-
-int tls_new_server(const struct tls_config *config, struct tls **out, struct err *e)
-{
-    return tls_new(config, true, out, e);
-}
-
-int tls_new_client(const struct tls_config *config, struct tls **out, struct err *e)
-{
-    return tls_new(config, false, out, e);
-}
-
-void tls_free(struct tls *t)
-{
-    if (t == NULL)
-        return;
-    SSL_CTX_free(t->context);
-    free(t);
 }

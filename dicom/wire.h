@@ -40,7 +40,8 @@ struct wire {
     int64_t idle_ms;     /* 0: no limit */
     bool quickack;
     enum wire_end end;
-    size_t at, have; /* what was read ahead */
+    const char *tls_why; /* at WIRE_TLS: why; static storage, nothing of the peer's in it */
+    size_t at, have;     /* what was read ahead */
     unsigned char *buffer;
     char fingerprint[65]; /* of the peer's certificate, after the handshake */
 };

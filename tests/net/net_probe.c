@@ -242,7 +242,7 @@ static int run_scp(const char *folder, int argc, char **argv)
     struct err e = {0};
 
     if (certificates.certificate[0] != '\0' &&
-        tls_new_server(&certificates, &config.tls, &e) != 0) {
+        tls_new_server(&certificates, &config.tls, NULL, &e) != 0) {
         print("failed", "why", e.text);
         return 1;
     }
@@ -341,7 +341,8 @@ static int run_scu(int argc, char **argv)
         .authorities = option(argc, argv, "authorities", ""),
     };
 
-    if (certificates.authorities[0] != '\0' && tls_new_client(&certificates, &target.tls, &e) != 0)
+    if (certificates.authorities[0] != '\0' &&
+        tls_new_client(&certificates, &target.tls, NULL, &e) != 0)
         return report("tls", ERR_CONFIG, &none, &e);
     if (strcmp(verb, "echo") == 0) {
         offers = &scu_offer_echo;
