@@ -38,7 +38,7 @@ int cmd_check_config(int argc, char **argv)
     struct buf text;
     buf_init(&text, 16 * CONFIG_FILE_MAX);
     status = 0;
-    if (config_load(path, &c, &e) != 0 || config_dump(c, &text, &e) != 0) {
+    if (config_load_to_run(path, &c, &e) != 0 || config_dump(c, &text, &e) != 0) {
         status = cmd_failed(argv[0], "%s", e.text);
     } else if (!quiet) {
         fputs(buf_text(&text), stdout);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "node/base/buf.h"
@@ -21,6 +22,7 @@
 #include "model/package.h"
 #include "node/config.h"
 #include "node/config_schema.h"
+#include "node/network.h"
 #include "node/store.h"
 
 /* libcyaml's first message of a call; its log function has no closure of ours but this. */
@@ -69,6 +71,11 @@ static int make_absolute(char **path, const char *folder, struct err *e)
     return 0;
 }
 
+static int make_absolute_if_given(char **path, const char *folder, struct err *e)
+{
+    return **path != '\0' ? make_absolute(path, folder, e) : 0;
+}
+
 static int resolve_paths(struct config *c, const char *path, struct err *e)
 {
     c->path = realpath(path, NULL);
@@ -83,8 +90,18 @@ static int resolve_paths(struct config *c, const char *path, struct err *e)
         rc = make_absolute(&c->node.database, folder, e);
     if (rc == 0)
         rc = make_absolute(&c->models.folder, folder, e);
-    if (rc == 0 && *c->engine.cache != '\0')
-        rc = make_absolute(&c->engine.cache, folder, e);
+    char **given[] = {&c->engine.cache, &c->node.tls.certificate, &c->node.tls.key,
+                      &c->node.tls.authorities};
+    for (size_t i = 0; rc == 0 && i < sizeof given / sizeof *given; i++)
+        rc = make_absolute_if_given(given[i], folder, e);
+    for (uint32_t i = 0; rc == 0 && i < c->destinations_count; i++) {
+        struct config_destination_tls *tls = &c->destinations[i].tls;
+        rc = make_absolute_if_given(&tls->authorities, folder, e);
+        if (rc == 0)
+            rc = make_absolute_if_given(&tls->certificate, folder, e);
+        if (rc == 0)
+            rc = make_absolute_if_given(&tls->key, folder, e);
+    }
     return rc;
 }
 
@@ -103,16 +120,41 @@ static int check_folder(const struct config *c, struct config_text *t, struct er
     return 0;
 }
 
+static int check_addresses(const struct config_caller *caller, uint32_t at, struct config_text *t,
+                           struct err *e)
+{
+    char key[CONFIG_KEY_BYTES];
+    if (caller->addresses_count == 0) {
+        snprintf(key, sizeof key, "callers[%u].addresses", at);
+        return config_text_error(t, e, key,
+                                 "expected at least one address or network; [any] = from anywhere, "
+                                 "which trusts the AE title");
+    }
+    for (uint32_t i = 0; i < caller->addresses_count; i++) {
+        struct network network;
+        struct err why;
+        snprintf(key, sizeof key, "callers[%u].addresses[%u]", at, i);
+        if (network_parse(caller->addresses[i], &network, &why) != 0)
+            return config_text_error(t, e, key, "%s", why.text);
+        if (network.family == AF_UNSPEC && caller->addresses_count > 1)
+            return config_text_error(t, e, key, "'any' stands alone: it makes the others needless");
+    }
+    return 0;
+}
+
 static int check_callers(const struct config *c, struct config_text *t, struct err *e)
 {
     for (uint32_t i = 0; i < c->callers_count; i++) {
+        int rc = check_addresses(&c->callers[i], i, t, e);
+        if (rc != 0)
+            return rc;
         for (uint32_t j = 0; j < i; j++) {
-            if (strcmp(c->callers[i].ae_title, c->callers[j].ae_title) != 0 ||
-                strcmp(c->callers[i].address, c->callers[j].address) != 0)
+            if (strcmp(c->callers[i].ae_title, c->callers[j].ae_title) != 0)
                 continue;
             char key[CONFIG_KEY_BYTES];
             snprintf(key, sizeof key, "callers[%u].ae_title", i);
-            return config_text_error(t, e, key, "callers[%u] is the same caller", j);
+            return config_text_error(
+                t, e, key, "callers[%u] has this AE title; put all of its addresses there", j);
         }
     }
     return 0;
@@ -298,6 +340,8 @@ static int check(const struct config *c, struct config_text *t, struct err *e)
     if (rc == 0)
         rc = check_destinations(c, t, e);
     if (rc == 0)
+        rc = config_tls_check(c, t, e);
+    if (rc == 0)
         rc = check_rules(c, t, e);
     if (rc == 0)
         rc = check_completeness(c, t, e);
@@ -318,7 +362,7 @@ void config_free(struct config *c)
     cyaml_free(&setup, &config_schema, c, 0);
 }
 
-int config_load(const char *path, struct config **out, struct err *e)
+static int load(const char *path, bool to_run, struct config **out, struct err *e)
 {
     struct buf bytes, whole;
     buf_init(&bytes, CONFIG_FILE_MAX);
@@ -354,6 +398,8 @@ int config_load(const char *path, struct config **out, struct err *e)
     rc = resolve_paths(c, path, e);
     if (rc == 0)
         rc = check(c, &text, e);
+    if (rc == 0 && to_run)
+        rc = config_tls_check_files(c, &text, e);
     if (rc == 0) {
         *out = c;
         c = NULL;
@@ -365,6 +411,16 @@ out:
     buf_fini(&whole);
     buf_fini(&bytes);
     return rc;
+}
+
+int config_load(const char *path, struct config **out, struct err *e)
+{
+    return load(path, false, out, e);
+}
+
+int config_load_to_run(const char *path, struct config **out, struct err *e)
+{
+    return load(path, true, out, e);
 }
 
 const struct config_destination *config_destination_find(const struct config *c, const char *name)

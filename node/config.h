@@ -21,6 +21,7 @@
 struct buf;
 struct err;
 struct recognise_options;
+struct tls_config;
 
 /* Largest configuration file, and most entries in any of its lists. */
 #define CONFIG_FILE_MAX (1024 * 1024)
@@ -49,12 +50,31 @@ enum config_precision { CONFIG_PRECISION_F16, CONFIG_PRECISION_TF32, CONFIG_PREC
 /* What goes on when the GPU does not: CONFIG_FALLBACK_AUTO is the CPU if engine.name is auto. */
 enum config_fallback { CONFIG_FALLBACK_AUTO, CONFIG_FALLBACK_CPU, CONFIG_FALLBACK_NONE };
 
+enum config_clients { CONFIG_CLIENTS_REQUIRED, CONFIG_CLIENTS_OPTIONAL, CONFIG_CLIENTS_NONE };
+
+/* TLS of the listener; without a certificate it speaks plain DICOM. PEM files, absolute paths. */
+struct config_listener_tls {
+    char *certificate;           /* ours, then the chain; "" = no TLS */
+    char *key;                   /* not encrypted, not readable for everybody */
+    char *authorities;           /* whose certificates callers may show */
+    enum config_clients clients; /* must they show one? */
+};
+
+/* TLS towards a destination; without authorities it is plain DICOM. PEM files, absolute paths. */
+struct config_destination_tls {
+    char *authorities; /* whose certificate it may show; "" = no TLS */
+    char *certificate; /* that we show; "" = none */
+    char *key;
+    char *peer_name; /* that its certificate is made out to; "" = host */
+};
+
 /* Who we are and where our data lies. Paths are absolute once loaded (relative ones in the file are
  * taken from the folder that the file is in). */
 struct config_node {
     char *ae_title;
     char *bind; /* numeric address, IPv4 or IPv6 */
     int32_t port;
+    struct config_listener_tls tls;
     char *spool;                 /* folder */
     char *database;              /* SQLite file */
     char *site_salt;             /* goes into every UID that we make */
@@ -65,8 +85,8 @@ struct config_node {
 /* A peer that may open an association to us. Without callers nobody may. */
 struct config_caller {
     char *ae_title;
-    char *address; /* numeric; "" = from anywhere */
-    bool optional; /* true: /readyz does not mind that it was never seen */
+    char **addresses; /* it calls from one of these: network_parse(); at least one */
+    uint32_t addresses_count;
 };
 
 struct config_retry {
@@ -81,6 +101,7 @@ struct config_destination {
     char *ae_title;
     char *host;
     int32_t port;
+    struct config_destination_tls tls;
     bool commitment;    /* ask for storage commitment of what was sent */
     int32_t timeout_ms; /* connect, and every single answer */
     struct config_retry retry;
@@ -234,6 +255,10 @@ struct config {
  * file itself). Not for several threads at once (libcyaml logs through one function). */
 int config_load(const char *path, struct config **out, struct err *e);
 
+/* The same for a node that is to run: looks into the files for TLS, too, which others than the node
+ * need not be able to read. */
+int config_load_to_run(const char *path, struct config **out, struct err *e);
+
 /* NULL is fine. */
 void config_free(struct config *c);
 
@@ -242,6 +267,10 @@ int config_dump(const struct config *c, struct buf *out, struct err *e);
 
 /* The site's thresholds for recognise(). Nothing in *out points into c. */
 void config_recognise_options(const struct config *c, struct recognise_options *out);
+
+/* What dicom/tls.h wants to know; false: no TLS there. Texts are borrowed. */
+bool config_listener_tls(const struct config *c, struct tls_config *out);
+bool config_destination_tls(const struct config_destination *d, struct tls_config *out);
 
 /* The destination of that name, or NULL. Borrowed from c. */
 const struct config_destination *config_destination_find(const struct config *c, const char *name);

@@ -22,6 +22,11 @@ static const cyaml_strval_t results[] = {
     {"secondary-capture", CONFIG_RESULT_SECONDARY_CAPTURE},
     {"mr-image", CONFIG_RESULT_MR_IMAGE},
 };
+static const cyaml_strval_t clients[] = {
+    {"required", CONFIG_CLIENTS_REQUIRED},
+    {"optional", CONFIG_CLIENTS_OPTIONAL},
+    {"none", CONFIG_CLIENTS_NONE},
+};
 static const cyaml_strval_t isas[] = {
     {"auto", CONFIG_ISA_AUTO},
     {"base", CONFIG_ISA_BASE},
@@ -72,10 +77,19 @@ static const cyaml_schema_value_t word_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 0, TEXT_MAX),
 };
 
+static const cyaml_schema_field_t listener_tls_keys[] = {
+    TEXT(struct config_listener_tls, certificate),
+    TEXT(struct config_listener_tls, key),
+    TEXT(struct config_listener_tls, authorities),
+    WORD(struct config_listener_tls, clients, clients),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t node_keys[] = {
     TEXT(struct config_node, ae_title),
     TEXT(struct config_node, bind),
     INT(struct config_node, port),
+    PART(struct config_node, tls, listener_tls_keys),
     TEXT(struct config_node, spool),
     TEXT(struct config_node, database),
     TEXT(struct config_node, site_salt),
@@ -91,8 +105,7 @@ static const cyaml_schema_field_t models_keys[] = {
 
 static const cyaml_schema_field_t caller_keys[] = {
     TEXT(struct config_caller, ae_title),
-    TEXT(struct config_caller, address),
-    YES_NO(struct config_caller, optional),
+    WORDS(struct config_caller, addresses),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t caller_entry = {
@@ -106,11 +119,20 @@ static const cyaml_schema_field_t retry_keys[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t destination_tls_keys[] = {
+    TEXT(struct config_destination_tls, authorities),
+    TEXT(struct config_destination_tls, certificate),
+    TEXT(struct config_destination_tls, key),
+    TEXT(struct config_destination_tls, peer_name),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t destination_keys[] = {
     TEXT(struct config_destination, name),
     TEXT(struct config_destination, ae_title),
     TEXT(struct config_destination, host),
     INT(struct config_destination, port),
+    PART(struct config_destination, tls, destination_tls_keys),
     YES_NO(struct config_destination, commitment),
     INT(struct config_destination, timeout_ms),
     PART(struct config_destination, retry, retry_keys),
@@ -290,11 +312,6 @@ static bool is_address(const char *text)
     return inet_pton(AF_INET, text, bytes) == 1 || inet_pton(AF_INET6, text, bytes) == 1;
 }
 
-static bool is_address_or_none(const char *text)
-{
-    return *text == '\0' || is_address(text);
-}
-
 static bool is_host(const char *text)
 {
     size_t n = strlen(text);
@@ -302,6 +319,11 @@ static bool is_host(const char *text)
         return false;
     return is_address(text) ||
            strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") == n;
+}
+
+static bool is_host_or_none(const char *text)
+{
+    return *text == '\0' || is_host(text);
 }
 
 /* Names stand in logs, metrics and the database: nothing that needs quoting there. */
@@ -425,6 +447,7 @@ static bool is_engine(const char *text)
     "an AE title: 1 to 16 printable ASCII characters, no backslash, no blanks around it"
 #define NAME_EXPECTED    "a name of 1 to 63 letters, digits, '-', '_' or '.'"
 #define ADDRESS_EXPECTED "a numeric IPv4 or IPv6 address"
+#define FILE_EXPECTED    "the path of a PEM file, or \"\""
 #define PLANE_EXPECTED   "sagittal, axial, coronal, oblique, lateral or frontal"
 #define DAY_MS           86400000.0
 #define TEN_SECONDS_MS   10000.0
@@ -433,6 +456,10 @@ static const struct config_setting settings[] = {
     {"node.ae_title", "SPINENODE", 0, 0, is_ae_title, AE_EXPECTED},
     {"node.bind", "0.0.0.0", 0, 0, is_address, ADDRESS_EXPECTED},
     {"node.port", "11112", 1, 65535, NULL, NULL},
+    {"node.tls.certificate", "", 0, 0, is_path_or_none, FILE_EXPECTED},
+    {"node.tls.key", "", 0, 0, is_path_or_none, FILE_EXPECTED},
+    {"node.tls.authorities", "", 0, 0, is_path_or_none, FILE_EXPECTED},
+    {"node.tls.clients", "required", 0, 0, NULL, NULL},
     {"node.spool", "/var/lib/spinenode/spool", 0, 0, is_path, "the path of a folder"},
     {"node.database", "/var/lib/spinenode/spinenode.db", 0, 0, is_path, "the path of a file"},
     {"node.site_salt", "", 0, 0, is_salt, "a text of at most 128 bytes"},
@@ -441,12 +468,16 @@ static const struct config_setting settings[] = {
      "PRODUCT, RESEARCH or SERVICE"},
     {"models.folder", "/usr/share/spinenode/models", 0, 0, is_path, "the path of a folder"},
     {"callers.ae_title", NULL, 0, 0, is_ae_title, AE_EXPECTED},
-    {"callers.address", "", 0, 0, is_address_or_none, ADDRESS_EXPECTED ", or \"\" for any"},
-    {"callers.optional", "no", 0, 0, NULL, NULL},
+    {"callers.addresses", NULL, 0, 0, NULL, "a numeric address, a network or any"},
     {"destinations.name", NULL, 0, 0, is_name, NAME_EXPECTED},
     {"destinations.ae_title", NULL, 0, 0, is_ae_title, AE_EXPECTED},
     {"destinations.host", NULL, 0, 0, is_host, "a host name or a numeric address"},
     {"destinations.port", NULL, 1, 65535, NULL, NULL},
+    {"destinations.tls.authorities", "", 0, 0, is_path_or_none, FILE_EXPECTED},
+    {"destinations.tls.certificate", "", 0, 0, is_path_or_none, FILE_EXPECTED},
+    {"destinations.tls.key", "", 0, 0, is_path_or_none, FILE_EXPECTED},
+    {"destinations.tls.peer_name", "", 0, 0, is_host_or_none,
+     "a host name or a numeric address, or \"\""},
     {"destinations.commitment", "no", 0, 0, NULL, NULL},
     {"destinations.timeout_ms", "30000", 100, DAY_MS, NULL, NULL},
     {"destinations.retry.first_ms", "5000", 10, DAY_MS, NULL, NULL},

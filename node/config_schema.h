@@ -14,6 +14,7 @@
 #include <yaml.h>
 
 struct buf;
+struct config;
 struct err;
 
 /* What libcyaml's schema cannot say about a scalar. */
@@ -52,5 +53,9 @@ int config_text_emit(struct config_text *t, struct buf *out, struct err *e);
  * defaults have the line of what they are in. Returns ERR_CONFIG. */
 int config_text_error(struct config_text *t, struct err *e, const char *key, const char *format,
                       ...) __attribute__((format(printf, 4, 5)));
+
+/* config_tls.c: what the keys for TLS must agree on, and what their files must hold. */
+int config_tls_check(const struct config *c, struct config_text *t, struct err *e);
+int config_tls_check_files(const struct config *c, struct config_text *t, struct err *e);
 
 #endif

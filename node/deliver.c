@@ -34,6 +34,7 @@
 
 #include "node/config.h"
 #include "node/stage.h"
+#include "node/transport.h"
 
 /* Destinations served at once. */
 #define LINES_MAX 32
@@ -122,12 +123,8 @@ static int line_open(struct line *l, const struct store_item *items, size_t n, s
     line_close(l);
     if (l->to->commitment)
         offers[count++] = scu_offer_commitment;
-    const struct scu_target target = {.host = l->to->host,
-                                      .port = (uint16_t)l->to->port,
-                                      .called_ae = l->to->ae_title,
-                                      .calling_ae = l->d->st->config->node.ae_title,
-                                      .connect_ms = l->to->timeout_ms,
-                                      .response_ms = l->to->timeout_ms};
+    struct scu_target target;
+    transport_target(l->d->st->transport, l->to, l->to->timeout_ms, &target);
     return scu_open(&target, offers, count, &l->scu, e);
 }
 

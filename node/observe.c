@@ -25,6 +25,7 @@
 #include "node/config.h"
 #include "node/observe_engine.h"
 #include "node/stage.h"
+#include "node/transport.h"
 
 #define CONNECTIONS_MAX 32
 #define IDLE_SECONDS    10
@@ -180,6 +181,24 @@ static void work_write(struct buf *out, struct metrics *m)
                    stage_word((enum stage_kind)i), (uint64_t)atomic_load(&m->restarts[i]));
 }
 
+/* As a time, so that an alert can be written against time(). */
+static void certificates_write(struct buf *out, const struct transport *t)
+{
+    const char *destination;
+    int64_t not_after;
+    for (uint32_t i = 0; transport_certificate(t, i, &destination, &not_after); i++) {
+        if (i == 0)
+            head(out, "certificate_not_after_seconds", "gauge",
+                 "Until when a certificate of this node is valid, in seconds since 1970.");
+        buf_puts(out, "spinenode_certificate_not_after_seconds{side=");
+        if (destination != NULL)
+            buf_printf(out, "\"destination\",name=\"%s\"", destination);
+        else
+            buf_puts(out, "\"listener\"");
+        buf_printf(out, "} %" PRId64 "\n", not_after);
+    }
+}
+
 static int metrics_write(struct observe *o, struct buf *out)
 {
     struct store_stats stats;
@@ -195,6 +214,7 @@ static int metrics_write(struct observe *o, struct buf *out)
     states_write(out, &stats);
     network_write(out, &o->st->shared->metrics);
     work_write(out, &o->st->shared->metrics);
+    certificates_write(out, o->st->transport);
     observe_engine_write(out, &o->st->shared->metrics, o->gpus);
     return 0;
 }

@@ -38,6 +38,7 @@
 #include "node/retain.h"
 #include "node/rules.h"
 #include "node/stage.h"
+#include "node/transport.h"
 #include "node/synthesise.h"
 
 /* Series looked at in one round; the rest comes in the next. */
@@ -97,14 +98,10 @@ static void ask(struct plan *p, const struct store_series *series, struct asked 
     if (pacs == NULL || now < p->ask_again_at ||
         (a->at != 0 && now < a->at + c->completeness.ask_ms))
         return;
-    const struct scu_target target = {
-        .host = pacs->host,
-        .port = (uint16_t)pacs->port,
-        .called_ae = pacs->ae_title,
-        .calling_ae = c->node.ae_title,
-        .connect_ms = pacs->timeout_ms < ASK_TIMEOUT_MS ? pacs->timeout_ms : ASK_TIMEOUT_MS,
-        .response_ms = pacs->timeout_ms < ASK_TIMEOUT_MS ? pacs->timeout_ms : ASK_TIMEOUT_MS,
-    };
+    struct scu_target target;
+    transport_target(p->st->transport, pacs,
+                     pacs->timeout_ms < ASK_TIMEOUT_MS ? pacs->timeout_ms : ASK_TIMEOUT_MS,
+                     &target);
     struct scu *scu = NULL;
     struct err e;
     char reason[ERR_TEXT_MAX];

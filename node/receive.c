@@ -31,7 +31,9 @@
 
 #include "node/config.h"
 #include "node/intake.h"
+#include "node/network.h"
 #include "node/stage.h"
+#include "node/transport.h"
 
 /* How long the count of what waits is good for. */
 #define QUEUE_CHECK_MS 500
@@ -61,6 +63,17 @@ static void comment_set(char comment[SCP_COMMENT_BYTES], const char *text)
     snprintf(comment, SCP_COMMENT_BYTES, "%s", text);
 }
 
+static bool calls_from(const struct config_caller *caller, const char *address)
+{
+    for (uint32_t i = 0; i < caller->addresses_count; i++) {
+        struct network network;
+        if (network_parse(caller->addresses[i], &network, NULL) == 0 &&
+            network_holds(&network, address))
+            return true;
+    }
+    return false;
+}
+
 static int authorise(void *ctx, struct scp_peer *peer, enum scp_reject *why)
 {
     struct receive *r = ctx;
@@ -71,7 +84,7 @@ static int authorise(void *ctx, struct scp_peer *peer, enum scp_reject *why)
         if (strcmp(caller->ae_title, peer->calling_ae) != 0)
             continue;
         known = true;
-        if (caller->address[0] != '\0' && strcmp(caller->address, peer->address) != 0)
+        if (!calls_from(caller, peer->address))
             continue;
         peer->user = calloc(1, sizeof(struct touched));
         if (peer->user == NULL) {
@@ -386,6 +399,7 @@ int receive_run(struct stage *st)
                                         .association_end = association_end,
                                         .connection_refused = connection_refused};
     const struct scp_config scp = {.ae_title = c->node.ae_title,
+                                   .tls = transport_listener(st->transport),
                                    .associations = (unsigned)c->limits.associations,
                                    .negotiation_ms = c->limits.negotiation_ms,
                                    .idle_ms = c->limits.idle_ms,

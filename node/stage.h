@@ -17,6 +17,7 @@
 
 struct config;
 struct err;
+struct transport;
 
 #define STAGES(X)                                                                                  \
     X(STAGE_RECEIVE, "receive")                                                                    \
@@ -96,6 +97,7 @@ struct stage {
     enum stage_kind kind;
     int number; /* of the worker, from 1; 0 for the others */
     const struct config *config;
+    struct transport *transport; /* after fork: what this stage needs of it */
     struct spool spool;
     char node[STORE_NAME];  /* begins the owner of every lease of this node */
     char owner[STORE_NAME]; /* "<node>work-1" */

@@ -37,6 +37,7 @@
 
 #include "node/config.h"
 #include "node/stage.h"
+#include "node/transport.h"
 
 /* Waits before a stage that ended is started again: 0, then from the first to the second. */
 #define RESTART_MS     100
@@ -44,6 +45,8 @@
 
 /* One that ran for so long may start again at once. */
 #define SETTLED_MS 10000
+
+#define DAY_S INT64_C(86400)
 
 /* To stop in order; then it is killed. */
 static const int64_t stop_ms[STAGE_KINDS] = {
@@ -66,6 +69,7 @@ struct supervisor {
     size_t n;
     int signal_fd;
     int64_t began_at;
+    int64_t certificates_at; /* monotonic; when to look how long they are valid */
     bool announced;
     bool stop, stop_now, reload;
 };
@@ -178,6 +182,8 @@ static int child_main(struct supervisor *sv, const struct child *child, pid_t pa
         close(st.listen_fd);
     if (child->kind != STAGE_OBSERVE && st.http_fd >= 0)
         close(st.http_fd);
+    transport_keep(st.transport, child->kind == STAGE_RECEIVE,
+                   child->kind == STAGE_PLAN || child->kind == STAGE_DELIVER);
     st.kind = child->kind;
     st.number = child->number;
     stage_owner_name(st.owner, st.node, child->kind, child->number);
@@ -390,6 +396,31 @@ static void children_stop(struct supervisor *sv)
     }
 }
 
+/* ---- certificates --------------------------------------------------------------------------- */
+
+/* Peers refuse a certificate from one second to the next; who can renew it should know before. */
+static void certificates_look(struct supervisor *sv)
+{
+    const char *destination;
+    int64_t not_after, now = clock_wall_ms() / 1000;
+    for (uint32_t i = 0; transport_certificate(sv->stage.transport, i, &destination, &not_after);
+         i++) {
+        const char *key = destination != NULL ? "destinations" : "node";
+        const char *dot = destination != NULL ? "." : "", *name = destination ? destination : "";
+        if (not_after <= now)
+            log_error("certificate_expired",
+                      "key=%s%s%s.tls.certificate reason=\"renew it, then "
+                      "reload\"",
+                      key, dot, name);
+        else if (not_after - now < TRANSPORT_WARN_DAYS * DAY_S)
+            log_warning("certificate_expires",
+                        "key=%s%s%s.tls.certificate days=%" PRId64 " reason=\"renew it, then "
+                        "reload\"",
+                        key, dot, name, (not_after - now) / DAY_S);
+    }
+    sv->certificates_at = clock_mono_ms() + DAY_S * 1000;
+}
+
 /* ---- start, reload -------------------------------------------------------------------------- */
 
 static int recover(struct supervisor *sv, struct store *s, const void *argument, struct err *e)
@@ -432,16 +463,20 @@ static int reload_check(const struct config *old, const struct config *c, struct
 static void reload(struct supervisor *sv)
 {
     struct config *c = NULL;
+    struct transport *transport = NULL;
     struct err e = {0};
     char reason[ERR_TEXT_MAX];
     int dicom = -1, http = -1;
-    int rc = config_load(sv->config->path, &c, &e);
+    int rc = config_load_to_run(sv->config->path, &c, &e);
     if (rc == 0)
         rc = reload_check(sv->config, c, &e);
+    if (rc == 0)
+        rc = transport_new(c, &transport, &e);
     if (rc == 0)
         rc = sockets_open(sv->config, c, &sv->stage, &dicom, &http, &e);
     if (rc != 0) {
         log_error("reload_failed", "kept=old reason=%s", log_quote(reason, sizeof reason, e.text));
+        transport_free(transport);
         config_free(c);
         return;
     }
@@ -452,15 +487,18 @@ static void reload(struct supervisor *sv)
         close(sv->stage.http_fd);
     sv->stage.listen_fd = dicom;
     sv->stage.http_fd = http;
+    transport_free(sv->stage.transport);
     config_free(sv->config);
     sv->config = c;
     sv->stage.config = c;
+    sv->stage.transport = transport;
     log_init("supervise", (enum log_level)log_level_parse(c->node.log_level));
     if (with_store(sv, return_leases, NULL, &e) != 0)
         log_error("leases_not_back", "reason=%s", log_quote(reason, sizeof reason, e.text));
     sv->announced = false;
     sv->began_at = clock_mono_ms();
     log_info("reloaded", "file=%s", c->path);
+    certificates_look(sv);
     if (!sv->stop)
         children_start(sv);
 }
@@ -505,6 +543,8 @@ static void loop(struct supervisor *sv)
 {
     while (!sv->stop) {
         int64_t now = clock_mono_ms(), wait = 60000;
+        if (now >= sv->certificates_at)
+            certificates_look(sv);
         for (size_t i = 0; i < sv->n; i++) {
             struct child *child = &sv->children[i];
             if (child->pid != 0)
@@ -553,7 +593,9 @@ int supervise(struct config *config, struct err *e)
     mallopt(M_ARENA_MAX, 2);
     signal(SIGPIPE, SIG_IGN);
 
-    int rc = spool_open(&sv->stage.spool, config->node.spool, e);
+    int rc = transport_new(config, &sv->stage.transport, e);
+    if (rc == 0)
+        rc = spool_open(&sv->stage.spool, config->node.spool, e);
     if (rc == 0)
         rc = spool_lock(&sv->stage.spool, e);
     if (rc == 0)
@@ -583,6 +625,7 @@ int supervise(struct config *config, struct err *e)
         if (sv->stage.wake_fd[i] >= 0)
             close(sv->stage.wake_fd[i]);
     spool_unlock(&sv->stage.spool);
+    transport_free(sv->stage.transport);
     config_free(sv->config);
     free(sv);
     return rc;

@@ -73,8 +73,8 @@ class Node:
         models = os.environ.get("SPINENODE_MODELS") or beside / settings["models"]["folder"]
         settings["models"]["folder"] = str(Path(models).resolve())
         if pacs:
-            callers = [{"ae_title": p.ae_title, "address": LOOPBACK} for p in pacs]
-            settings["callers"] = callers + [{"ae_title": "TESTER", "address": LOOPBACK, "optional": True}]
+            titles = dict.fromkeys([p.ae_title for p in pacs] + ["TESTER"])
+            settings["callers"] = [{"ae_title": title, "addresses": [LOOPBACK]} for title in titles]
             for destination, peer in zip(settings["destinations"], pacs, strict=False):
                 destination.update(ae_title=peer.ae_title, host=LOOPBACK, port=peer.port)
         return settings

@@ -1,5 +1,6 @@
 """A PACS in this process (pynetdicom): records what arrives and answers as told, failures included."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -36,16 +37,19 @@ class Pacs:
 
     status: an int for every instance, or a callable (sop_instance, attempt number from 1) -> int. delay_s: waited
     before each answer. commitment: answer N-ACTION with a report on an association of its own, towards node_port;
-    a callable (list of (class, instance)) -> list of the instance UIDs to report as failed.
+    a callable (list of (class, instance)) -> list of the instance UIDs to report as failed. tls: it listens by TLS;
+    tls_client: it calls the node by TLS.
     """
 
     def __init__(self, ae_title: str = "PACS", syntaxes: list[str] | None = None, node_ae: str = "SPINENODE",
-                 node_port: int | None = None):
+                 node_port: int | None = None, host: str = LOOPBACK, tls: ssl.SSLContext | None = None,
+                 tls_client: ssl.SSLContext | None = None):
         self.ae_title = ae_title
         self.port = free_port()
         self.syntaxes = syntaxes or [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
         self.node_ae = node_ae
         self.node_port = node_port
+        self.host, self.tls, self.tls_client = host, tls, tls_client
         self.status: int | Callable[[str, int], int] = 0
         self.delay_s = 0.0
         self.refuse_callers = False
@@ -74,7 +78,7 @@ class Pacs:
         if self.refuse_callers:
             ae.require_calling_aet = ["NOBODY"]
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action), (evt.EVT_ACCEPTED, self._accepted)]
-        self._server = ae.start_server((LOOPBACK, self.port), block=False, evt_handlers=handlers)
+        self._server = ae.start_server((self.host, self.port), block=False, evt_handlers=handlers, ssl_context=self.tls)
         return self
 
     def stop(self) -> None:
@@ -142,7 +146,8 @@ class Pacs:
         ae = AE(ae_title=self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
-        association = ae.associate(LOOPBACK, self.node_port, ae_title=self.node_ae, ext_neg=[role])
+        association = ae.associate(self.host, self.node_port, ae_title=self.node_ae, ext_neg=[role],
+                                   tls_args=(self.tls_client, self.host) if self.tls_client else None)
         if association.is_established:
             association.send_n_event_report(report, 2 if bad else 1, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
             association.release()

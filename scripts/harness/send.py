@@ -1,5 +1,6 @@
 """C-STORE and C-ECHO towards the node or a PACS, with pynetdicom: a peer that shares no code with the node."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterable
@@ -82,7 +83,7 @@ def _syntax(item: Path | Dataset) -> tuple[str, str]:
 
 
 def store(items: Iterable[Path | Dataset], port: int, called: str = "SPINENODE", calling: str = "TESTER",
-          host: str = LOOPBACK, timeout: float = 60) -> Sent:
+          host: str = LOOPBACK, timeout: float = 60, tls: ssl.SSLContext | None = None) -> Sent:
     """Sends files or data sets over one association, each in the transfer syntax that it has."""
     items = list(items)
     ae = AE(ae_title=calling)
@@ -90,7 +91,7 @@ def store(items: Iterable[Path | Dataset], port: int, called: str = "SPINENODE",
     for sop_class, syntax in sorted({_syntax(i) for i in items}):
         ae.add_requested_context(sop_class, syntax)
     sent = Sent()
-    association = ae.associate(host, port, ae_title=called)
+    association = ae.associate(host, port, ae_title=called, tls_args=(tls, host) if tls else None)
     if not association.is_established:
         return sent
     sent.established = True
@@ -112,11 +113,12 @@ def store(items: Iterable[Path | Dataset], port: int, called: str = "SPINENODE",
     return sent
 
 
-def echo(port: int, called: str = "SPINENODE", calling: str = "TESTER", host: str = LOOPBACK) -> bool:
+def echo(port: int, called: str = "SPINENODE", calling: str = "TESTER", host: str = LOOPBACK,
+         tls: ssl.SSLContext | None = None) -> bool:
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     ae.add_requested_context(Verification)
-    association = ae.associate(host, port, ae_title=called)
+    association = ae.associate(host, port, ae_title=called, tls_args=(tls, host) if tls else None)
     if not association.is_established:
         return False
     answer = association.send_c_echo()

@@ -39,7 +39,7 @@ def test_shipped__configuration_tells_the_true_defaults(cli, tmp_path):
         if found and found.group(1) not in told:
             told[found.group(1)] = found.group(2)
     bare = tmp_path / "bare.yaml"
-    bare.write_text("models: {folder: /tmp}\ncallers: [{ae_title: A}]\n"
+    bare.write_text("models: {folder: /tmp}\ncallers: [{ae_title: A, addresses: [any]}]\n"
                     "destinations: [{name: p, ae_title: B, host: h, port: 1}]\n"
                     "rules: [{name: r, task: t1-to-t2, destinations: [p]}]\n")
     effective = yaml.safe_load(cli("check-config", "-c", bare).stdout)

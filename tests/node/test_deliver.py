@@ -22,7 +22,7 @@ def started(start_node, models, pacs, peers=None, **changes):
     """A node with the destination `pacs`, whose port may be nobody's."""
     node = start_node(pacs=peers if peers is not None else [pacs], start=False,
                       changes=settings(models, destinations=destination(pacs, **changes)))
-    node.settings["callers"] = [{"ae_title": "TESTER"}, {"ae_title": pacs.ae_title}]
+    node.settings["callers"] = [{"ae_title": title, "addresses": ["any"]} for title in ("TESTER", pacs.ae_title)]
     node.write_config()
     return node.start()
 
@@ -118,7 +118,7 @@ def test_deliver__a_dead_destination_does_not_hold_up_the_others(start_node, mod
         changes = settings(models, destinations=[dead, *destination(pacs)])
         changes["rules"][0]["destinations"] = ["dead", "pacs"]
         node = start_node(pacs=[], start=False, changes=changes)
-        node.settings["callers"] = [{"ae_title": "TESTER"}]
+        node.settings["callers"] = [{"ae_title": "TESTER", "addresses": ["any"]}]
         node.write_config()
         node.start()
         send(node.port, make_series("1.2.3.4.5.6", SLICES))

@@ -51,7 +51,7 @@ def test_node__knows_its_callers_and_its_own_name(toy_node):
 def test_node__rejects_a_caller_from_another_address(start_node, pacs, models):
     changes = settings(models)
     node = start_node(pacs=[pacs], start=False, changes=changes)
-    node.settings["callers"] = [{"ae_title": "TESTER", "address": "192.0.2.1"}]
+    node.settings["callers"] = [{"ae_title": "TESTER", "addresses": ["192.0.2.1", "127.0.0.2", "::1", "10.0.0.0/8"]}]
     node.write_config()
     node.start()
     assert not echo(node.port)
@@ -201,7 +201,7 @@ def test_node__reload_takes_the_new_configuration_without_closing_the_port(toy_n
     thread = threading.Thread(target=knock)
     thread.start()
     try:
-        node.settings["callers"].append({"ae_title": "NEWCOMER"})
+        node.settings["callers"].append({"ae_title": "NEWCOMER", "addresses": ["127.0.0.0/8"]})
         node.write_config()
         assert not echo(node.port, calling="NEWCOMER")
         os.kill(node.process.pid, signal.SIGHUP)

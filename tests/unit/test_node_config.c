@@ -147,21 +147,25 @@ static void load__leaves_recognition_at_its_defaults(void **state)
     config_free(c);
 }
 
-static const char full[] =
-    MODELS PACS "callers: [{ae_title: 'A B', address: '::1', optional: true}]\n"
-                "node: {site_salt: \"no\", spool: 's \"p\" \\ x: #', log_level: debug}\n"
-                "recognition: {t1_max_te_ms: 29.125, plane_min_cosine: 0.9500001}\n"
-                "engine: {isa: avx2, low_memory: yes, devices: [1, GPU-6d3a], cache: plans,\n"
-                "  precision: f32, batch: 16, fallback: none}\n"
-                "rules:\n"
-                "  - name: r1\n"
-                "    match:\n"
-                "      contrast: [T1]\n"
-                "      slices: {min: 3}\n"
-                "      tags: [{tag: '(0008,0060)', is: [MR, \"\", 'y'], is_not: ['12']}]\n"
-                "    task: t1-to-t2\n"
-                "    result: mr-image\n"
-                "    destinations: [pacs]\n";
+static const char full[] = MODELS PACS
+    "  - {name: archive, ae_title: ARCHIVE, host: '2001:db8::7', port: 2762,\n"
+    "     tls: {authorities: roots.pem, peer_name: archive.example.org}}\n"
+    "callers: [{ae_title: 'A B', addresses: ['::1', 192.0.2.0/24]},\n"
+    "  {ae_title: C, addresses: [any]}]\n"
+    "node: {tls: {certificate: our chain.pem, key: /k.pem, authorities: ca.pem,\n"
+    "  clients: optional}, site_salt: \"no\", spool: 's \"p\" \\ x: #', log_level: debug}\n"
+    "recognition: {t1_max_te_ms: 29.125, plane_min_cosine: 0.9500001}\n"
+    "engine: {isa: avx2, low_memory: yes, devices: [1, GPU-6d3a], cache: plans,\n"
+    "  precision: f32, batch: 16, fallback: none}\n"
+    "rules:\n"
+    "  - name: r1\n"
+    "    match:\n"
+    "      contrast: [T1]\n"
+    "      slices: {min: 3}\n"
+    "      tags: [{tag: '(0008,0060)', is: [MR, \"\", 'y'], is_not: ['12']}]\n"
+    "    task: t1-to-t2\n"
+    "    result: mr-image\n"
+    "    destinations: [pacs]\n";
 
 static void dump__loads_as_the_same(void **state)
 {
@@ -183,8 +187,19 @@ static void dump__loads_as_the_same(void **state)
         assert_string_equal(c->node.spool, spool);
         assert_string_equal(c->node.site_salt, "no");
         assert_string_equal(c->callers[0].ae_title, "A B");
-        assert_string_equal(c->callers[0].address, "::1");
-        assert_true(c->callers[0].optional);
+        assert_int_equal(c->callers[0].addresses_count, 2);
+        assert_string_equal(c->callers[0].addresses[0], "::1");
+        assert_string_equal(c->callers[0].addresses[1], "192.0.2.0/24");
+        assert_string_equal(c->callers[1].addresses[0], "any");
+        char file[PATH_BYTES];
+        snprintf(file, sizeof file, "%s/our chain.pem", folder);
+        assert_string_equal(c->node.tls.certificate, file);
+        assert_string_equal(c->node.tls.key, "/k.pem");
+        assert_int_equal(c->node.tls.clients, CONFIG_CLIENTS_OPTIONAL);
+        snprintf(file, sizeof file, "%s/roots.pem", folder);
+        assert_string_equal(c->destinations[1].tls.authorities, file);
+        assert_string_equal(c->destinations[1].tls.certificate, "");
+        assert_string_equal(c->destinations[1].tls.peer_name, "archive.example.org");
         assert_true(c->recognition.t1_max_te_ms == 29.125);
         assert_true(c->recognition.plane_min_cosine == 0.9500001);
         assert_int_equal(c->engine.isa, CONFIG_ISA_AVX2);
@@ -218,7 +233,7 @@ static void load__names_line_and_key_of_unknown_and_missing_keys(void **state)
     (void)state;
     assert_error("node:\n  ae_title: X\n  prot: 5\n", 3, "node.prot", "expected one of ae_title, ");
     assert_error("nodes: {}\n", 1, "nodes", "expected one of node, models");
-    assert_error(BASE "callers:\n  - optional: yes\n", 5, "callers[0]", "ae_title is missing");
+    assert_error(BASE "callers:\n  - addresses: [any]\n", 5, "callers[0]", "ae_title is missing");
     assert_error("node:\n  port: 1\n  bind: '::'\n  port: 2\n", 4, "node.port",
                  "given twice, first in line 2");
     assert_error(BASE "rules:\n  - name: r\n    match:\n      slices:\n        mni: 5\n", 8,
@@ -269,8 +284,10 @@ static void load__names_line_and_key_of_what_does_not_agree(void **state)
     (void)state;
     assert_error("models:\n  folder: nowhere\n", 2, "models.folder", "No such file");
     assert_error("models:\n  folder: node.yaml\n", 2, "models.folder", "is no folder");
-    assert_error(MODELS "callers:\n  - ae_title: A\n  - ae_title: B\n  - ae_title: A\n", 5,
-                 "callers[2].ae_title", "callers[0] is the same");
+    assert_error(MODELS "callers:\n  - {ae_title: A, addresses: [any]}\n"
+                        "  - {ae_title: B, addresses: [any]}\n"
+                        "  - {ae_title: A, addresses: ['::1']}\n",
+                 5, "callers[2].ae_title", "callers[0] has this AE title");
     assert_error(BASE "  - {name: pacs, ae_title: P2, host: h, port: 1}\n", 4,
                  "destinations[1].name", "destinations[0] is called 'pacs'");
     assert_error(BASE "  - {name: me, ae_title: SPINENODE, host: h, port: 1}\n", 4,
@@ -298,6 +315,83 @@ static void load__names_line_and_key_of_what_does_not_agree(void **state)
                  "completeness.max_wait_ms", "at least quiet_ms (9000)");
     assert_error(BASE "recognition:\n  t2_min_te_ms: 20\n", 5, "recognition.t2_min_te_ms",
                  "at least t1_max_te_ms (30)");
+}
+
+#define CALLER(addresses) MODELS "callers:\n  - ae_title: A\n    addresses: " addresses "\n"
+
+static void load__takes_callers_from_addresses_and_networks_but_not_from_names(void **state)
+{
+    (void)state;
+    struct config *c;
+    struct err e;
+    assert_int_equal(load(CALLER("[192.0.2.7, 10.0.0.0/8, '2001:db8::/32', '::1']"), &c, &e), 0);
+    assert_int_equal(c->callers[0].addresses_count, 4);
+    config_free(c);
+    assert_error(MODELS "callers:\n  - ae_title: A\n", 3, "callers[0].addresses",
+                 "[any] = from anywhere");
+    assert_error(CALLER("[]"), 4, "callers[0].addresses", "at least one address");
+    assert_error(CALLER("any"), 4, "callers[0].addresses", "expected a list");
+    assert_error(CALLER("[192.0.2.7, any]"), 4, "callers[0].addresses[1]", "stands alone");
+    assert_error(CALLER("[192.0.2.7, pacs.example.org]"), 4, "callers[0].addresses[1]",
+                 "found 'pacs.example.org'; a host name would let the DNS decide");
+    assert_error(CALLER("[192.0.2.7/24]"), 4, "callers[0].addresses[0]",
+                 "192.0.2.0/24 (that network) or 192.0.2.7 (that address alone)");
+}
+
+static void load__refuses_half_of_tls(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *keys, *key, *expected;
+    } listener[] = {
+        {"{key: k}", "node.tls.certificate", "which TLS cannot do without"},
+        {"{authorities: a}", "node.tls.certificate", "which TLS cannot do without"},
+        {"{clients: none}", "node.tls.certificate", "which TLS cannot do without"},
+        {"{certificate: c, authorities: a}", "node.tls.key", "the certificate's key"},
+        {"{certificate: c, key: k}", "node.tls.authorities", "callers' certificates"},
+        {"{certificate: c, key: k, clients: optional}", "node.tls.authorities", "callers'"},
+        {"{certificate: c, key: k, authorities: a, clients: none}", "node.tls.authorities",
+         "remove this key"},
+        {"{certificate: c, key: k, clients: yes}", "node.tls.clients",
+         "one of required, optional, none"},
+    };
+    static const struct {
+        const char *keys, *key, *expected;
+    } destination[] = {
+        {"{certificate: c, key: k}", "tls.authorities", "which TLS cannot do without"},
+        {"{peer_name: p}", "tls.authorities", "which TLS cannot do without"},
+        {"{authorities: a, key: k}", "tls.certificate", "certificate and key, or neither"},
+        {"{authorities: a, certificate: c}", "tls.key", "certificate and key, or neither"},
+        {"{authorities: a, peer_name: 'a b'}", "tls.peer_name", "a host name or a numeric address"},
+    };
+    char text[600], key[80];
+    for (size_t i = 0; i < sizeof listener / sizeof *listener; i++) {
+        snprintf(text, sizeof text, BASE "node:\n  tls: %s\n", listener[i].keys);
+        assert_error(text, 5, listener[i].key, listener[i].expected);
+    }
+    for (size_t i = 0; i < sizeof destination / sizeof *destination; i++) {
+        snprintf(text, sizeof text,
+                 BASE "  - {name: p2, ae_title: P2, host: h, port: 1, tls: %s}\n",
+                 destination[i].keys);
+        snprintf(key, sizeof key, "destinations[1].%s", destination[i].key);
+        assert_error(text, 4, key, destination[i].expected);
+    }
+}
+
+static void load__looks_into_files_only_for_a_node_that_is_to_run(void **state)
+{
+    (void)state;
+    struct config *c;
+    struct err e;
+    const char *text = MODELS "node:\n  tls:\n    certificate: missing.pem\n    key: k\n"
+                              "    authorities: a\n";
+    assert_int_equal(load(text, &c, &e), 0);
+    config_free(c);
+    c = NULL;
+    assert_int_equal(config_load_to_run(path, &c, &e), ERR_CONFIG);
+    assert_null(c);
+    assert_non_null(strstr(e.text, "node.yaml:4: node.tls.certificate: cannot read "));
+    assert_non_null(strstr(e.text, "missing.pem: No such file"));
 }
 
 static void load__refuses_what_yaml_allows_and_nobody_needs(void **state)
@@ -386,6 +480,9 @@ int main(void)
         cmocka_unit_test(load__names_line_and_key_of_unknown_and_missing_keys),
         cmocka_unit_test(load__names_line_and_key_of_wrong_values),
         cmocka_unit_test(load__names_line_and_key_of_what_does_not_agree),
+        cmocka_unit_test(load__takes_callers_from_addresses_and_networks_but_not_from_names),
+        cmocka_unit_test(load__refuses_half_of_tls),
+        cmocka_unit_test(load__looks_into_files_only_for_a_node_that_is_to_run),
         cmocka_unit_test(load__refuses_what_yaml_allows_and_nobody_needs),
         cmocka_unit_test(load__survives_texts_that_are_no_configuration),
         cmocka_unit_test(load__takes_relative_paths_from_the_files_folder),
