@@ -6,6 +6,7 @@
 
 #include "node/cmd.h"
 #include "node/config.h"
+#include "node/transport.h"
 
 static const char help[] =
     "usage: spinenode check-config -c FILE\n"
@@ -35,16 +36,18 @@ int cmd_check_config(int argc, char **argv)
 
     struct err e;
     struct config *c = NULL;
+    struct transport *transport = NULL;
     struct buf text;
     buf_init(&text, 16 * CONFIG_FILE_MAX);
     status = 0;
-    if (config_load_to_run(path, &c, &e) != 0 || config_dump(c, &text, &e) != 0) {
+    if (config_load_to_run(path, &c, &transport, &e) != 0 || config_dump(c, &text, &e) != 0) {
         status = cmd_failed(argv[0], "%s", e.text);
     } else if (!quiet) {
         fputs(buf_text(&text), stdout);
         status = cmd_finish_output(argv[0]);
     }
     buf_fini(&text);
+    transport_free(transport);
     config_free(c);
     return status;
 }

@@ -32,7 +32,8 @@ int cmd_run(int argc, char **argv)
         return cmd_usage_error(argv[0], "unexpected argument '%s'", argv[1]);
     struct err e;
     struct config *c = NULL;
-    if (config_load_to_run(path, &c, &e) != 0 || supervise(c, &e) != 0)
+    struct transport *transport = NULL;
+    if (config_load_to_run(path, &c, &transport, &e) != 0 || supervise(c, transport, &e) != 0)
         return cmd_failed(argv[0], "%s", e.text);
     return 0;
 }

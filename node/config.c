@@ -362,7 +362,8 @@ void config_free(struct config *c)
     cyaml_free(&setup, &config_schema, c, 0);
 }
 
-static int load(const char *path, bool to_run, struct config **out, struct err *e)
+/* transport: NULL if the files for TLS do not matter. */
+static int load(const char *path, struct config **out, struct transport **transport, struct err *e)
 {
     struct buf bytes, whole;
     buf_init(&bytes, CONFIG_FILE_MAX);
@@ -398,8 +399,8 @@ static int load(const char *path, bool to_run, struct config **out, struct err *
     rc = resolve_paths(c, path, e);
     if (rc == 0)
         rc = check(c, &text, e);
-    if (rc == 0 && to_run)
-        rc = config_tls_check_files(c, &text, e);
+    if (rc == 0 && transport != NULL)
+        rc = config_tls_check_files(c, &text, transport, e);
     if (rc == 0) {
         *out = c;
         c = NULL;
@@ -415,12 +416,13 @@ out:
 
 int config_load(const char *path, struct config **out, struct err *e)
 {
-    return load(path, false, out, e);
+    return load(path, out, NULL, e);
 }
 
-int config_load_to_run(const char *path, struct config **out, struct err *e)
+int config_load_to_run(const char *path, struct config **out, struct transport **transport,
+                       struct err *e)
 {
-    return load(path, true, out, e);
+    return load(path, out, transport, e);
 }
 
 const struct config_destination *config_destination_find(const struct config *c, const char *name)

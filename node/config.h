@@ -22,6 +22,7 @@ struct buf;
 struct err;
 struct recognise_options;
 struct tls_config;
+struct transport;
 
 /* Largest configuration file, and most entries in any of its lists. */
 #define CONFIG_FILE_MAX (1024 * 1024)
@@ -255,9 +256,10 @@ struct config {
  * file itself). Not for several threads at once (libcyaml logs through one function). */
 int config_load(const char *path, struct config **out, struct err *e);
 
-/* The same for a node that is to run: looks into the files for TLS, too, which others than the node
- * need not be able to read. */
-int config_load_to_run(const char *path, struct config **out, struct err *e);
+/* The same for a node that is to run: reads the files for TLS, too, which others than the node need
+ * not be able to. *transport is to be freed before the configuration. */
+int config_load_to_run(const char *path, struct config **out, struct transport **transport,
+                       struct err *e);
 
 /* NULL is fine. */
 void config_free(struct config *c);

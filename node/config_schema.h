@@ -16,6 +16,7 @@
 struct buf;
 struct config;
 struct err;
+struct transport;
 
 /* What libcyaml's schema cannot say about a scalar. */
 struct config_setting {
@@ -56,6 +57,7 @@ int config_text_error(struct config_text *t, struct err *e, const char *key, con
 
 /* config_tls.c: what the keys for TLS must agree on, and what their files must hold. */
 int config_tls_check(const struct config *c, struct config_text *t, struct err *e);
-int config_tls_check_files(const struct config *c, struct config_text *t, struct err *e);
+int config_tls_check_files(const struct config *c, struct config_text *t, struct transport **out,
+                           struct err *e);
 
 #endif

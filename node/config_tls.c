@@ -12,6 +12,7 @@
 #include "dicom/tls.h"
 #include "node/config.h"
 #include "node/config_schema.h"
+#include "node/transport.h"
 
 static bool given(const char *text)
 {
@@ -68,40 +69,24 @@ int config_tls_check(const struct config *c, struct config_text *t, struct err *
     return rc;
 }
 
-/* The file that is to blame, where it stands. */
-static int file_error(struct config_text *t, const char *above, enum tls_file at,
-                      const struct err *why, struct err *e)
+int config_tls_check_files(const struct config *c, struct config_text *t, struct transport **out,
+                           struct err *e)
 {
     static const char *const keys[] = {
         [TLS_CERTIFICATE] = "certificate", [TLS_KEY] = "key", [TLS_AUTHORITIES] = "authorities"};
-    char key[CONFIG_KEY_BYTES];
-    if (why->code != ERR_CONFIG)
-        return err_set(e, why->code, "%s", why->text);
-    snprintf(key, sizeof key, "%s.%s", above, keys[at]);
-    return config_text_error(t, e, key, "%s", why->text);
-}
-
-int config_tls_check_files(const struct config *c, struct config_text *t, struct err *e)
-{
-    struct tls_config files;
-    struct tls *tls = NULL;
+    struct transport_fault at;
     struct err why;
-    enum tls_file at;
-    if (config_listener_tls(c, &files)) {
-        if (tls_new_server(&files, &tls, &at, &why) != 0)
-            return file_error(t, "node.tls", at, &why, e);
-        tls_free(tls);
-    }
-    for (uint32_t i = 0; i < c->destinations_count; i++) {
-        char above[CONFIG_KEY_BYTES / 2];
-        if (!config_destination_tls(&c->destinations[i], &files))
-            continue;
-        snprintf(above, sizeof above, "destinations[%u].tls", i);
-        if (tls_new_client(&files, &tls, &at, &why) != 0)
-            return file_error(t, above, at, &why, e);
-        tls_free(tls);
-    }
-    return 0;
+    char key[CONFIG_KEY_BYTES];
+    int rc = transport_new(c, out, &at, &why);
+    if (rc == 0)
+        return 0;
+    if (rc != ERR_CONFIG)
+        return err_set(e, rc, "%s", why.text);
+    if (at.destination < 0)
+        snprintf(key, sizeof key, "node.tls.%s", keys[at.file]);
+    else
+        snprintf(key, sizeof key, "destinations[%d].tls.%s", at.destination, keys[at.file]);
+    return config_text_error(t, e, key, "%s", why.text);
 }
 
 bool config_listener_tls(const struct config *c, struct tls_config *out)

@@ -467,11 +467,9 @@ static void reload(struct supervisor *sv)
     struct err e = {0};
     char reason[ERR_TEXT_MAX];
     int dicom = -1, http = -1;
-    int rc = config_load_to_run(sv->config->path, &c, &e);
+    int rc = config_load_to_run(sv->config->path, &c, &transport, &e);
     if (rc == 0)
         rc = reload_check(sv->config, c, &e);
-    if (rc == 0)
-        rc = transport_new(c, &transport, &e);
     if (rc == 0)
         rc = sockets_open(sv->config, c, &sv->stage, &dicom, &http, &e);
     if (rc != 0) {
@@ -572,10 +570,11 @@ static void loop(struct supervisor *sv)
     }
 }
 
-int supervise(struct config *config, struct err *e)
+int supervise(struct config *config, struct transport *transport, struct err *e)
 {
     struct supervisor *sv = calloc(1, sizeof *sv);
     if (sv == NULL) {
+        transport_free(transport);
         config_free(config);
         return err_set(e, ERR_NOMEM, "no memory");
     }
@@ -583,6 +582,7 @@ int supervise(struct config *config, struct err *e)
     sv->began_at = clock_mono_ms();
     sv->signal_fd = -1;
     sv->stage.config = config;
+    sv->stage.transport = transport;
     sv->stage.listen_fd = sv->stage.http_fd = sv->stage.spool.lock = sv->stage.ready_fd = -1;
     for (int i = 0; i < STAGE_KINDS; i++)
         sv->stage.wake_fd[i] = -1;
@@ -593,9 +593,7 @@ int supervise(struct config *config, struct err *e)
     mallopt(M_ARENA_MAX, 2);
     signal(SIGPIPE, SIG_IGN);
 
-    int rc = transport_new(config, &sv->stage.transport, e);
-    if (rc == 0)
-        rc = spool_open(&sv->stage.spool, config->node.spool, e);
+    int rc = spool_open(&sv->stage.spool, config->node.spool, e);
     if (rc == 0)
         rc = spool_lock(&sv->stage.spool, e);
     if (rc == 0)

@@ -18,9 +18,11 @@
 
 struct config;
 struct err;
+struct transport;
 
-/* Runs the node until it is told to stop. Takes the configuration in any case. 0, or why it could
+/* Runs the node until it is told to stop. Takes configuration and transport in any
+ * case. 0, or why it could
  * not start: ERR_EXISTS (another node on this spool), ERR_NETWORK or ERR_IO (port), … */
-int supervise(struct config *config, struct err *e);
+int supervise(struct config *config, struct transport *transport, struct err *e);
 
 #endif

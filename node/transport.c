@@ -6,7 +6,6 @@
 #include "node/base/err.h"
 
 #include "dicom/scu.h"
-#include "dicom/tls.h"
 #include "node/config.h"
 
 struct side {
@@ -26,8 +25,10 @@ static void side_drop(struct side *s)
     s->tls = NULL;
 }
 
-int transport_new(const struct config *c, struct transport **out, struct err *e)
+int transport_new(const struct config *c, struct transport **out, struct transport_fault *fault,
+                  struct err *e)
 {
+    struct transport_fault at = {.destination = -1};
     struct tls_config files;
     struct transport *t = calloc(1, sizeof *t);
     if (t == NULL)
@@ -36,26 +37,25 @@ int transport_new(const struct config *c, struct transport **out, struct err *e)
     t->destinations = calloc(c->destinations_count + 1, sizeof *t->destinations);
     int rc = t->destinations != NULL ? 0 : err_set(e, ERR_NOMEM, "no memory");
     if (rc == 0 && config_listener_tls(c, &files)) {
-        rc = tls_new_server(&files, &t->listener.tls, NULL, e);
-        if (rc != 0)
-            err_context(e, "node.tls");
-        else
+        rc = tls_new_server(&files, &t->listener.tls, &at.file, e);
+        if (rc == 0)
             t->listener.not_after = tls_not_after(t->listener.tls);
     }
     for (uint32_t i = 0; rc == 0 && i < c->destinations_count; i++) {
         struct side *s = &t->destinations[i];
         if (!config_destination_tls(&c->destinations[i], &files))
             continue;
-        rc = tls_new_client(&files, &s->tls, NULL, e);
-        if (rc != 0)
-            err_context(e, "destinations[%u].tls", i);
-        else
+        at.destination = (int)i;
+        rc = tls_new_client(&files, &s->tls, &at.file, e);
+        if (rc == 0)
             s->not_after = tls_not_after(s->tls);
     }
     if (rc == 0)
         *out = t;
     else
         transport_free(t);
+    if (fault != NULL)
+        *fault = at;
     return rc;
 }
 

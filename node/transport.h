@@ -12,19 +12,27 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dicom/tls.h"
+
 struct config;
 struct config_destination;
 struct err;
 struct scu_target;
-struct tls;
 struct transport;
 
 /* A certificate that ends within so many days is worth a warning. */
 #define TRANSPORT_WARN_DAYS 30
 
-/* Reads what the configuration names; it must outlive the transport. ERR_CONFIG and others as
- * tls_new_server(). On failure *out is left alone. */
-int transport_new(const struct config *c, struct transport **out, struct err *e);
+/* Which file of the configuration an error is about. */
+struct transport_fault {
+    int destination; /* -1: the listener */
+    enum tls_file file;
+};
+
+/* Reads what the configuration names; it must outlive the transport. Errors as tls_new_server(),
+ * and *fault (may be NULL) tells which file. On failure *out is left alone. */
+int transport_new(const struct config *c, struct transport **out, struct transport_fault *fault,
+                  struct err *e);
 void transport_free(struct transport *t); /* NULL is fine */
 
 /* Drops the keys of the other side, in a stage that needs only one, or none. */

@@ -388,8 +388,10 @@ static void load__looks_into_files_only_for_a_node_that_is_to_run(void **state)
     assert_int_equal(load(text, &c, &e), 0);
     config_free(c);
     c = NULL;
-    assert_int_equal(config_load_to_run(path, &c, &e), ERR_CONFIG);
+    struct transport *transport = NULL;
+    assert_int_equal(config_load_to_run(path, &c, &transport, &e), ERR_CONFIG);
     assert_null(c);
+    assert_null(transport);
     assert_non_null(strstr(e.text, "node.yaml:4: node.tls.certificate: cannot read "));
     assert_non_null(strstr(e.text, "missing.pem: No such file"));
 }
