@@ -102,34 +102,40 @@ class SuperResolution(nn.Module):
 class EncoderDecoder(nn.Module):
     """The generator of the paper: pix2pix without skips, batch normalisation, dropout in the decoder.
 
+    skips: with them, pix2pix's U-Net: each level of the decoder also sees the encoder's of its size.
     scale: its input is enlarged linearly by as much first, as the paper does for super-resolution.
     """
 
-    def __init__(self, inputs=1, base=64, depth=8, widest=8, outputs=1, scale=1):
+    def __init__(self, inputs=1, base=64, depth=8, widest=8, outputs=1, scale=1, skips=False):
         super().__init__()
-        self.multiple, self.scale = 2**depth // scale, scale
+        self.multiple, self.scale, self.skips = 2**depth // scale, scale, skips
         widths = [min(base * 2**k, base * widest) for k in range(depth)]
-        layers = [nn.Conv2d(inputs, widths[0], 4, 2, 1)]
+        down = [nn.Sequential(nn.Conv2d(inputs, widths[0], 4, 2, 1))]
         for k in range(1, depth):
-            layers += [nn.LeakyReLU(0.2), nn.Conv2d(widths[k - 1], widths[k], 4, 2, 1, bias=k == depth - 1)]
-            if k < depth - 1:
-                layers.append(nn.BatchNorm2d(widths[k]))
+            layers = [nn.LeakyReLU(0.2), nn.Conv2d(widths[k - 1], widths[k], 4, 2, 1, bias=k == depth - 1)]
+            down.append(nn.Sequential(*layers, *[nn.BatchNorm2d(widths[k])] * (k < depth - 1)))
+        up = []
         for k in range(depth - 1, 0, -1):
-            layers += [nn.ReLU(), nn.ConvTranspose2d(widths[k], widths[k - 1], 4, 2, 1, bias=False),
-                       nn.BatchNorm2d(widths[k - 1])]
-            if k > depth - 4:
-                layers.append(nn.Dropout(0.5))
-        layers += [nn.ReLU(), nn.ConvTranspose2d(widths[0], outputs, 4, 2, 1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+            given = widths[k] * (2 if skips and k < depth - 1 else 1)
+            layers = [nn.ReLU(), nn.ConvTranspose2d(given, widths[k - 1], 4, 2, 1, bias=False), nn.BatchNorm2d(widths[k - 1])]
+            up.append(nn.Sequential(*layers, *[nn.Dropout(0.5)] * (k > depth - 4)))
+        up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(widths[0] * (1 + skips), outputs, 4, 2, 1), nn.Tanh()))
+        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
 
     def forward(self, x):
         if self.scale > 1:
             x = F.interpolate(x, scale_factor=self.scale, mode="bilinear")
-        return self.layers(x)
+        kept = []
+        for layer in self.down:
+            x = layer(x)
+            kept.append(x)
+        for layer, beside in zip(self.up, kept[::-1]):
+            x = layer(torch.cat([x, beside], 1) if self.skips and x is not beside else x)
+        return x
 
     def only(self, channel):
         """Keep one output channel, as ResUNet.only()."""
-        last = self.layers[-2]
+        last = self.up[-1][1]
         last.weight = nn.Parameter(last.weight.detach()[:, channel:channel + 1].clone())
         last.bias = nn.Parameter(last.bias.detach()[channel:channel + 1].clone())
         last.out_channels = 1

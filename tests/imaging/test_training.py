@@ -48,20 +48,35 @@ def test_super_resolution__starts_as_cubic_interpolation():
     assert torch.allclose(net(x), F.interpolate(x, scale_factor=4, mode="bicubic"), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["resunet", "encoder-decoder"])
-def test_generators__keep_the_size(kind):
-    net = networks.build({"kind": kind, **({"base": 8, "depth": 5} if kind == "encoder-decoder" else {"widths": [8, 12, 16], "blocks": [1, 1, 1]})})
+@pytest.mark.parametrize("spec", [{"kind": "resunet", "widths": [8, 12, 16], "blocks": [1, 1, 1]}, {"kind": "encoder-decoder", "base": 8, "depth": 5},
+                                  {"kind": "encoder-decoder", "base": 8, "depth": 5, "skips": True}], ids=["resunet", "encoder-decoder", "u-net"])
+def test_generators__keep_the_size(spec):
+    net = networks.build(spec)
     n = net.multiple
     assert net.eval()(torch.zeros(1, 1, 2 * n, 3 * n)).shape == (1, 1, 2 * n, 3 * n)
 
 
-def test_only__gives_one_channel_of_the_network_that_learned_several():
+@pytest.mark.parametrize("spec", [SMALL, {"kind": "encoder-decoder", "base": 4, "depth": 3, "skips": True}], ids=["resunet", "u-net"])
+def test_only__gives_one_channel_of_the_network_that_learned_several(spec):
     torch.manual_seed(0)
-    net = networks.build({**SMALL, "outputs": 3}).eval()
+    net = networks.build({**spec, "outputs": 3}).eval()
     x = torch.rand(1, 1, 16, 24)
     together = net(x)
     assert together.shape == (1, 3, 16, 24)
     assert torch.allclose(net.only(1)(x), together[:, 1:2], atol=1e-6)
+
+
+def test_skips__carry_detail_that_does_not_fit_through_the_bottleneck():
+    def spread(skips):
+        """Share of an impulse's effect that stays within the first level's reach of it."""
+        torch.manual_seed(0)
+        net = networks.build({"kind": "encoder-decoder", "base": 8, "depth": 6, "skips": skips}).eval()
+        x = torch.zeros(2, 1, 64, 64)
+        x[1, 0, 32, 32] = 1.0
+        with torch.no_grad():
+            effect = (net(x)[1] - net(x)[0]).abs()[0]
+        return float(effect[28:37, 28:37].sum() / effect.sum())
+    assert spread(True) > 3 * spread(False)
 
 
 def test_degrade__equals_pytorch_interpolation():
