@@ -5,6 +5,7 @@ that images need not be kept; what comes back are figures and the reader's measu
 """
 
 import numpy as np
+from scipy import ndimage
 
 from . import dataset, degrade, metrics, nifti, radiographs, reader
 from .baselines import CUBIC, LANCZOS, LINEAR, enlarge
@@ -153,6 +154,24 @@ def real_slices(folder, count=dataset.REAL_TEST_SLICES):
     slices, voxel = found
     first = len(slices) // 2 - count // 2
     return slices[first:first + count], voxel
+
+
+LIKENESS = ("share that is dark", "texture of what is not", "share of fine detail")
+
+
+def likeness(image):
+    """What can be measured without knowing what is where, to hold the phantom against real images (values in [0, 1]).
+
+    In the order of LIKENESS: share of pixels below 0.1; median over the others of the spread within 5 x 5 pixels
+    over its mean; share of the spectrum's power (the mean left out) that lies beyond half of the highest frequency.
+    """
+    image = np.asarray(image, np.float64)
+    mean = ndimage.uniform_filter(image, 5)
+    spread = np.sqrt(np.maximum(ndimage.uniform_filter(image * image, 5) - mean * mean, 0))
+    body = mean > 0.1
+    power = np.abs(np.fft.fft2(image - image.mean()))**2
+    fine = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in image.shape), indexing="ij")) > 0.25
+    return float((image < 0.1).mean()), float(np.median(spread[body] / mean[body])) if body.any() else 0.0, float(power[fine].sum() / max(power.sum(), 1e-12))
 
 
 def real_pair(t1_path, t2_path):

@@ -2,6 +2,8 @@
 
 import os
 
+import numpy as np
+
 from . import agreement, baselines, dataset, evaluation, findings, leaks, plots, report, testset
 from .campaign import ENRICHED_FIRST
 from .reader import CLASSES
@@ -51,6 +53,7 @@ def tell(work, args, facts):
         else:
             _translation(told, work, args, task, results, reader, native, unseen)
     _real(told, work, args, folder, facts)
+    _likeness(told, args, folder)
     _reader(told, reader, native)
     _leaks(told, args, facts, digests, folder)
     told.intro = [
@@ -164,6 +167,23 @@ def _real(told, work, args, folder, facts):
                         os.path.join(args.output, f"{task}-real-pair.png"))
     if body:
         told.sections.append(("Real images", body))
+
+
+def _likeness(told, args, folder):
+    """The phantom's contrasts beside the real volume, at its size of pixels: a sheet to look at, and three plain measures."""
+    slices, voxel = evaluation.real_slices(folder) if folder else ([], None)
+    if not slices:
+        return
+    drawn = [testset.cached(args.cache, seed) for seed in testset.seeds("test", 4)]
+    at_size = {c: [baselines.resample(case.images[c][1], [round(case.field_mm / voxel[1])] * 2) for case in drawn] for c in dataset.CONTRASTS}
+    plots.sheet([[slices[2 * k], *(at_size[c][k] for c in ("t2", "t1", "stir", "tirm"))] for k in range(4)],
+                ("real T2", "phantom T2", "T1", "STIR", "TIRM"), os.path.join(args.output, "phantom-beside-real.png"))
+    measured = [np.array([evaluation.likeness(s) for s in which]) for which in (slices, at_size["t2"])]
+    rows = [[name] + [f"{m[:, k].mean():.3f} ({m[:, k].min():.3f} to {m[:, k].max():.3f})" for m in measured] for k, name in enumerate(evaluation.LIKENESS)]
+    told.sections.append(("How like a real T2 the phantom is", [
+        f"`phantom-beside-real.png` shows them side by side. Mean (least to most) over {len(slices)} midsagittal slices of the real volume and "
+        f"{len(drawn)} of the phantom, at {voxel[1]:.1f} mm; what still differs to the eye stands in `README.md` beside this file.", ""]
+        + report.table(["measured", "real", "phantom"], rows)))
 
 
 def _reader(told, reader, native):

@@ -188,3 +188,14 @@ def test_real_pair__is_cut_to_what_both_volumes_show(tmp_path):
 def test_plain_words__say_what_is_worse():
     assert "SSIM worse than identity" in report.compare_plainly([dict(r, ssim=-r["ssim"]) for r in rows(0.6, 0.5)])
     assert "PSNR dB better than" in report.compare_plainly(rows(0.6, 0.5))
+
+
+def test_likeness__sees_darkness_texture_and_detail():
+    rng = np.random.default_rng(0)
+    flat = np.full((128, 128), 0.5)
+    half = flat * (np.arange(128) < 64)
+    assert evaluation.likeness(half)[0] == pytest.approx(0.5) and evaluation.likeness(flat)[0] == 0
+    rough = flat + 0.05 * rng.standard_normal(flat.shape)
+    assert evaluation.likeness(rough)[1] == pytest.approx(0.1, rel=0.15)
+    waves = [0.5 + 0.3 * np.sin(2 * np.pi * np.arange(128) * n / 128)[None] * np.ones((128, 1)) for n in (8, 50)]
+    assert evaluation.likeness(waves[0])[2] < 0.01 and evaluation.likeness(waves[1])[2] > 0.99
