@@ -11,6 +11,7 @@
 #include "node/catalogue.h"
 #include "node/cmd.h"
 #include "node/config.h"
+#include "node/load.h"
 #include "node/rules.h"
 #include "node/scan.h"
 
@@ -164,11 +165,8 @@ static int route_series(struct route *w, int number)
         if (w->group[i] == number)
             paths[n++] = w->files.paths[i];
     }
-    struct series_limits limits = series_default_limits;
-    limits.slices = (unsigned)w->config->limits.slices;
-    limits.side = (unsigned)w->config->limits.rows;
     int status = 0;
-    if (series_read(paths, n, &limits, &series, &e) != 0 ||
+    if (load_series(paths, n, &w->config->limits, &series, &e) != 0 ||
         rules_decide(w->config, w->models, series, &decisions, &e) != 0) {
         status = cmd_failed(w->verb, "%s", e.text);
     } else if (w->json) {

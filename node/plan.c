@@ -34,6 +34,7 @@
 
 #include "node/catalogue.h"
 #include "node/config.h"
+#include "node/load.h"
 #include "node/parameters.h"
 #include "node/retain.h"
 #include "node/rules.h"
@@ -183,45 +184,6 @@ static int64_t complete_round(struct plan *p)
 
 /* ---- what is to be done --------------------------------------------------------------------- */
 
-/* The series' files, read. ERR_REFUSED and the like: for good. */
-static int series_load(struct plan *p, const struct store_series *s, struct series **out,
-                       struct err *e)
-{
-    const struct config_limits *l = &p->st->config->limits;
-    struct store_instance *instances = NULL;
-    const char **paths = NULL;
-    char(*texts)[PATH_BYTES] = NULL;
-    size_t n = 0;
-    if (s->instances > l->slices)
-        return err_set(e, ERR_LIMIT,
-                       "series has %" PRId64 " instances, at most %d are processed (limits.slices)",
-                       s->instances, (int)l->slices);
-    int rc = store_series_instances(p->s, s->id, s->revision, &instances, &n, e);
-    if (rc != 0)
-        return rc;
-    paths = calloc(n + 1, sizeof *paths);
-    texts = calloc(n + 1, sizeof *texts);
-    if (paths == NULL || texts == NULL)
-        rc = err_set(e, ERR_NOMEM, "no memory for a series of %zu instances", n);
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        rc = spool_path(&p->st->spool, instances[i].path, texts[i], e);
-        paths[i] = texts[i];
-        if (rc == 0 && strcmp(instances[i].study_uid, instances[0].study_uid) != 0)
-            rc = err_set(e, ERR_REFUSED,
-                         "instances of different studies under one Series Instance UID");
-    }
-    if (rc == 0) {
-        struct series_limits limits = series_default_limits;
-        limits.slices = (unsigned)l->slices;
-        limits.side = (unsigned)l->rows;
-        rc = series_read(paths, n, &limits, out, e);
-    }
-    free(instances);
-    free(paths);
-    free(texts);
-    return rc;
-}
-
 static int job_make(struct plan *p, const struct store_series *s, const struct series *series,
                     const struct rule_decisions *all, const struct rule_decision *d,
                     struct store_new_job *job, struct err *e)
@@ -301,11 +263,16 @@ static int series_decide(struct plan *p, const struct store_series *s, struct bu
     struct rule_decisions *d = NULL;
     struct store_new_job *jobs = NULL;
     size_t n = 0;
+    const struct config_limits *l = &p->st->config->limits;
+    if (s->instances > l->slices)
+        return err_set(e, ERR_LIMIT,
+                       "series has %" PRId64 " instances, at most %d are processed (limits.slices)",
+                       s->instances, (int)l->slices);
     int rc = catalogue_refresh(p->models, e);
     if (rc != 0)
         /* Without models nothing can be decided; the folder may come back. */
         return err_set(e, ERR_IO, "models folder: %s", e->text);
-    if ((rc = series_load(p, s, &series, e)) != 0)
+    if ((rc = load_spooled(&p->st->spool, p->s, l, s->id, s->revision, &series, e)) != 0)
         return rc;
     if ((rc = rules_decide(p->st->config, p->models, series, &d, e)) != 0)
         goto out;

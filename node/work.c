@@ -32,6 +32,7 @@
 #include "dicom/series.h"
 
 #include "node/config.h"
+#include "node/load.h"
 #include "node/parameters.h"
 #include "node/stage.h"
 #include "node/synthesise.h"
@@ -112,38 +113,6 @@ static int progress(void *closure, unsigned done, unsigned total)
     (void)done;
     (void)total;
     return atomic_load(&w->cancelled) || atomic_load(&w->lost) || stage_stopping(w->st);
-}
-
-static int input_load(struct work *w, const struct store_job *job, struct series **out,
-                      struct err *e)
-{
-    const struct config_limits *l = &w->st->config->limits;
-    struct store_instance *instances = NULL;
-    const char **paths = NULL;
-    char(*texts)[PATH_BYTES] = NULL;
-    size_t n = 0;
-    int rc = store_series_instances(w->s, job->inputs[0].series_id, job->inputs[0].revision,
-                                    &instances, &n, e);
-    if (rc != 0)
-        return rc;
-    paths = calloc(n + 1, sizeof *paths);
-    texts = calloc(n + 1, sizeof *texts);
-    if (paths == NULL || texts == NULL)
-        rc = err_set(e, ERR_NOMEM, "no memory for a series of %zu instances", n);
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        rc = spool_path(&w->st->spool, instances[i].path, texts[i], e);
-        paths[i] = texts[i];
-    }
-    if (rc == 0) {
-        struct series_limits limits = series_default_limits;
-        limits.slices = (unsigned)l->slices;
-        limits.side = (unsigned)l->rows;
-        rc = series_read(paths, n, &limits, out, e);
-    }
-    free(instances);
-    free(paths);
-    free(texts);
-    return rc;
 }
 
 /* The outputs as the store wants them. Their files are in `folder` and will be in out/<key>. */
@@ -281,7 +250,8 @@ static int job_do(struct work *w, const struct store_job *job, struct err *e)
     bool made = false, published = false;
     char folder[PATH_BYTES];
     int64_t began = clock_mono_ms();
-    int rc = input_load(w, job, &series, e);
+    int rc = load_spooled(&w->st->spool, w->s, &w->st->config->limits, job->inputs[0].series_id,
+                          job->inputs[0].revision, &series, e);
     if (rc == 0)
         rc = spool_work_begin(&w->st->spool, job->key, w->st->number, folder, e);
     if (rc == 0) {
