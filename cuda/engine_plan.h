@@ -69,4 +69,11 @@ int cuda_compute(struct cuda_work *w, struct cuda_slot *slot, struct err *e);
 int cuda_run_stack(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,
                    int64_t *bad, struct err *e);
 
+/* The members of struct engine that such engines share. */
+#define CUDA_ENGINE_MEMBERS                                                                        \
+    .sees_bad = true, .estimate = cuda_estimate, .describe = cuda_describe,                        \
+    .plan_free = cuda_plan_free, .workspace_new = cuda_workspace_new,                              \
+    .workspace_free = cuda_workspace_free, .run = cuda_run, .diagnose = cuda_diagnose,             \
+    .run_stack = cuda_run_stack, .tuned = cuda_tuned
+
 #endif

@@ -113,16 +113,7 @@ static int compile(const struct graph *g, const struct engine_options *o, void *
 
 const struct engine engine_cuda = {
     .name = "cuda",
-    .sees_bad = true,
-    .estimate = cuda_estimate,
     .compile = compile,
-    .describe = cuda_describe,
-    .plan_free = cuda_plan_free,
-    .workspace_new = cuda_workspace_new,
-    .workspace_free = cuda_workspace_free,
-    .run = cuda_run,
-    .diagnose = cuda_diagnose,
-    .run_stack = cuda_run_stack,
-    .tuned = cuda_tuned,
+    CUDA_ENGINE_MEMBERS,
     .present = present,
 };
