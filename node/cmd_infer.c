@@ -15,6 +15,7 @@
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 #include "node/base/file.h"
 
 #include "dicom/dataset.h"
@@ -229,14 +230,18 @@ static int print_tensor(const struct infer *o, const struct tensor_run *r)
     if (o->json) {
         struct buf out;
         buf_init(&out, 8192);
-        buf_printf(&out,
-                   "{\"engine\": \"%s\", \"threads\": %d, \"batch\": %lld, \"load_ms\": %.3f, "
-                   "\"min_ms\": %.3f, \"median_ms\": %.3f, \"peak_mb\": %.1f, \"repeat\": %lld, "
-                   "\"plan\": ",
-                   r->engine->name, threads, (long long)r->in.shape.dim[0], r->load_ms, r->min_ms,
-                   r->median_ms, peak_mb(), (long long)o->repeat);
-        buf_json_string(&out, engine_plan_text(r->plan));
-        buf_puts(&out, "}\n");
+        json_open(&out, NULL, '{');
+        json_text(&out, "engine", r->engine->name);
+        json_int(&out, "threads", threads);
+        json_int(&out, "batch", r->in.shape.dim[0]);
+        json_real(&out, "load_ms", r->load_ms);
+        json_real(&out, "min_ms", r->min_ms);
+        json_real(&out, "median_ms", r->median_ms);
+        json_real(&out, "peak_mb", peak_mb());
+        json_int(&out, "repeat", o->repeat);
+        json_text(&out, "plan", engine_plan_text(r->plan));
+        json_close(&out, '}');
+        buf_puts(&out, "\n");
         fputs(buf_text(&out), stdout);
         buf_fini(&out);
     } else {
@@ -356,15 +361,16 @@ static int make_key(const struct infer *o, const struct synthesis *what, char di
 
 static void print_quality(struct buf *out, const struct synthesis_result *r)
 {
-    buf_printf(out, "\"quality\": {\"outcome\": \"%s\", \"calibrated\": %s, \"reason\": ",
-               quality_outcome_name(r->outcome), r->input.calibrated ? "true" : "false");
-    buf_json_string(out, r->doubt);
+    json_open(out, "quality", '{');
+    json_text(out, "outcome", quality_outcome_name(r->outcome));
+    json_bool(out, "calibrated", r->input.calibrated);
+    json_text(out, "reason", r->doubt);
     for (int i = 0; i < QUALITY_FIGURE_COUNT; i++) {
         double v = i == QUALITY_UNLIKE ? r->input.figure[i] : r->quality.figure[i];
         if (isfinite(v))
-            buf_printf(out, ", \"%s\": %.6g", quality_figure_name((enum quality_figure)i), v);
+            json_real(out, quality_figure_name((enum quality_figure)i), v);
     }
-    buf_puts(out, "}}\n");
+    json_close(out, '}');
 }
 
 static int print_series(const struct infer *o, const struct series *s,
@@ -373,17 +379,23 @@ static int print_series(const struct infer *o, const struct series *s,
     if (o->json) {
         struct buf out;
         buf_init(&out, 16384);
-        buf_puts(&out, "{\"engine\": ");
-        buf_json_string(&out, r->engine);
-        buf_printf(&out,
-                   ", \"images\": %u, \"series\": \"%s\", \"source_series\": \"%s\", "
-                   "\"sha256\": \"%s\", \"load_ms\": %.3f, \"compile_ms\": %.3f, "
-                   "\"read_ms\": %.3f, \"run_ms\": %.3f, \"gate_ms\": %.3f, \"write_ms\": %.3f, "
-                   "\"peak_mb\": %.1f, \"map_series\": \"%s\", ",
-                   r->count, r->series_uid, s->series_uid, r->model_digest, r->load_ms,
-                   r->compile_ms, r->read_ms, r->run_ms, r->gate_ms, r->write_ms, peak_mb(),
-                   r->map_series_uid);
+        json_open(&out, NULL, '{');
+        json_text(&out, "engine", r->engine);
+        json_int(&out, "images", r->count);
+        json_text(&out, "series", r->series_uid);
+        json_text(&out, "source_series", s->series_uid);
+        json_text(&out, "sha256", r->model_digest);
+        json_real(&out, "load_ms", r->load_ms);
+        json_real(&out, "compile_ms", r->compile_ms);
+        json_real(&out, "read_ms", r->read_ms);
+        json_real(&out, "run_ms", r->run_ms);
+        json_real(&out, "gate_ms", r->gate_ms);
+        json_real(&out, "write_ms", r->write_ms);
+        json_real(&out, "peak_mb", peak_mb());
+        json_text(&out, "map_series", r->map_series_uid);
         print_quality(&out, r);
+        json_close(&out, '}');
+        buf_puts(&out, "\n");
         fputs(buf_text(&out), stdout);
         buf_fini(&out);
     } else {

@@ -16,6 +16,7 @@
 #include "node/base/buf.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 #include "node/cmd.h"
 #include "node/config.h"
@@ -37,144 +38,6 @@ static const char help[] =
     "  -h, --help         this text\n";
 
 #define JSON_MAX (256 * 1024 * 1024)
-
-/* ---- JSON ----------------------------------------------------------------------------------- */
-
-static void member(struct buf *out, const char *name, const char *text)
-{
-    buf_printf(out, "\"%s\":", name);
-    buf_json_string(out, text);
-    buf_puts(out, ",");
-}
-
-static void number(struct buf *out, const char *name, int64_t value)
-{
-    buf_printf(out, "\"%s\":%" PRId64 ",", name, value);
-}
-
-/* ISO 8601 in UTC, null for 0. */
-static void moment(struct buf *out, const char *name, int64_t ms)
-{
-    char text[32];
-    struct tm tm;
-    time_t seconds = (time_t)(ms / 1000);
-    if (ms == 0) {
-        buf_printf(out, "\"%s\":null,", name);
-        return;
-    }
-    gmtime_r(&seconds, &tm);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-    buf_printf(out, "\"%s\":\"%s.%03dZ\",", name, text, (int)(ms % 1000));
-}
-
-/* Takes back the comma behind the last member. */
-static void close_with(struct buf *out, char bracket)
-{
-    if (out->len > 0 && out->data[out->len - 1] == ',')
-        out->data[--out->len] = '\0';
-    buf_add(out, &bracket, 1);
-}
-
-static void series_json(struct buf *out, const struct store_series *s)
-{
-    char id[32];
-    snprintf(id, sizeof id, "S%" PRId64, s->id);
-    buf_puts(out, "{");
-    member(out, "id", id);
-    member(out, "series_uid", s->series_uid);
-    member(out, "study_uid", s->study_uid);
-    member(out, "state", series_state_word(s->state));
-    member(out, "reason", s->reason);
-    member(out, "calling_ae", s->calling_ae);
-    number(out, "revision", s->revision);
-    number(out, "instances", s->instances);
-    number(out, "bytes", s->bytes);
-    moment(out, "first_at", s->first_at);
-    moment(out, "last_at", s->last_at);
-    moment(out, "changed_at", s->changed_at);
-    close_with(out, '}');
-}
-
-static void delivery_json(struct buf *out, const struct store_delivery *d)
-{
-    buf_puts(out, "{");
-    member(out, "destination", d->destination);
-    member(out, "state", delivery_state_word(d->state));
-    member(out, "reason", d->reason);
-    number(out, "attempts", d->attempts);
-    number(out, "instances", d->items);
-    number(out, "sent", d->items_sent);
-    number(out, "committed", d->items_committed);
-    number(out, "commitment_asked", d->commit_asked);
-    moment(out, "due_at", d->due_at);
-    moment(out, "changed_at", d->changed_at);
-    close_with(out, '}');
-}
-
-static int job_json(struct store *s, struct buf *out, const struct store_job *j, bool whole,
-                    struct err *e)
-{
-    struct store_delivery *deliveries;
-    struct store_output *outputs;
-    size_t n = 0;
-    buf_puts(out, "{");
-    number(out, "id", j->id);
-    member(out, "key", j->key);
-    member(out, "state", job_state_word(j->state));
-    member(out, "reason", j->reason);
-    member(out, "task", j->task);
-    member(out, "rule", j->rule);
-    member(out, "model", j->model);
-    member(out, "model_digest", j->model_digest);
-    member(out, "parameters", j->parameters);
-    number(out, "attempts", j->attempts);
-    number(out, "crashes", j->crashes);
-    number(out, "interruptions", j->interruptions);
-    buf_printf(out, "\"cancel_asked\":%s,", j->cancel_asked ? "true" : "false");
-    number(out, "run_ms", j->run_ms);
-    moment(out, "created_at", j->created_at);
-    moment(out, "started_at", j->started_at);
-    moment(out, "finished_at", j->finished_at);
-    number(out, "outputs", j->outputs);
-    buf_puts(out, "\"inputs\":[");
-    for (uint32_t i = 0; i < j->inputs_count; i++) {
-        buf_puts(out, "{");
-        member(out, "series_uid", j->inputs[i].series_uid);
-        member(out, "study_uid", j->inputs[i].study_uid);
-        number(out, "revision", j->inputs[i].revision);
-        close_with(out, '}');
-        buf_puts(out, ",");
-    }
-    close_with(out, ']');
-    buf_puts(out, ",\"deliveries\":[");
-    int rc = store_job_deliveries(s, j->id, &deliveries, &n, e);
-    if (rc != 0)
-        return rc;
-    for (size_t i = 0; i < n; i++) {
-        delivery_json(out, &deliveries[i]);
-        buf_puts(out, ",");
-    }
-    free(deliveries);
-    close_with(out, ']');
-    if (whole) {
-        buf_puts(out, ",\"instances\":[");
-        if ((rc = store_job_outputs(s, j->id, &outputs, &n, e)) != 0)
-            return rc;
-        for (size_t i = 0; i < n; i++) {
-            buf_puts(out, "{");
-            member(out, "sop_instance_uid", outputs[i].sop_uid);
-            member(out, "series_uid", outputs[i].series_uid);
-            member(out, "file", outputs[i].path);
-            number(out, "bytes", outputs[i].bytes);
-            close_with(out, '}');
-            buf_puts(out, ",");
-        }
-        free(outputs);
-        close_with(out, ']');
-    }
-    buf_puts(out, "}");
-    return 0;
-}
 
 /* ---- for people ----------------------------------------------------------------------------- */
 
@@ -250,82 +113,190 @@ static int list_print(struct store *s, struct buf *out, const struct store_serie
     return rc;
 }
 
-static void pair(struct buf *out, const char *name, const char *value)
+/* ---- all of one thing, as JSON or for people ------------------------------------------------ */
+
+struct form {
+    struct buf *out;
+    bool json;
+};
+
+/* One fact: the name of its member in JSON, and its words for people. NULL: not told there. */
+static void tell(const struct form *f, const char *member, const char *words, const char *text)
 {
-    if (value[0] != '\0')
-        buf_printf(out, "%-14s %s\n", name, value);
+    if (f->json && member != NULL)
+        json_text(f->out, member, text);
+    else if (!f->json && words != NULL && text[0] != '\0')
+        buf_printf(f->out, "%-14s %s\n", words, text);
 }
 
-static void pair_number(struct buf *out, const char *name, int64_t value)
+static void tell_number(const struct form *f, const char *member, const char *words, int64_t value)
 {
-    buf_printf(out, "%-14s %" PRId64 "\n", name, value);
+    if (f->json)
+        json_int(f->out, member, value);
+    else if (words != NULL)
+        buf_printf(f->out, "%-14s %" PRId64 "\n", words, value);
 }
 
-static void pair_moment(struct buf *out, const char *name, int64_t ms)
+static void tell_moment(const struct form *f, const char *member, const char *words, int64_t ms)
 {
     char text[40], age[24];
     struct tm tm;
     time_t seconds = (time_t)(ms / 1000);
-    if (ms == 0)
-        return;
-    localtime_r(&seconds, &tm);
-    strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &tm);
-    buf_printf(out, "%-14s %s (%s ago)\n", name, text, ago(ms, age));
+    if (f->json) {
+        json_moment(f->out, member, ms);
+    } else if (ms != 0) {
+        localtime_r(&seconds, &tm);
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &tm);
+        buf_printf(f->out, "%-14s %s (%s ago)\n", words, text, ago(ms, age));
+    }
 }
 
-static void series_print(struct buf *out, const struct store_series *s)
+static void open_in(const struct form *f, const char *member, char bracket)
 {
-    pair(out, "series", s->series_uid);
-    pair(out, "study", s->study_uid);
-    pair(out, "state", series_state_word(s->state));
-    pair(out, "reason", s->reason);
-    pair(out, "from", s->calling_ae);
-    pair_number(out, "revision", s->revision);
-    pair_number(out, "images", s->instances);
-    pair_moment(out, "first image", s->first_at);
-    pair_moment(out, "last image", s->last_at);
-    pair_moment(out, "changed", s->changed_at);
+    if (f->json)
+        json_open(f->out, member, bracket);
 }
 
-static int job_print(struct store *s, struct buf *out, const struct store_job *j, struct err *e)
+static void close_in(const struct form *f, char bracket)
+{
+    if (f->json)
+        json_close(f->out, bracket);
+}
+
+static void tell_series(const struct form *f, const struct store_series *s)
+{
+    char id[32];
+    snprintf(id, sizeof id, "S%" PRId64, s->id);
+    open_in(f, NULL, '{');
+    tell(f, "id", NULL, id);
+    tell(f, "series_uid", "series", s->series_uid);
+    tell(f, "study_uid", "study", s->study_uid);
+    tell(f, "state", "state", series_state_word(s->state));
+    tell(f, "reason", "reason", s->reason);
+    tell(f, "calling_ae", "from", s->calling_ae);
+    tell_number(f, "revision", "revision", s->revision);
+    tell_number(f, "instances", "images", s->instances);
+    tell_number(f, "bytes", NULL, s->bytes);
+    tell_moment(f, "first_at", "first image", s->first_at);
+    tell_moment(f, "last_at", "last image", s->last_at);
+    tell_moment(f, "changed_at", "changed", s->changed_at);
+    close_in(f, '}');
+}
+
+static void delivery_json(struct buf *out, const struct store_delivery *d)
+{
+    json_open(out, NULL, '{');
+    json_text(out, "destination", d->destination);
+    json_text(out, "state", delivery_state_word(d->state));
+    json_text(out, "reason", d->reason);
+    json_int(out, "attempts", d->attempts);
+    json_int(out, "instances", d->items);
+    json_int(out, "sent", d->items_sent);
+    json_int(out, "committed", d->items_committed);
+    json_int(out, "commitment_asked", d->commit_asked);
+    json_moment(out, "due_at", d->due_at);
+    json_moment(out, "changed_at", d->changed_at);
+    json_close(out, '}');
+}
+
+static void delivery_print(struct buf *out, const struct store_delivery *d)
+{
+    buf_printf(out,
+               "%-14s %s %s: %" PRId64 " of %" PRId64 " sent, %" PRId64
+               " committed, %d attempts%s%s\n",
+               "delivery", d->destination, delivery_state_word(d->state), d->items_sent, d->items,
+               d->items_committed, (int)d->attempts, d->reason[0] ? ": " : "", d->reason);
+    if (d->state == DELIVERY_PENDING && d->due_at > clock_wall_ms())
+        buf_printf(out, "%-14s next attempt in %" PRId64 " s\n", "",
+                   (d->due_at - clock_wall_ms() + 999) / 1000);
+}
+
+static int tell_deliveries(struct store *s, const struct form *f, int64_t job, struct err *e)
 {
     struct store_delivery *d;
     size_t n = 0;
-    pair_number(out, "job", j->id);
-    pair(out, "state", job_state_word(j->state));
-    pair(out, "reason", j->reason);
-    pair(out, "task", j->task);
-    pair(out, "rule", j->rule);
-    pair(out, "model", j->model);
-    pair(out, "model digest", j->model_digest);
-    pair(out, "key", j->key);
-    for (uint32_t i = 0; i < j->inputs_count; i++)
-        buf_printf(out, "%-14s S%" PRId64 " revision %" PRId64 " %s\n", "input",
-                   j->inputs[i].series_id, j->inputs[i].revision, j->inputs[i].series_uid);
-    pair_number(out, "outputs", j->outputs);
-    pair_number(out, "attempts", j->attempts);
-    pair_number(out, "crashes", j->crashes);
-    pair_number(out, "interruptions", j->interruptions);
-    pair_moment(out, "made", j->created_at);
-    pair_moment(out, "started", j->started_at);
-    pair_moment(out, "finished", j->finished_at);
-    pair(out, "held by", j->owner);
-    int rc = store_job_deliveries(s, j->id, &d, &n, e);
+    int rc = store_job_deliveries(s, job, &d, &n, e);
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < n; i++) {
-        buf_printf(out,
-                   "%-14s %s %s: %" PRId64 " of %" PRId64 " sent, %" PRId64
-                   " committed, %d attempts%s%s\n",
-                   "delivery", d[i].destination, delivery_state_word(d[i].state), d[i].items_sent,
-                   d[i].items, d[i].items_committed, (int)d[i].attempts, d[i].reason[0] ? ": " : "",
-                   d[i].reason);
-        if (d[i].state == DELIVERY_PENDING && d[i].due_at > clock_wall_ms())
-            buf_printf(out, "%-14s next attempt in %" PRId64 " s\n", "",
-                       (d[i].due_at - clock_wall_ms() + 999) / 1000);
-    }
+    open_in(f, "deliveries", '[');
+    for (size_t i = 0; i < n; i++)
+        (f->json ? delivery_json : delivery_print)(f->out, &d[i]);
+    close_in(f, ']');
     free(d);
     return 0;
+}
+
+static int outputs_json(struct store *s, struct buf *out, int64_t job, struct err *e)
+{
+    struct store_output *outputs;
+    size_t n = 0;
+    int rc = store_job_outputs(s, job, &outputs, &n, e);
+    if (rc != 0)
+        return rc;
+    json_open(out, "instances", '[');
+    for (size_t i = 0; i < n; i++) {
+        json_open(out, NULL, '{');
+        json_text(out, "sop_instance_uid", outputs[i].sop_uid);
+        json_text(out, "series_uid", outputs[i].series_uid);
+        json_text(out, "file", outputs[i].path);
+        json_int(out, "bytes", outputs[i].bytes);
+        json_close(out, '}');
+    }
+    json_close(out, ']');
+    free(outputs);
+    return 0;
+}
+
+static void tell_inputs(const struct form *f, const struct store_job *j)
+{
+    open_in(f, "inputs", '[');
+    for (uint32_t i = 0; i < j->inputs_count; i++) {
+        const struct store_job_input *in = &j->inputs[i];
+        if (!f->json) {
+            buf_printf(f->out, "%-14s S%" PRId64 " revision %" PRId64 " %s\n", "input",
+                       in->series_id, in->revision, in->series_uid);
+            continue;
+        }
+        json_open(f->out, NULL, '{');
+        json_text(f->out, "series_uid", in->series_uid);
+        json_text(f->out, "study_uid", in->study_uid);
+        json_int(f->out, "revision", in->revision);
+        json_close(f->out, '}');
+    }
+    close_in(f, ']');
+}
+
+/* whole: in JSON, also the instances that came of it. */
+static int tell_job(struct store *s, const struct form *f, const struct store_job *j, bool whole,
+                    struct err *e)
+{
+    open_in(f, NULL, '{');
+    tell_number(f, "id", "job", j->id);
+    tell(f, "state", "state", job_state_word(j->state));
+    tell(f, "reason", "reason", j->reason);
+    tell(f, "task", "task", j->task);
+    tell(f, "rule", "rule", j->rule);
+    tell(f, "model", "model", j->model);
+    tell(f, "model_digest", "model digest", j->model_digest);
+    tell(f, "key", "key", j->key);
+    tell(f, "parameters", NULL, j->parameters);
+    tell_inputs(f, j);
+    tell_number(f, "outputs", "outputs", j->outputs);
+    tell_number(f, "attempts", "attempts", j->attempts);
+    tell_number(f, "crashes", "crashes", j->crashes);
+    tell_number(f, "interruptions", "interruptions", j->interruptions);
+    tell_number(f, "run_ms", NULL, j->run_ms);
+    tell_moment(f, "created_at", "made", j->created_at);
+    tell_moment(f, "started_at", "started", j->started_at);
+    tell_moment(f, "finished_at", "finished", j->finished_at);
+    tell(f, NULL, "held by", j->owner);
+    if (f->json)
+        json_bool(f->out, "cancel_asked", j->cancel_asked);
+    int rc = tell_deliveries(s, f, j->id, e);
+    if (rc == 0 && f->json && whole)
+        rc = outputs_json(s, f->out, j->id, e);
+    close_in(f, '}');
+    return rc;
 }
 
 /* ---- the verbs ------------------------------------------------------------------------------ */
@@ -342,19 +313,18 @@ static int do_list(struct store *s, struct buf *out, size_t limit, bool json, st
             rc = store_jobs_list(s, JOB_STATES, limit, &jobs, &jobs_n, e);
     }
     if (rc == 0 && json) {
-        buf_puts(out, "{\"series\":[");
-        for (size_t i = 0; i < series_n; i++) {
-            series_json(out, &series[i]);
-            buf_puts(out, ",");
-        }
-        close_with(out, ']');
-        buf_puts(out, ",\"jobs\":[");
-        for (size_t i = 0; i < jobs_n && rc == 0; i++) {
-            rc = job_json(s, out, &jobs[i], false, e);
-            buf_puts(out, ",");
-        }
-        close_with(out, ']');
-        buf_puts(out, "}\n");
+        const struct form f = {out, true};
+        json_open(out, NULL, '{');
+        json_open(out, "series", '[');
+        for (size_t i = 0; i < series_n; i++)
+            tell_series(&f, &series[i]);
+        json_close(out, ']');
+        json_open(out, "jobs", '[');
+        for (size_t i = 0; i < jobs_n && rc == 0; i++)
+            rc = tell_job(s, &f, &jobs[i], false, e);
+        json_close(out, ']');
+        json_close(out, '}');
+        buf_puts(out, "\n");
     } else if (rc == 0) {
         rc = list_print(s, out, series, series_n, jobs, jobs_n, e);
     }
@@ -371,14 +341,11 @@ static int do_show(struct store *s, struct buf *out, bool is_series, int64_t id,
     int rc = job != NULL ? 0 : err_set(e, ERR_NOMEM, "no memory");
     if (rc == 0)
         rc = is_series ? store_series_get(s, id, &series, e) : store_job_get(s, id, job, e);
-    if (rc == 0 && is_series && json)
-        series_json(out, &series);
-    else if (rc == 0 && is_series)
-        series_print(out, &series);
-    else if (rc == 0 && json)
-        rc = job_json(s, out, job, true, e);
+    const struct form f = {out, json};
+    if (rc == 0 && is_series)
+        tell_series(&f, &series);
     else if (rc == 0)
-        rc = job_print(s, out, job, e);
+        rc = tell_job(s, &f, job, true, e);
     if (json)
         buf_puts(out, "\n");
     free(job);

@@ -6,6 +6,7 @@
 #include "node/base/buf.h"
 #include "node/base/digest.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 #include "model/engine.h"
 #include "model/package.h"
@@ -73,12 +74,6 @@ static void look_at(struct report *r, const struct engine *engine)
         graph_free(lowered);
 }
 
-static void json_text(struct buf *out, const char *key, const char *text)
-{
-    buf_printf(out, ", \"%s\": ", key);
-    buf_json_string(out, text);
-}
-
 static void grid_text(const struct package *p, char *out, size_t size)
 {
     if (p->multiple > 0)
@@ -87,67 +82,90 @@ static void grid_text(const struct package *p, char *out, size_t size)
         snprintf(out, size, "%dx%d", p->grid_rows, p->grid_columns);
 }
 
+static void json_range(struct buf *out, const char *name, double low, double high)
+{
+    json_open(out, name, '[');
+    json_real(out, NULL, low);
+    json_real(out, NULL, high);
+    json_close(out, ']');
+}
+
+static void json_passes(struct buf *out, const struct pass_report *r)
+{
+    json_open(out, "passes", '[');
+    for (int i = 0; i < r->n; i++) {
+        const struct pass_figures *f = &r->pass[i].after;
+        json_open(out, NULL, '{');
+        json_text(out, "pass", r->pass[i].name);
+        json_int(out, "changes", r->pass[i].changes);
+        json_int(out, "nodes", f->nodes);
+        json_int(out, "macs", f->macs);
+        json_int(out, "parameters", f->parameters);
+        json_int(out, "activation_bytes", f->activation_bytes);
+        json_close(out, '}');
+    }
+    json_close(out, ']');
+}
+
 static void print_json(struct buf *out, const struct report *r, const struct engine *engine,
                        bool explain)
 {
     const struct package *p = r->package;
     char grid[32];
-    buf_puts(out, "{\"path\": ");
-    buf_json_string(out, r->path);
+    json_open(out, NULL, '{');
+    json_text(out, "path", r->path);
     if (r->problem.code != 0) {
         json_text(out, "problem", r->problem.text);
-        buf_puts(out, "}");
+        json_close(out, '}');
         return;
     }
     grid_text(p, grid, sizeof grid);
-    buf_printf(out, ", \"sha256\": \"%s\", \"bytes\": %lld", r->digest, (long long)r->bytes);
+    json_text(out, "sha256", r->digest);
+    json_int(out, "bytes", r->bytes);
     json_text(out, "task", model_task_name(p->task));
     json_text(out, "name", p->name);
     json_text(out, "version", p->version);
     json_text(out, "input_contrast", model_contrast_name(p->input_contrast));
     json_text(out, "output_contrast", model_contrast_name(p->output_contrast));
-    buf_printf(out,
-               ", \"input_slices\": %d, \"scale\": %d, \"grid\": \"%s\", \"rows\": [%d, %d], "
-               "\"columns\": [%d, %d], \"spacing_mm\": [%g, %g], \"percentiles\": [%g, %g], "
-               "\"output\": \"%s\", \"parameters\": %lld",
-               p->input_slices, p->scale, grid, p->rows_min, p->rows_max, p->columns_min,
-               p->columns_max, p->spacing_mm_min, p->spacing_mm_max, p->percentile_low,
-               p->percentile_high, p->output == MODEL_OUTPUT_UNIT ? "unit" : "source",
-               (long long)p->parameters);
+    json_int(out, "input_slices", p->input_slices);
+    json_int(out, "scale", p->scale);
+    json_text(out, "grid", grid);
+    json_range(out, "rows", p->rows_min, p->rows_max);
+    json_range(out, "columns", p->columns_min, p->columns_max);
+    json_range(out, "spacing_mm", p->spacing_mm_min, p->spacing_mm_max);
+    json_range(out, "percentiles", p->percentile_low, p->percentile_high);
+    json_text(out, "output", p->output == MODEL_OUTPUT_UNIT ? "unit" : "source");
+    json_int(out, "parameters", p->parameters);
     if (p->pixel_mm > 0)
-        buf_printf(out, ", \"pixel_mm\": %g", p->pixel_mm);
-    if (p->gate != NULL)
-        buf_printf(out, ", \"gate\": {\"false_refusal\": %g, \"series\": %d}", p->gate->refusal,
-                   p->gate->series);
-    if (r->has_cost)
-        buf_printf(
-            out,
-            ", \"cost\": {\"engine\": \"%s\", \"rows\": %d, \"columns\": %d, \"macs\": %lld, "
-            "\"plan_bytes\": %lld, \"workspace_bytes\": %lld, \"compile_bytes\": %lld}",
-            engine->name, r->rows, r->columns, (long long)r->cost.macs,
-            (long long)r->cost.plan_bytes, (long long)r->cost.workspace_bytes,
-            (long long)r->cost.compile_bytes);
-    else
+        json_real(out, "pixel_mm", p->pixel_mm);
+    if (p->gate != NULL) {
+        json_open(out, "gate", '{');
+        json_real(out, "false_refusal", p->gate->refusal);
+        json_int(out, "series", p->gate->series);
+        json_close(out, '}');
+    }
+    if (r->has_cost) {
+        json_open(out, "cost", '{');
+        json_text(out, "engine", engine->name);
+        json_int(out, "rows", r->rows);
+        json_int(out, "columns", r->columns);
+        json_int(out, "macs", r->cost.macs);
+        json_int(out, "plan_bytes", r->cost.plan_bytes);
+        json_int(out, "workspace_bytes", r->cost.workspace_bytes);
+        json_int(out, "compile_bytes", r->cost.compile_bytes);
+        json_close(out, '}');
+    } else {
         json_text(out, "no_cost", r->no_cost.text);
+    }
     if (explain) {
         json_text(out, "training_data", p->training_data);
         json_text(out, "intended_use", p->intended_use);
         json_text(out, "limits", p->limits);
         json_text(out, "licence", p->licence);
         json_text(out, "figures", p->figures);
-        buf_puts(out, ", \"passes\": [");
-        for (int i = 0; i < r->passes.n; i++) {
-            const struct pass_figures *f = &r->passes.pass[i].after;
-            buf_printf(out,
-                       "%s{\"pass\": \"%s\", \"changes\": %d, \"nodes\": %d, \"macs\": %lld, "
-                       "\"parameters\": %lld, \"activation_bytes\": %lld}",
-                       i > 0 ? ", " : "", r->passes.pass[i].name, r->passes.pass[i].changes,
-                       f->nodes, (long long)f->macs, (long long)f->parameters,
-                       (long long)f->activation_bytes);
-        }
-        buf_puts(out, "]");
+        json_passes(out, &r->passes);
     }
-    buf_puts(out, "}");
+    json_close(out, '}');
 }
 
 /* Each pass: its changes, and the network before and after it. */
@@ -248,21 +266,19 @@ int cmd_models(int argc, char **argv)
         else if (files.count == before)
             status = cmd_failed(argv[0], "no *.onnx under %s", argv[i]);
     }
-    buf_puts(&out, json ? "[" : "");
+    if (json)
+        json_open(&out, NULL, '[');
     for (size_t i = 0; i < files.count; i++) {
         struct report r = {.path = files.paths[i]};
         look_at(&r, engine);
         if (r.problem.code != 0)
             status = EXIT_FAILED;
-        if (json) {
-            buf_puts(&out, i > 0 ? ",\n " : "");
-            print_json(&out, &r, engine, explain);
-        } else {
-            print_text(&out, &r, engine, explain);
-        }
+        (json ? print_json : print_text)(&out, &r, engine, explain);
         package_free(r.package);
     }
-    buf_puts(&out, json ? "]\n" : "");
+    if (json)
+        json_close(&out, ']');
+    buf_puts(&out, json ? "\n" : "");
     fputs(buf_text(&out), stdout);
     buf_fini(&out);
     scan_fini(&files);

@@ -12,6 +12,7 @@
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 #include "model/engine.h"
 #include "model/npy.h"
@@ -84,49 +85,42 @@ static int plan_get(struct ask *a, int rows, int columns, struct err *e)
     return rc;
 }
 
-static void put_number(struct buf *out, double v)
-{
-    if (isfinite(v))
-        buf_printf(out, "%.7g", v);
-    else
-        buf_puts(out, "null");
-}
-
 static void print(const struct ask *a, const char *path, const struct quality_report *r,
                   const float (*features)[QUALITY_FEATURES], int n, const double ms[2])
 {
     const struct quality_gate *gate = a->package->gate;
     struct buf out;
     buf_init(&out, 1 << 20);
-    buf_puts(&out, "{\"path\": ");
-    buf_json_string(&out, path);
-    buf_printf(&out, ", \"version\": %d, \"calibrated\": %s, \"outcome\": \"%s\", \"reason\": ",
-               QUALITY_VERSION, r->calibrated ? "true" : "false", quality_outcome_name(r->outcome));
-    buf_json_string(&out, r->reason);
-    buf_printf(&out, ", \"input_ms\": %.3f, \"result_ms\": %.3f, \"figures\": {", ms[0], ms[1]);
-    for (int i = 0; i < QUALITY_FIGURE_COUNT; i++) {
-        buf_printf(&out, "%s\"%s\": ", i > 0 ? ", " : "",
-                   quality_figure_name((enum quality_figure)i));
-        put_number(&out, r->figure[i]);
-    }
-    buf_puts(&out, "}, \"classes\": {");
-    for (int i = 0; gate != NULL && i < gate->classes; i++) {
-        buf_printf(&out, "%s\"%s\": ", i > 0 ? ", " : "", gate->class[i].name);
-        put_number(&out, r->class_score[i]);
-    }
-    buf_puts(&out, "}, \"names\": [");
+    json_open(&out, NULL, '{');
+    json_text(&out, "path", path);
+    json_int(&out, "version", QUALITY_VERSION);
+    json_bool(&out, "calibrated", r->calibrated);
+    json_text(&out, "outcome", quality_outcome_name(r->outcome));
+    json_text(&out, "reason", r->reason);
+    json_real(&out, "input_ms", ms[0]);
+    json_real(&out, "result_ms", ms[1]);
+    json_open(&out, "figures", '{');
+    for (int i = 0; i < QUALITY_FIGURE_COUNT; i++)
+        json_real(&out, quality_figure_name((enum quality_figure)i), r->figure[i]);
+    json_close(&out, '}');
+    json_open(&out, "classes", '{');
+    for (int i = 0; gate != NULL && i < gate->classes; i++)
+        json_real(&out, gate->class[i].name, r->class_score[i]);
+    json_close(&out, '}');
+    json_open(&out, "names", '[');
     for (int i = 0; i < QUALITY_FEATURES; i++)
-        buf_printf(&out, "%s\"%s\"", i > 0 ? ", " : "", quality_feature_name(i));
-    buf_puts(&out, "], \"features\": [");
+        json_text(&out, NULL, quality_feature_name(i));
+    json_close(&out, ']');
+    json_open(&out, "features", '[');
     for (int s = 0; s < n; s++) {
-        buf_puts(&out, s > 0 ? ", [" : "[");
-        for (int i = 0; i < QUALITY_FEATURES; i++) {
-            buf_puts(&out, i > 0 ? ", " : "");
-            put_number(&out, features[s][i]);
-        }
-        buf_puts(&out, "]");
+        json_open(&out, NULL, '[');
+        for (int i = 0; i < QUALITY_FEATURES; i++)
+            json_real(&out, NULL, features[s][i]);
+        json_close(&out, ']');
     }
-    buf_puts(&out, "]}\n");
+    json_close(&out, ']');
+    json_close(&out, '}');
+    buf_puts(&out, "\n");
     fputs(buf_text(&out), stdout);
     buf_fini(&out);
 }

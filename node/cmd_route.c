@@ -5,6 +5,7 @@
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 #include "dicom/dataset.h"
 #include "dicom/series.h"
@@ -38,73 +39,61 @@ struct route {
     struct buf out;
 };
 
-static void json_texts(struct buf *out, char *const *texts, uint32_t count)
-{
-    buf_puts(out, "[");
-    for (uint32_t i = 0; i < count; i++) {
-        buf_puts(out, i > 0 ? ", " : "");
-        buf_json_string(out, texts[i]);
-    }
-    buf_puts(out, "]");
-}
-
-static void json_member(struct buf *out, const char *key, const char *text)
-{
-    buf_printf(out, ", \"%s\": ", key);
-    buf_json_string(out, text);
-}
-
 static void print_rule_json(struct buf *out, const struct rule_decision *d)
 {
-    buf_puts(out, "{\"rule\": ");
-    buf_json_string(out, d->rule->name);
-    json_member(out, "outcome", rule_outcome_word(d->outcome));
+    json_open(out, NULL, '{');
+    json_text(out, "rule", d->rule->name);
+    json_text(out, "outcome", rule_outcome_word(d->outcome));
     if (d->reason.code != 0)
-        json_member(out, "reason", d->reason.text);
+        json_text(out, "reason", d->reason.text);
     if (d->model != NULL) {
-        json_member(out, "task", model_task_name(d->model->facts.task));
-        json_member(out, "model", d->model->file);
-        json_member(out, "version", d->model->facts.version);
-        json_member(out, "sha256", d->model->digest);
+        json_text(out, "task", model_task_name(d->model->facts.task));
+        json_text(out, "model", d->model->file);
+        json_text(out, "version", d->model->facts.version);
+        json_text(out, "sha256", d->model->digest);
     }
     if (d->outcome == RULE_MATCHED) {
-        buf_puts(out, ", \"destinations\": ");
-        json_texts(out, d->rule->destinations, d->rule->destinations_count);
+        json_open(out, "destinations", '[');
+        for (uint32_t i = 0; i < d->rule->destinations_count; i++)
+            json_text(out, NULL, d->rule->destinations[i]);
+        json_close(out, ']');
     }
-    buf_puts(out, "}");
+    json_close(out, '}');
 }
 
 static void print_json(struct buf *out, const struct series *s, const struct rule_decisions *d)
 {
     const struct recognition *r = &d->recognition;
-    buf_puts(out, "{\"series\": ");
-    buf_json_string(out, s->series_uid);
-    json_member(out, "study", s->study_uid);
-    buf_printf(out, ", \"images\": %u, \"rows\": %u, \"columns\": %u", s->slices, s->rows,
-               s->columns);
+    json_open(out, NULL, '{');
+    json_text(out, "series", s->series_uid);
+    json_text(out, "study", s->study_uid);
+    json_int(out, "images", s->slices);
+    json_int(out, "rows", s->rows);
+    json_int(out, "columns", s->columns);
+    if (s->has_geometry || s->row_spacing_mm > 0) {
+        json_open(out, "spacing_mm", '[');
+        json_real(out, NULL, s->row_spacing_mm);
+        json_real(out, NULL, s->column_spacing_mm);
+        json_close(out, ']');
+    }
     if (s->has_geometry)
-        buf_printf(out, ", \"spacing_mm\": [%.6g, %.6g], \"slice_spacing_mm\": %.6g",
-                   s->row_spacing_mm, s->column_spacing_mm, s->slice_spacing_mm);
-    else if (s->row_spacing_mm > 0)
-        buf_printf(out, ", \"spacing_mm\": [%.6g, %.6g]", s->row_spacing_mm, s->column_spacing_mm);
-    json_member(out, "kind", r->kind);
-    json_member(out, "contrast", r->contrast);
-    json_member(out, "plane", r->plane);
-    json_member(out, "body_part", r->body_part);
-    buf_puts(out, ", \"reasons\": [");
-    for (unsigned i = 0; i < r->reasons; i++) {
-        buf_puts(out, i > 0 ? ", " : "");
-        buf_json_string(out, r->reason[i]);
-    }
-    buf_puts(out, "]");
+        json_real(out, "slice_spacing_mm", s->slice_spacing_mm);
+    json_text(out, "kind", r->kind);
+    json_text(out, "contrast", r->contrast);
+    json_text(out, "plane", r->plane);
+    json_text(out, "body_part", r->body_part);
+    json_open(out, "reasons", '[');
+    for (unsigned i = 0; i < r->reasons; i++)
+        json_text(out, NULL, r->reason[i]);
+    json_close(out, ']');
     if (r->refusal.code != 0)
-        json_member(out, "refusal", r->refusal.text);
-    buf_puts(out, ", \"rules\": [");
-    for (unsigned i = 0; i < d->count; i++) {
-        buf_puts(out, i > 0 ? ",\n    " : "\n    ");
+        json_text(out, "refusal", r->refusal.text);
+    json_open(out, "rules", '[');
+    for (unsigned i = 0; i < d->count; i++)
         print_rule_json(out, &d->decision[i]);
-    }
-    buf_printf(out, "], \"matched\": %u}", d->matched);
+    json_close(out, ']');
+    json_int(out, "matched", d->matched);
+    json_close(out, '}');
 }
 
 static void print_rule_text(struct buf *out, const struct rule_decision *d)
@@ -133,8 +122,8 @@ static void print_rule_text(struct buf *out, const struct rule_decision *d)
 static void print_text(struct buf *out, const struct series *s, const struct rule_decisions *d)
 {
     const struct recognition *r = &d->recognition;
-    buf_printf(out, "series %s\n  images     %u of %u x %u", s->series_uid, s->slices, s->rows,
-               s->columns);
+    buf_printf(out, "%sseries %s\n  images     %u of %u x %u", out->len > 0 ? "\n" : "",
+               s->series_uid, s->slices, s->rows, s->columns);
     if (s->has_geometry)
         buf_printf(out, ", pixels of %.4g x %.4g mm, %.4g mm apart", s->row_spacing_mm,
                    s->column_spacing_mm, s->slice_spacing_mm);
@@ -169,10 +158,8 @@ static int route_series(struct route *w, int number)
     if (load_series(paths, n, &w->config->limits, &series, &e) != 0 ||
         rules_decide(w->config, w->models, series, &decisions, &e) != 0) {
         status = cmd_failed(w->verb, "%s", e.text);
-    } else if (w->json) {
-        print_json(&w->out, series, decisions);
     } else {
-        print_text(&w->out, series, decisions);
+        (w->json ? print_json : print_text)(&w->out, series, decisions);
     }
     rules_free(decisions);
     series_free(series);
@@ -209,24 +196,21 @@ static int load(struct route *w, const char *config, char *const *paths, int cou
 static int print_all(struct route *w)
 {
     int status = 0;
-    buf_puts(&w->out, w->json ? "{\"series\": [" : "");
-    bool first = true;
-    for (int i = 0; i < w->series_count; i++) {
-        size_t before = w->out.len;
-        if (!first)
-            buf_puts(&w->out, w->json ? ",\n  " : "\n");
-        size_t separated = w->out.len;
+    if (w->json) {
+        json_open(&w->out, NULL, '{');
+        json_open(&w->out, "series", '[');
+    }
+    for (int i = 0; i < w->series_count; i++)
         if (route_series(w, i) != 0)
             status = EXIT_FAILED;
-        if (w->out.len == separated)
-            w->out.len = before;
-        else
-            first = false;
-    }
-    if (w->json)
-        buf_printf(&w->out, "], \"ignored_files\": %zu}\n", w->ignored);
-    else if (w->ignored > 0)
+    if (w->json) {
+        json_close(&w->out, ']');
+        json_int(&w->out, "ignored_files", (int64_t)w->ignored);
+        json_close(&w->out, '}');
+        buf_puts(&w->out, "\n");
+    } else if (w->ignored > 0) {
         buf_printf(&w->out, "\nfiles that are no DICOM images: %zu\n", w->ignored);
+    }
     fwrite(buf_text(&w->out), 1, w->out.len, stdout);
     int written = cmd_finish_output(w->verb);
     return status != 0 ? status : written;

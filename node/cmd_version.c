@@ -7,6 +7,7 @@
 #include <sqlite3.h>
 
 #include "node/base/buf.h"
+#include "node/base/json.h"
 
 #include "model/engine.h"
 #include "node/cmd.h"
@@ -33,17 +34,47 @@ static const char *best_isa(void)
     return "base";
 }
 
-static void engines_into(struct buf *out, const char *before, const char *between,
-                         const char *after)
+static const char *const engines[] = {"ref", "cpu", "cuda"};
+
+static void print_json(struct buf *out)
 {
-    static const char *const names[] = {"ref", "cpu", "cuda"};
-    bool first = true;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (engine_find(names[i]) == NULL)
+    json_open(out, NULL, '{');
+    json_text(out, "version", SPINENODE_VERSION);
+    json_open(out, "engines", '[');
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
+        if (engine_find(engines[i]) != NULL)
+            json_text(out, NULL, engines[i]);
+    json_close(out, ']');
+    json_text(out, "isa", best_isa());
+    json_bool(out, "cuda", engine_find("cuda") != NULL);
+    json_bool(out, "gpu", engines_have_gpu());
+    json_text(out, "compiler", __VERSION__);
+    json_text(out, "openssl", OpenSSL_version(OPENSSL_VERSION_STRING));
+    json_text(out, "sqlite", sqlite3_libversion());
+    json_text(out, "libcyaml", cyaml_version_str);
+    json_close(out, '}');
+    buf_puts(out, "\n");
+}
+
+static void print_text(struct buf *out)
+{
+    const char *between = "";
+    buf_puts(out, "spinenode " SPINENODE_VERSION "\nengines: ");
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+        if (engine_find(engines[i]) == NULL)
             continue;
-        buf_printf(out, "%s%s%s%s", first ? "" : between, before, names[i], after);
-        first = false;
+        buf_printf(out, "%s%s", between, engines[i]);
+        between = ", ";
     }
+    buf_printf(out,
+               "\ninstruction set: %s\nCUDA: %s\ncompiler: %s\n"
+               "libraries: OpenSSL %s, SQLite %s, libcyaml %s\n",
+               best_isa(),
+               engine_find("cuda") == NULL ? "not built in"
+               : engines_have_gpu()        ? "built in"
+                                           : "built in, but there is no GPU here",
+               __VERSION__, OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
+               cyaml_version_str);
 }
 
 int cmd_version(int argc, char **argv)
@@ -55,32 +86,9 @@ int cmd_version(int argc, char **argv)
         return status;
     if (operands != 0)
         return cmd_usage_error(argv[0], "unexpected argument '%s'", argv[1]);
-    bool cuda = engine_find("cuda") != NULL;
     struct buf out;
     buf_init(&out, 4096);
-    if (json) {
-        buf_puts(&out, "{\"version\": \"" SPINENODE_VERSION "\", \"engines\": [");
-        engines_into(&out, "\"", ", ", "\"");
-        buf_printf(&out,
-                   "], \"isa\": \"%s\", \"cuda\": %s, \"gpu\": %s, \"compiler\": \"%s\", "
-                   "\"openssl\": \"%s\", "
-                   "\"sqlite\": \"%s\", \"libcyaml\": \"%s\"}\n",
-                   best_isa(), cuda ? "true" : "false", engines_have_gpu() ? "true" : "false",
-                   __VERSION__, OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
-                   cyaml_version_str);
-    } else {
-        buf_puts(&out, "spinenode " SPINENODE_VERSION "\nengines: ");
-        engines_into(&out, "", ", ", "");
-        buf_printf(&out,
-                   "\ninstruction set: %s\nCUDA: %s\ncompiler: %s\n"
-                   "libraries: OpenSSL %s, SQLite %s, libcyaml %s\n",
-                   best_isa(),
-                   !cuda                ? "not built in"
-                   : engines_have_gpu() ? "built in"
-                                        : "built in, but there is no GPU here",
-                   __VERSION__, OpenSSL_version(OPENSSL_VERSION_STRING), sqlite3_libversion(),
-                   cyaml_version_str);
-    }
+    (json ? print_json : print_text)(&out);
     fputs(buf_text(&out), stdout);
     buf_fini(&out);
     return cmd_finish_output(argv[0]);

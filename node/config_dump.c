@@ -11,6 +11,7 @@
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 #include "node/config.h"
 #include "node/config_schema.h"
@@ -37,7 +38,7 @@ static bool needs_quotes(const char *text)
 static void dump_text(struct buf *out, const char *text)
 {
     if (needs_quotes(text))
-        buf_json_string(out, text);
+        json_string(out, text);
     else
         buf_puts(out, text);
 }

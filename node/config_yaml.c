@@ -14,6 +14,7 @@
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 #include "node/config.h"
 #include "node/config_schema.h"
@@ -430,7 +431,7 @@ static void emit(yaml_document_t *d, int id, struct buf *out)
     /* JSON, every scalar in quotes: YAML that leaves libcyaml nothing to interpret. */
     yaml_node_t *n = yaml_document_get_node(d, id);
     if (n->type == YAML_SCALAR_NODE) {
-        buf_json_string(out, scalar_text(n));
+        json_string(out, scalar_text(n));
     } else if (n->type == YAML_SEQUENCE_NODE) {
         buf_puts(out, "[");
         for (yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top;

@@ -76,51 +76,6 @@ void buf_printf(struct buf *b, const char *format, ...)
     va_end(again);
 }
 
-/* Length of the UTF-8 sequence at s (RFC 3629), 0 if there is no valid one. */
-static size_t utf8_length(const unsigned char *s)
-{
-    size_t n;
-    unsigned min, c = s[0];
-    if (c < 0x80)
-        return 1;
-    if (c >= 0xc2 && c <= 0xdf) {
-        n = 2, min = 0x80, c &= 0x1f;
-    } else if (c >= 0xe0 && c <= 0xef) {
-        n = 3, min = 0x800, c &= 0x0f;
-    } else if (c >= 0xf0 && c <= 0xf4) {
-        n = 4, min = 0x10000, c &= 0x07;
-    } else {
-        return 0;
-    }
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (s[i] & 0x3f);
-    }
-    return c < min || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
-}
-
-void buf_json_string(struct buf *b, const char *text)
-{
-    const unsigned char *s = (const unsigned char *)text;
-    buf_puts(b, "\"");
-    while (*s) {
-        size_t n = utf8_length(s);
-        if (n == 0) {
-            buf_puts(b, "\\ufffd");
-            s++;
-        } else if (*s == '"' || *s == '\\') {
-            buf_printf(b, "\\%c", *s++);
-        } else if (*s < 0x20) {
-            buf_printf(b, "\\u%04x", *s++);
-        } else {
-            buf_add(b, s, n);
-            s += n;
-        }
-    }
-    buf_puts(b, "\"");
-}
-
 const char *buf_text(const struct buf *b)
 {
     return b->data ? b->data : "";

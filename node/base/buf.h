@@ -28,9 +28,6 @@ void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_puts(struct buf *b, const char *text);
 void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* JSON (RFC 8259): the text as a quoted string; bytes that are not UTF-8 become U+FFFD. */
-void buf_json_string(struct buf *b, const char *text);
-
 /* The text, "" if nothing was added. Borrowed until the next call on b. */
 const char *buf_text(const struct buf *b);
 int buf_error(const struct buf *b);

@@ -23,6 +23,7 @@
 #include "node/base/buf.h"
 #include "node/base/err.h"
 #include "node/base/file.h"
+#include "node/base/json.h"
 
 static int fail(const struct err *e)
 {
@@ -30,52 +31,45 @@ static int fail(const struct err *e)
     return 1;
 }
 
-static void add_text(struct buf *b, const char *name, const char *value)
-{
-    buf_printf(b, "\"%s\": ", name);
-    buf_json_string(b, value);
-    buf_puts(b, ", ");
-}
-
 static void add_vector(struct buf *b, const char *name, const double *v, unsigned n)
 {
-    buf_printf(b, "\"%s\": [", name);
+    json_open(b, name, '[');
     for (unsigned i = 0; i < n; i++)
-        buf_printf(b, "%s%.17g", i ? ", " : "", v[i]);
-    buf_puts(b, "], ");
+        json_real(b, NULL, v[i]);
+    json_close(b, ']');
 }
 
 static void describe(struct buf *b, const struct series *s, const struct recognition *r)
 {
-    buf_puts(b, "{");
-    add_text(b, "series_uid", s->series_uid);
-    add_text(b, "problem", s->problem.code ? s->problem.text : "");
-    add_text(b, "problem_word", err_word(s->problem.code));
-    buf_printf(b, "\"slices\": %u, \"rows\": %u, \"columns\": %u, \"middle\": %u, ", s->slices,
-               s->rows, s->columns, series_middle(s));
+    json_open(b, NULL, '{');
+    json_text(b, "series_uid", s->series_uid);
+    json_text(b, "problem", s->problem.code ? s->problem.text : "");
+    json_text(b, "problem_word", err_word(s->problem.code));
+    json_int(b, "slices", s->slices);
+    json_int(b, "rows", s->rows);
+    json_int(b, "columns", s->columns);
+    json_int(b, "middle", series_middle(s));
     add_vector(b, "spacing", (const double[]){s->row_spacing_mm, s->column_spacing_mm}, 2);
     if (s->has_geometry) {
         add_vector(b, "normal", s->normal, 3);
-        buf_printf(b, "\"slice_spacing\": %.17g, ", s->slice_spacing_mm);
+        json_real(b, "slice_spacing", s->slice_spacing_mm);
     }
-    buf_puts(b, "\"paths\": [");
-    for (unsigned i = 0; i < s->slices; i++) {
-        buf_puts(b, i ? ", " : "");
-        buf_json_string(b, s->slice[i].path);
-    }
-    buf_puts(b, "], ");
-    add_text(b, "kind", r->kind);
-    add_text(b, "contrast", r->contrast);
-    add_text(b, "plane", r->plane);
-    add_text(b, "body_part", r->body_part);
-    add_text(b, "refusal", r->refusal.code ? r->refusal.text : "");
-    add_text(b, "refusal_word", err_word(r->refusal.code));
-    buf_puts(b, "\"reasons\": [");
-    for (unsigned i = 0; i < r->reasons; i++) {
-        buf_puts(b, i ? ", " : "");
-        buf_json_string(b, r->reason[i]);
-    }
-    buf_puts(b, "]}\n");
+    json_open(b, "paths", '[');
+    for (unsigned i = 0; i < s->slices; i++)
+        json_text(b, NULL, s->slice[i].path);
+    json_close(b, ']');
+    json_text(b, "kind", r->kind);
+    json_text(b, "contrast", r->contrast);
+    json_text(b, "plane", r->plane);
+    json_text(b, "body_part", r->body_part);
+    json_text(b, "refusal", r->refusal.code ? r->refusal.text : "");
+    json_text(b, "refusal_word", err_word(r->refusal.code));
+    json_open(b, "reasons", '[');
+    for (unsigned i = 0; i < r->reasons; i++)
+        json_text(b, NULL, r->reason[i]);
+    json_close(b, ']');
+    json_close(b, '}');
+    buf_puts(b, "\n");
 }
 
 static int run_series(int n, char **paths, struct err *e)

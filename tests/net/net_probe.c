@@ -28,6 +28,7 @@
 #include "node/base/buf.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
+#include "node/base/json.h"
 
 /* key=value arguments, wherever they stand behind the fixed ones. */
 static const char *option(int argc, char **argv, const char *key, const char *otherwise)
@@ -52,15 +53,12 @@ static void print_pairs(const char *event, const char *const *pairs)
     struct buf b;
 
     buf_init(&b, 1 << 20);
-    buf_puts(&b, "{\"event\": ");
-    buf_json_string(&b, event);
-    for (; *pairs != NULL; pairs += 2) {
-        buf_puts(&b, ", ");
-        buf_json_string(&b, pairs[0]);
-        buf_puts(&b, ": ");
-        buf_json_string(&b, pairs[1]);
-    }
-    buf_puts(&b, "}\n");
+    json_open(&b, NULL, '{');
+    json_text(&b, "event", event);
+    for (; *pairs != NULL; pairs += 2)
+        json_text(&b, pairs[0], pairs[1]);
+    json_close(&b, '}');
+    buf_puts(&b, "\n");
     pthread_mutex_lock(&print_mutex);
     fputs(buf_text(&b), stdout);
     fflush(stdout);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@
 #include "node/base/digest.h"
 #include "node/base/err.h"
 #include "node/base/file.h"
+#include "node/base/json.h"
 #include "node/base/log.h"
 
 static void err__context_goes_before_the_cause(void **state)
@@ -45,8 +47,34 @@ static void buf__json_escapes_quotes_controls_and_broken_utf8(void **state)
     (void)state;
     struct buf b;
     buf_init(&b, 100);
-    buf_json_string(&b, "a\"\\\n\xc3\xa9\xff");
+    json_string(&b, "a\"\\\n\xc3\xa9\xff");
     assert_string_equal(buf_text(&b), "\"a\\\"\\\\\\u000a\xc3\xa9\\ufffd\"");
+    buf_fini(&b);
+}
+
+static void json__puts_commas_where_they_belong(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 1000);
+    json_open(&b, NULL, '{');
+    json_text(&b, "a", "[");
+    json_open(&b, "b", '[');
+    json_open(&b, NULL, '{');
+    json_close(&b, '}');
+    json_open(&b, NULL, '{');
+    json_moment(&b, "c", 1500);
+    json_moment(&b, "d", 0);
+    json_close(&b, '}');
+    json_close(&b, ']');
+    json_real(&b, "e", 0.5);
+    json_real(&b, "f", NAN);
+    json_bool(&b, "g", true);
+    json_int(&b, "h", -7);
+    json_close(&b, '}');
+    assert_string_equal(buf_text(&b),
+                        "{\"a\": \"[\", \"b\": [{}, {\"c\": \"1970-01-01T00:00:01.500Z\", "
+                        "\"d\": null}], \"e\": 0.5, \"f\": null, \"g\": true, \"h\": -7}");
     buf_fini(&b);
 }
 
@@ -96,6 +124,7 @@ int main(void)
         cmocka_unit_test(err__context_goes_before_the_cause),
         cmocka_unit_test(buf__refuses_to_pass_its_maximum_and_keeps_what_it_had),
         cmocka_unit_test(buf__json_escapes_quotes_controls_and_broken_utf8),
+        cmocka_unit_test(json__puts_commas_where_they_belong),
         cmocka_unit_test(file__durable_write_replaces_whole_and_leaves_no_temporary),
         cmocka_unit_test(digest__agrees_with_fips_180_4),
         cmocka_unit_test(log__quote_escapes_and_never_overruns),
