@@ -61,28 +61,16 @@ static void ready_write(struct observe *o, struct buf *out)
 
 /* ---- /metrics ------------------------------------------------------------------------------- */
 
-static void head(struct buf *out, const char *name, const char *type, const char *help)
-{
-    buf_printf(out, "# HELP spinenode_%s %s\n# TYPE spinenode_%s %s\n", name, help, name, type);
-}
-
-static void counter(struct buf *out, const char *name, const char *help,
-                    atomic_uint_fast64_t *value)
-{
-    head(out, name, "counter", help);
-    buf_printf(out, "spinenode_%s %" PRIu64 "\n", name, (uint64_t)atomic_load(value));
-}
-
 static void gauge(struct buf *out, const char *name, const char *help, int64_t value)
 {
-    head(out, name, "gauge", help);
+    metric_head(out, name, "gauge", help);
     buf_printf(out, "spinenode_%s %" PRId64 "\n", name, value);
 }
 
 static void errors(struct buf *out, const char *name, const char *help,
                    atomic_uint_fast64_t *values)
 {
-    head(out, name, "counter", help);
+    metric_head(out, name, "counter", help);
     for (int i = 0; i < METRICS_ERRORS; i++) {
         const char *word = i == 0 ? "other" : err_word(-i);
         if (strcmp(word, "unknown") != 0)
@@ -93,19 +81,19 @@ static void errors(struct buf *out, const char *name, const char *help,
 
 static void states_write(struct buf *out, const struct store_stats *stats)
 {
-    head(out, "series", "gauge", "Series by state.");
+    metric_head(out, "series", "gauge", "Series by state.");
     for (int i = 0; i < SERIES_STATES; i++)
         buf_printf(out, "spinenode_series{state=\"%s\"} %" PRId64 "\n",
                    series_state_word((enum series_state)i), stats->series[i]);
-    head(out, "jobs", "gauge", "Jobs by state.");
+    metric_head(out, "jobs", "gauge", "Jobs by state.");
     for (int i = 0; i < JOB_STATES; i++)
         buf_printf(out, "spinenode_jobs{state=\"%s\"} %" PRId64 "\n",
                    job_state_word((enum job_state)i), stats->jobs[i]);
-    head(out, "deliveries", "gauge", "Deliveries by state.");
+    metric_head(out, "deliveries", "gauge", "Deliveries by state.");
     for (int i = 0; i < DELIVERY_STATES; i++)
         buf_printf(out, "spinenode_deliveries{state=\"%s\"} %" PRId64 "\n",
                    delivery_state_word((enum delivery_state)i), stats->deliveries[i]);
-    head(out, "queue_depth", "gauge", "What waits for each stage.");
+    metric_head(out, "queue_depth", "gauge", "What waits for each stage.");
     const struct {
         const char *stage;
         int64_t depth;
@@ -125,27 +113,29 @@ static void states_write(struct buf *out, const struct store_stats *stats)
 static void network_write(struct buf *out, struct metrics *m)
 {
     static const char *const refusals[REFUSED_KINDS] = {"full", "mismatch", "unreadable", "other"};
-    counter(out, "associations_total", "Associations accepted.", &m->associations);
-    counter(out, "associations_rejected_total", "Connections that never became associations.",
-            &m->associations_rejected);
+    metric_counter(out, "associations_total", "Associations accepted.", &m->associations);
+    metric_counter(out, "associations_rejected_total",
+                   "Connections that never became associations.", &m->associations_rejected);
     gauge(out, "associations_open", "Associations now.", atomic_load(&m->associations_open));
-    counter(out, "echoes_total", "C-ECHO requests answered.", &m->echoes);
-    counter(out, "instances_received_total", "Instances made durable.", &m->instances_in);
-    counter(out, "bytes_received_total", "Bytes of them.", &m->bytes_in);
-    counter(out, "instances_known_total", "Instances that came again.", &m->instances_known);
-    head(out, "instances_refused_total", "counter", "C-STORE requests refused, by kind of status.");
+    metric_counter(out, "echoes_total", "C-ECHO requests answered.", &m->echoes);
+    metric_counter(out, "instances_received_total", "Instances made durable.", &m->instances_in);
+    metric_counter(out, "bytes_received_total", "Bytes of them.", &m->bytes_in);
+    metric_counter(out, "instances_known_total", "Instances that came again.", &m->instances_known);
+    metric_head(out, "instances_refused_total", "counter",
+                "C-STORE requests refused, by kind of status.");
     for (int i = 0; i < REFUSED_KINDS; i++)
         buf_printf(out, "spinenode_instances_refused_total{status=\"%s\"} %" PRIu64 "\n",
                    refusals[i], (uint64_t)atomic_load(&m->refused[i]));
-    counter(out, "instances_sent_total", "Instances acknowledged by destinations.",
-            &m->instances_out);
-    counter(out, "bytes_sent_total", "Bytes of them.", &m->bytes_out);
-    counter(out, "series_purged_total", "Series removed by age or for want of room.",
-            &m->series_purged);
-    counter(out, "instances_purged_total", "Instances and results removed with them.",
-            &m->instances_purged);
-    counter(out, "bytes_purged_total", "Bytes of them.", &m->bytes_purged);
-    counter(out, "commitment_reports_total", "Storage commitment reports taken.", &m->commitments);
+    metric_counter(out, "instances_sent_total", "Instances acknowledged by destinations.",
+                   &m->instances_out);
+    metric_counter(out, "bytes_sent_total", "Bytes of them.", &m->bytes_out);
+    metric_counter(out, "series_purged_total", "Series removed by age or for want of room.",
+                   &m->series_purged);
+    metric_counter(out, "instances_purged_total", "Instances and results removed with them.",
+                   &m->instances_purged);
+    metric_counter(out, "bytes_purged_total", "Bytes of them.", &m->bytes_purged);
+    metric_counter(out, "commitment_reports_total", "Storage commitment reports taken.",
+                   &m->commitments);
     errors(out, "delivery_failures_total", "Failed attempts to deliver, by class.",
            m->deliveries_failed);
 }
@@ -154,16 +144,17 @@ static void work_write(struct buf *out, struct metrics *m)
 {
     static const double bounds[] = METRICS_BUCKETS;
     uint64_t sum = 0;
-    counter(out, "series_planned_total", "Series with jobs made.", &m->series_planned);
-    counter(out, "series_refused_total", "Series refused.", &m->series_refused);
-    counter(out, "jobs_made_total", "Jobs made.", &m->jobs_made);
-    counter(out, "jobs_done_total", "Jobs done.", &m->jobs_done);
-    counter(out, "jobs_marked_total", "Results marked UNSURE by the quality gate.",
-            &m->jobs_marked);
-    counter(out, "jobs_quality_refused_total", "Jobs refused by the quality gate.",
-            &m->jobs_refused_quality);
+    metric_counter(out, "series_planned_total", "Series with jobs made.", &m->series_planned);
+    metric_counter(out, "series_refused_total", "Series refused.", &m->series_refused);
+    metric_counter(out, "jobs_made_total", "Jobs made.", &m->jobs_made);
+    metric_counter(out, "jobs_done_total", "Jobs done.", &m->jobs_done);
+    metric_counter(out, "jobs_marked_total", "Results marked UNSURE by the quality gate.",
+                   &m->jobs_marked);
+    metric_counter(out, "jobs_quality_refused_total", "Jobs refused by the quality gate.",
+                   &m->jobs_refused_quality);
     errors(out, "job_failures_total", "Failed attempts at jobs, by class.", m->jobs_failed);
-    head(out, "inference_seconds", "histogram", "Seconds in the model, one observation per job.");
+    metric_head(out, "inference_seconds", "histogram",
+                "Seconds in the model, one observation per job.");
     for (int i = 0; i <= METRICS_BUCKET_COUNT; i++) {
         sum += atomic_load(&m->inference_buckets[i]);
         if (i < METRICS_BUCKET_COUNT)
@@ -175,7 +166,8 @@ static void work_write(struct buf *out, struct metrics *m)
     buf_printf(out, "spinenode_inference_seconds_sum %.3f\n",
                (double)atomic_load(&m->inference_ms) / 1000.0);
     buf_printf(out, "spinenode_inference_seconds_count %" PRIu64 "\n", sum);
-    head(out, "stage_restarts_total", "counter", "Stages that ended unasked and were restarted.");
+    metric_head(out, "stage_restarts_total", "counter",
+                "Stages that ended unasked and were restarted.");
     for (int i = 0; i < STAGE_KINDS; i++)
         buf_printf(out, "spinenode_stage_restarts_total{stage=\"%s\"} %" PRIu64 "\n",
                    stage_word((enum stage_kind)i), (uint64_t)atomic_load(&m->restarts[i]));
@@ -188,8 +180,8 @@ static void certificates_write(struct buf *out, const struct transport *t)
     int64_t not_after;
     for (uint32_t i = 0; transport_certificate(t, i, &destination, &not_after); i++) {
         if (i == 0)
-            head(out, "certificate_not_after_seconds", "gauge",
-                 "Until when a certificate of this node is valid, in seconds since 1970.");
+            metric_head(out, "certificate_not_after_seconds", "gauge",
+                        "Until when a certificate of this node is valid, in seconds since 1970.");
         buf_puts(out, "spinenode_certificate_not_after_seconds{side=");
         if (destination != NULL)
             buf_printf(out, "\"destination\",name=\"%s\"", destination);
@@ -205,9 +197,9 @@ static int metrics_write(struct observe *o, struct buf *out)
     int rc = store_stats(o->s, &stats, NULL);
     if (rc != 0)
         return rc;
-    head(out, "build_info", "gauge", "The program.");
+    metric_head(out, "build_info", "gauge", "The program.");
     buf_printf(out, "spinenode_build_info{version=\"%s\"} 1\n", SPINENODE_VERSION);
-    head(out, "stage_ready", "gauge", "Processes of each stage that work.");
+    metric_head(out, "stage_ready", "gauge", "Processes of each stage that work.");
     for (int i = 0; i < STAGE_KINDS; i++)
         buf_printf(out, "spinenode_stage_ready{stage=\"%s\"} %d\n", stage_word((enum stage_kind)i),
                    atomic_load(&o->st->shared->ready[i]));
