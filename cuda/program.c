@@ -299,6 +299,18 @@ int build_launch(struct build *b, enum kernel kernel, const union kernel_args *a
     return 0;
 }
 
+int build_launch_map(struct build *b, enum kernel kernel, const union kernel_args *args,
+                     int64_t items, size_t in_field, struct place in, size_t out_field,
+                     struct place out)
+{
+    int rc = build_launch(b, kernel, args, items);
+    if (rc != 0)
+        return rc;
+    build_point(b, in_field, in);
+    build_point(b, out_field, out);
+    return 0;
+}
+
 void build_point(struct build *b, size_t field, struct place place)
 {
     struct step *s = &b->p->step[b->p->n_steps - 1];
@@ -360,11 +372,10 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
                                        .out_pitch = (int32_t)out->pitch,
                                        .table_step = (int32_t)tables->step,
                                        .act = act}};
-    int rc = build_launch(b, KERNEL_affine, &a, n * pixels * in->octets);
+    int rc =
+        build_map(b, affine, &a, n * pixels * in->octets, build_place(b, in), build_place(b, out));
     if (rc != 0)
         return rc;
-    build_point(b, FIELD(affine, in.data), build_place(b, in));
-    build_point(b, FIELD(affine, out.data), build_place(b, out));
     build_point(b, FIELD(affine, centre), tables->centre);
     build_point(b, FIELD(affine, scale), tables->scale);
     build_point(b, FIELD(affine, shift), tables->shift);
@@ -400,12 +411,7 @@ static int build_input(struct build *b, int i)
                                  .out = {NULL, b->half},
                                  .from = build_view(b, t, s),
                                  .to = build_view(b, t, s)};
-    rc = build_launch(b, KERNEL_copy, &a, shape_count(s));
-    if (rc == 0) {
-        build_point(b, FIELD(copy, in.data), in);
-        build_point(b, FIELD(copy, out.data), build_place(b, t));
-    }
-    return rc;
+    return build_map(b, copy, &a, shape_count(s), in, build_place(b, t));
 }
 
 static int build_output(struct build *b, int i)
@@ -435,12 +441,7 @@ static int build_output(struct build *b, int i)
                                  .out = {NULL, 0},
                                  .from = build_view(b, t, s),
                                  .to = build_view(b, t, s)};
-    rc = build_launch(b, KERNEL_copy, &a, shape_count(s));
-    if (rc == 0) {
-        build_point(b, FIELD(copy, in.data), build_place(b, t));
-        build_point(b, FIELD(copy, out.data), out);
-    }
-    return rc;
+    return build_map(b, copy, &a, shape_count(s), build_place(b, t), out);
 }
 
 /* The first dimension that all inputs and outputs share, or 1. */

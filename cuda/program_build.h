@@ -86,4 +86,12 @@ int build_node(struct build *b, const struct node *n);
 
 #define FIELD(kernel, member) offsetof(union kernel_args, kernel##_.member)
 
+/* build_launch() of a kernel with arrays `in` and `out`, and where these are. */
+#define build_map(b, kernel, args, items, in_place, out_place)                                     \
+    build_launch_map(b, KERNEL_##kernel, args, items, FIELD(kernel, in.data), in_place,            \
+                     FIELD(kernel, out.data), out_place)
+int build_launch_map(struct build *b, enum kernel kernel, const union kernel_args *args,
+                     int64_t items, size_t in_field, struct place in, size_t out_field,
+                     struct place out);
+
 #endif

@@ -209,11 +209,9 @@ static int build_direct(struct build *b, const struct node *n, bool transposed)
                     .group = (int32_t)n->conv.group,
                     .transposed = transposed,
                     .act = build_act(&n->act)}};
-    rc = build_launch(b, KERNEL_direct, &a, shape_count(ys));
+    rc = build_map(b, direct, &a, shape_count(ys), build_place(b, in), build_place(b, out));
     if (rc != 0)
         return rc;
-    build_point(b, FIELD(direct, in.data), build_place(b, in));
-    build_point(b, FIELD(direct, out.data), build_place(b, out));
     build_point(b, FIELD(direct, weight), (struct place){REGION_WEIGHTS, offset});
     build_point(b, FIELD(direct, bias), bias);
     return 0;
@@ -388,11 +386,10 @@ int build_conv_transpose(struct build *b, const struct node *n)
                         .pad_y = (int32_t)(c->pad_begin[0] - skip[0] * c->stride[0]),
                         .pad_x = (int32_t)(c->pad_begin[1] - skip[1] * c->stride[1]),
                         .act = build_act(&n->act)}};
-    rc = build_launch(b, KERNEL_interleave, &a, ys->dim[0] * ys->dim[2] * ys->dim[3] * out->octets);
+    rc = build_map(b, interleave, &a, ys->dim[0] * ys->dim[2] * ys->dim[3] * out->octets,
+                   build_place(b, &y), build_place(b, out));
     if (rc != 0)
         return rc;
-    build_point(b, FIELD(interleave, in.data), build_place(b, &y));
-    build_point(b, FIELD(interleave, out.data), build_place(b, out));
     build_point(b, FIELD(interleave, bias), bias);
     return 0;
 }

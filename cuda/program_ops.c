@@ -35,12 +35,7 @@ static int build_copy(struct build *b, const struct build_tensor *in, struct ker
 {
     union kernel_args a = {
         .copy_ = {.in = {NULL, b->half}, .out = {NULL, b->half}, .from = from, .to = to}};
-    int rc = build_launch(b, KERNEL_copy, &a, count);
-    if (rc == 0) {
-        build_point(b, FIELD(copy, in.data), build_place(b, in));
-        build_point(b, FIELD(copy, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, copy, &a, count, build_place(b, in), build_place(b, out));
 }
 
 static int build_affine_node(struct build *b, const struct node *n)
@@ -147,12 +142,7 @@ static int build_unary(struct build *b, const struct node *n, enum kernel_unary 
                                       .to = build_view(b, out, s),
                                       .op = op,
                                       .act = build_act(&n->act)}};
-    rc = build_launch(b, KERNEL_unary, &a, shape_count(s));
-    if (rc == 0) {
-        build_point(b, FIELD(unary, in.data), build_place(b, in));
-        build_point(b, FIELD(unary, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, unary, &a, shape_count(s), build_place(b, in), build_place(b, out));
 }
 
 /* A view of s that enumerates the elements of the larger shape to, NumPy's broadcasting. */
@@ -280,12 +270,8 @@ static int build_spread(struct build *b, const struct node *n, const struct buil
                                        .step = crd ? block * block : 1,
                                        .step_y = crd ? block : block * c,
                                        .step_x = crd ? 1 : c}};
-    int rc = build_launch(b, KERNEL_spread, &a, os->dim[0] * pixels_of(os) * out->octets);
-    if (rc == 0) {
-        build_point(b, FIELD(spread, in.data), build_place(b, in));
-        build_point(b, FIELD(spread, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, spread, &a, os->dim[0] * pixels_of(os) * out->octets, build_place(b, in),
+                     build_place(b, out));
 }
 
 static int build_rearranged(struct build *b, const struct node *n)
@@ -321,13 +307,8 @@ int build_pad_octets(struct build *b, const struct build_tensor *in, const struc
     a.pad_octet_.octets = (int32_t)out->octets;
     a.pad_octet_.in_pitch = (int32_t)in->pitch;
     a.pad_octet_.out_pitch = (int32_t)out->pitch;
-    int rc = build_launch(b, KERNEL_pad_octet, &a,
-                          images * args.out_height * args.out_width * out->octets);
-    if (rc == 0) {
-        build_point(b, FIELD(pad_octet, in.data), build_place(b, in));
-        build_point(b, FIELD(pad_octet, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, pad_octet, &a, images * args.out_height * args.out_width * out->octets,
+                     build_place(b, in), build_place(b, out));
 }
 
 static int build_pad(struct build *b, const struct node *n)
@@ -360,12 +341,7 @@ static int build_pad(struct build *b, const struct node *n)
                                     .value = n->pad.value}};
     for (int d = 0; d < is->rank; d++)
         a.pad_.begin[d] = (int32_t)n->pad.begin[d];
-    rc = build_launch(b, KERNEL_pad, &a, shape_count(os));
-    if (rc == 0) {
-        build_point(b, FIELD(pad, in.data), build_place(b, in));
-        build_point(b, FIELD(pad, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, pad, &a, shape_count(os), build_place(b, in), build_place(b, out));
 }
 
 /* The taps of one axis of a resize, as tables in the weights. */
@@ -422,11 +398,10 @@ static int build_resize(struct build *b, const struct node *n)
         return rc;
     a.resize_.row_taps = taps[0];
     a.resize_.column_taps = taps[1];
-    rc = build_launch(b, KERNEL_resize, &a, os->dim[0] * pixels_of(os) * out->octets);
+    rc = build_map(b, resize, &a, os->dim[0] * pixels_of(os) * out->octets, build_place(b, in),
+                   build_place(b, out));
     if (rc != 0)
         return rc;
-    build_point(b, FIELD(resize, in.data), build_place(b, in));
-    build_point(b, FIELD(resize, out.data), build_place(b, out));
     build_point(b, FIELD(resize, row_index), index[0]);
     build_point(b, FIELD(resize, row_weight), weight[0]);
     build_point(b, FIELD(resize, column_index), index[1]);
@@ -461,12 +436,8 @@ static int build_pool(struct build *b, const struct node *n)
         a.pool_.pad_begin[d] = (int32_t)n->pool.pad_begin[d];
         a.pool_.pad_end[d] = (int32_t)n->pool.pad_end[d];
     }
-    rc = build_launch(b, KERNEL_pool, &a, os->dim[0] * pixels_of(os) * out->octets);
-    if (rc == 0) {
-        build_point(b, FIELD(pool, in.data), build_place(b, in));
-        build_point(b, FIELD(pool, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, pool, &a, os->dim[0] * pixels_of(os) * out->octets, build_place(b, in),
+                     build_place(b, out));
 }
 
 static int build_reduce(struct build *b, const struct node *n)
@@ -500,12 +471,7 @@ static int build_reduce(struct build *b, const struct node *n)
                                            : n->op == OP_REDUCE_SUM        ? KR_SUM
                                            : n->op == OP_REDUCE_SUM_SQUARE ? KR_SUM_SQUARE
                                                                            : KR_PROD};
-    rc = build_launch(b, KERNEL_reduce, &a, shape_count(os));
-    if (rc == 0) {
-        build_point(b, FIELD(reduce, in.data), build_place(b, in));
-        build_point(b, FIELD(reduce, out.data), build_place(b, out));
-    }
-    return rc;
+    return build_map(b, reduce, &a, shape_count(os), build_place(b, in), build_place(b, out));
 }
 
 static int build_gather(struct build *b, const struct node *n)
@@ -536,12 +502,9 @@ static int build_gather(struct build *b, const struct node *n)
                                      .n_index = n->gather.n_index,
                                      .after = after,
                                      .axis_dim = is->dim[n->gather.axis]};
-    rc = build_launch(b, KERNEL_gather, &a, shape_count(os));
-    if (rc == 0) {
-        build_point(b, FIELD(gather, in.data), build_place(b, in));
-        build_point(b, FIELD(gather, out.data), build_place(b, out));
+    rc = build_map(b, gather, &a, shape_count(os), build_place(b, in), build_place(b, out));
+    if (rc == 0)
         build_point(b, FIELD(gather, index), (struct place){REGION_WEIGHTS, offset});
-    }
     return rc;
 }
 
