@@ -386,18 +386,23 @@ static int parse(struct graph *g, const uint8_t *bytes, int64_t n, int folder_fd
     return rc < 0 ? rc : 0;
 }
 
+static struct graph *new_with_source(void)
+{
+    struct graph *g = graph_new();
+    if (g != NULL && (g->source = source_new()) != NULL)
+        return g;
+    graph_free(g);
+    return NULL;
+}
+
 int onnx_parse(const void *bytes, int64_t n, const struct onnx_limits *limits, struct graph **out,
                struct err *e)
 {
     struct err own = {0};
-    struct graph *g = graph_new();
+    struct graph *g = new_with_source();
     *out = NULL;
-    if (g != NULL)
-        g->source = source_new();
-    if (g == NULL || g->source == NULL) {
-        graph_free(g);
+    if (g == NULL)
         return err_set(e, ERR_NOMEM, "no memory for the model");
-    }
     int rc = parse(g, bytes, n, -1, limits, e ? e : &own);
     if (rc != 0) {
         graph_free(g);
@@ -443,13 +448,9 @@ int onnx_open(const char *path, const struct onnx_limits *limits, struct graph *
     *out = NULL;
     e = e ? e : &own;
     e->code = 0;
-    struct graph *g = graph_new();
-    if (g != NULL)
-        g->source = source_new();
-    if (g == NULL || g->source == NULL) {
-        graph_free(g);
+    struct graph *g = new_with_source();
+    if (g == NULL)
         return err_set(e, ERR_NOMEM, "no memory for the model");
-    }
     int rc = map_file(g->source, path, (limits ? limits : &onnx_default_limits)->file_bytes, e);
     if (rc != 0)
         goto out;
