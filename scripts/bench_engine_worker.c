@@ -1,11 +1,12 @@
 /*
  * bench_engine_worker.c - one engine under scripts/bench_engine
  *
- *     bench_engine_worker MODEL IN.npy OUT.npy THREADS [isa=NAME] [low-memory]
+ *     bench_engine_worker MODEL IN.npy OUT.npy THREADS [isa=NAME] [low-memory] [image-each]
  *
  * Opens, compiles and runs the model once, writes the result and prints
  *     {"load_first_ms": …, "load_first_cpu_ms": …, "peak_mb": …, "text": "cpu avx512, 1 thread"}
- * where the peak is above what the process held before. Then, for each line on stdin, runs once and
+ * where the peak is above what the process held before; image-each: a thread for each image of the
+ * batch. Then, for each line on stdin, runs once and
  * prints "WALL_MS CPU_MS".
  */
 #include <stdio.h>
@@ -50,6 +51,8 @@ int main(int argc, char **argv)
             o.isa = argv[i] + 4;
         else if (strcmp(argv[i], "low-memory") == 0)
             o.low_memory = true;
+        else if (strcmp(argv[i], "image-each") == 0)
+            o.mode = ENGINE_THROUGHPUT;
     }
     struct err e = {0};
     struct npy in = {0}, out = {0};
