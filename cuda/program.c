@@ -169,6 +169,8 @@ static const struct node *home_of(struct build *b, int value, int64_t *channel)
     return NULL;
 }
 
+static int add_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_t pixels);
+
 int build_write(struct build *b, int value, struct build_tensor **out)
 {
     const struct shape *s = &b->g->value[value].shape;
@@ -202,7 +204,7 @@ int build_write(struct build *b, int value, struct build_tensor **out)
     *out = t;
     /* Spare lanes meet zero weights, so they must hold numbers; memory is reused. */
     if (t->owns_lanes && s->dim[1] % OCTET != 0)
-        return build_clear(b, t, s->dim[0], s->dim[2] * s->dim[3]);
+        return add_clear(b, t, s->dim[0], s->dim[2] * s->dim[3]);
     return 0;
 }
 
@@ -321,7 +323,7 @@ void build_point(struct build *b, size_t field, struct place place)
     touch(b, place);
 }
 
-int build_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_t pixels)
+static int add_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_t pixels)
 {
     struct step *s = add_step(b);
     if (!s)

@@ -60,7 +60,6 @@ int build_element_table(struct build *b, int value, int64_t count, struct place 
 /* Adds a kernel step; then its pointers. */
 int build_launch(struct build *b, enum kernel kernel, const union kernel_args *args, int64_t items);
 void build_point(struct build *b, size_t field, struct place place);
-int build_clear(struct build *b, const struct build_tensor *t, int64_t n, int64_t pixels);
 
 struct kernel_act_args build_act(const struct act *act);
 struct kernel_view build_view(const struct build *b, const struct build_tensor *t,

@@ -28,7 +28,7 @@
 /* Deepest nesting that a caller may allow: DCMTK's parser recurses. */
 #define DEPTH_MAX 64
 
-const struct dataset_limits dataset_default_limits = {UINT64_C(1) << 30, 32};
+static const struct dataset_limits default_limits = {UINT64_C(1) << 30, 32};
 
 static int load_dictionary(struct err *e)
 {
@@ -86,7 +86,7 @@ int dataset_open(const char *path, const struct dataset_limits *limits, struct d
 {
     int rc = dicom_init(e);
     if (rc == 0)
-        rc = check_file(path, limits ? limits : &dataset_default_limits, e);
+        rc = check_file(path, limits ? limits : &default_limits, e);
     if (rc != 0)
         return rc;
     return protect(e, "reading a DICOM file", [&]() -> int {

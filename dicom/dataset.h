@@ -33,15 +33,12 @@ struct dataset_limits {
     unsigned depth;      /* deepest nesting of sequences */
 };
 
-/* 1 GiB, depth 32. */
-extern const struct dataset_limits dataset_default_limits;
-
 /* Loads DCMTK's data dictionary (ERR_CONFIG if there is none: then install the package
  * "libdcmtk17" or set DCMDICTPATH), adds SyntheticData (0008,001C) to it, registers the JPEG,
  * JPEG-LS and RLE decoders and silences DCMTK's own log. May be called again: does nothing. */
 int dicom_init(struct err *e);
 
-/* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: the defaults.
+/* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: 1 GiB, depth 32.
  * ERR_NOT_FOUND, ERR_IO; ERR_INVALID: not DICOM, truncated, or broken; ERR_LIMIT. */
 int dataset_open(const char *path, const struct dataset_limits *limits, struct dataset **out,
                  struct err *e);

@@ -246,11 +246,6 @@ int series_pixels(const struct series *s, unsigned index, float *out, size_t cap
     return rc;
 }
 
-unsigned series_middle(const struct series *s)
-{
-    return (s->slices - 1) / 2;
-}
-
 /* The number of uid in a list of count, or count if it is not there; last is where the one before
  * was found. */
 static int find_uid(char (*uids)[UID_BYTES], int count, int last, const char *uid)

@@ -114,9 +114,6 @@ void series_free(struct series *s); /* s may be NULL */
 int series_pixels(const struct series *s, unsigned index, float *out, size_t capacity,
                   struct err *e);
 
-/* Index of the slice at the median position: the mid-sagittal one of a sagittal series. */
-unsigned series_middle(const struct series *s);
-
 /*
  * Groups files into series by their Series Instance UID: *group[i] is the number (from 0, in order
  * of first appearance) of file i's series, or -1 for a file that is no readable DICOM image.

@@ -162,11 +162,6 @@ const struct shape *engine_plan_output_shape(const struct plan *p, int i)
     return &p->out[i];
 }
 
-const char *engine_plan_output_name(const struct plan *p, int i)
-{
-    return p->out_name[i];
-}
-
 const char *engine_plan_text(const struct plan *p)
 {
     return p->text;

@@ -131,16 +131,17 @@ int engine_compile(const struct engine *engine, const struct graph *g, const str
                    const struct engine_options *o, struct plan **out, struct err *e);
 void engine_plan_free(struct plan *p);
 
+/* What the plan takes and gives, by position from 0, in the graph's order. Borrowed from it. */
 int engine_plan_inputs(const struct plan *p);
 int engine_plan_outputs(const struct plan *p);
 const struct shape *engine_plan_input_shape(const struct plan *p, int i);
 const struct shape *engine_plan_output_shape(const struct plan *p, int i);
-const char *engine_plan_output_name(const struct plan *p, int i);
 /* One line: engine, instruction set or device, threads. Borrowed from the plan. */
 const char *engine_plan_text(const struct plan *p);
 
-struct engine_tuned engine_plan_tuned(const struct plan *p);
+struct engine_tuned engine_plan_tuned(const struct plan *p); /* zeros: nothing is tuned */
 
+/* What one run needs besides the plan, which must outlive it. ERR_NOMEM, ERR_DEVICE. */
 int engine_workspace_new(const struct plan *p, struct workspace **out, struct err *e);
 void engine_workspace_free(struct workspace *w);
 

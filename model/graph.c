@@ -127,16 +127,6 @@ bool shape_equal(const struct shape *a, const struct shape *b)
     return true;
 }
 
-bool shape_is_concrete(const struct shape *s)
-{
-    if (s->rank < 0)
-        return false;
-    for (int i = 0; i < s->rank; i++)
-        if (s->dim[i] < 0)
-            return false;
-    return true;
-}
-
 char *shape_text(const struct shape *s, char *out, size_t size)
 {
     if (s->rank < 0)
@@ -300,7 +290,7 @@ const char *graph_metadata(const struct graph *g, const char *key)
 
 /* --- figures ---------------------------------------------------------------------------------- */
 
-int64_t node_macs(const struct graph *g, const struct node *n)
+static int64_t node_macs(const struct graph *g, const struct node *n)
 {
     if (n->op != OP_CONV && n->op != OP_CONV_TRANSPOSE)
         return 0;

@@ -2,8 +2,8 @@
  * graph.h - a neural network as values and nodes, as every engine sees it
  *
  * A graph is born from an ONNX file (onnx.h), where shapes may be unknown and any operator of
- * enum op may occur. graph_specialise() and graph_optimise() (passes.h) turn it into a lowered
- * graph, and only lowered graphs reach an engine. In a lowered graph
+ * enum op may occur. graph_lower() (passes.h) turns it into a lowered graph, and
+ * only lowered graphs reach an engine. In a lowered graph
  *   - every value has a concrete shape, and every dimension is >= 1;
  *   - every value that is not constant is float32;
  *   - nodes stand in an order in which they can be executed;
@@ -38,7 +38,6 @@ struct shape {
 /* Product of the dimensions; -1 if one is unknown or the product passes INT64_MAX / 8. */
 int64_t shape_count(const struct shape *s);
 bool shape_equal(const struct shape *a, const struct shape *b);
-bool shape_is_concrete(const struct shape *s);
 /* "1x3x256x256", "?" where unknown, "scalar" for rank 0. Returns out. */
 char *shape_text(const struct shape *s, char *out, size_t size);
 
@@ -230,7 +229,8 @@ struct node {
 };
 
 /* A constant's elements. They may lie unaligned in the mapped file, in another file, or be the
- * product of stored elements and a scale: read them with constant_load() only. */
+ * product of stored elements and a scale: read them with constant_load_f32() and
+ * constant_load_i64() only. */
 struct constant;
 
 struct value {
@@ -285,10 +285,9 @@ int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *
  * when read again). For engines, after they packed a weight. */
 void constant_forget(const struct value *v);
 
-/* Multiply-accumulates of a node of a lowered graph: those of Conv and ConvTranspose as
- * the definition counts them; for other operators the number of output elements is not counted. */
-int64_t node_macs(const struct graph *g, const struct node *n);
-int64_t graph_macs(const struct graph *g);       /* sum over the nodes */
+/* Of a lowered graph. Multiply-accumulates: those of Conv and ConvTranspose as the definition
+ * counts them; other operators count nothing. */
+int64_t graph_macs(const struct graph *g);
 int64_t graph_parameters(const struct graph *g); /* elements of float constants with uses */
 /* Bytes of all computed float32 values together (not a peak; see an engine's estimate). */
 int64_t graph_activation_bytes(const struct graph *g);

@@ -1,7 +1,4 @@
-/*
- * onnx_read.h - what the files of the reader share (onnx.c, onnx_value.c, onnx_tensor.c,
- * onnx_op*.c)
- */
+/* onnx_read.h - what the files of the reader share: onnx.c, onnx_value, _tensor, _attr and _op.c */
 #ifndef SPINENODE_MODEL_ONNX_READ_H
 #define SPINENODE_MODEL_ONNX_READ_H
 

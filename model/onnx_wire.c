@@ -20,7 +20,8 @@ struct wire wire_of(struct span s, const uint8_t *start)
     return (struct wire){.p = s.p, .end = s.p + s.n, .start = start};
 }
 
-int wire_varint(const uint8_t **p, const uint8_t *end, uint64_t *out)
+/* One varint; ERR_INVALID if it is cut or too long. */
+static int varint(const uint8_t **p, const uint8_t *end, uint64_t *out)
 {
     uint64_t value = 0;
     for (int i = 0; i < 10; i++) {
@@ -50,7 +51,7 @@ int wire_next(struct wire *w, struct field *f, struct err *e)
         return 0;
     const uint8_t *at = w->p;
     uint64_t tag, n;
-    if (wire_varint(&w->p, w->end, &tag) != 0)
+    if (varint(&w->p, w->end, &tag) != 0)
         return broken(w, at, "a field's tag is cut", e);
     if (tag >> 3 == 0 || tag >> 32 != 0)
         return broken(w, at, "a field has no valid number", e);
@@ -60,7 +61,7 @@ int wire_next(struct wire *w, struct field *f, struct err *e)
     f->bytes = (struct span){0};
     switch (tag & 7) {
     case WIRE_VARINT:
-        if (wire_varint(&w->p, w->end, &f->value) != 0)
+        if (varint(&w->p, w->end, &f->value) != 0)
             return broken(w, at, "a number is cut or too long", e);
         return 1;
     case WIRE_FIXED64:
@@ -78,7 +79,7 @@ int wire_next(struct wire *w, struct field *f, struct err *e)
         w->p += n;
         return 1;
     case WIRE_BYTES:
-        if (wire_varint(&w->p, w->end, &n) != 0)
+        if (varint(&w->p, w->end, &n) != 0)
             return broken(w, at, "a length is cut", e);
         if (n > (uint64_t)(w->end - w->p))
             return broken(w, at, "a field is longer than what holds it (file cut?)", e);
@@ -109,7 +110,7 @@ int repeat_next(struct repeat *r, uint64_t *out, struct err *e)
     for (;;) {
         if (r->p != r->end) {
             if (r->type == WIRE_VARINT) {
-                if (wire_varint(&r->p, r->end, out) != 0)
+                if (varint(&r->p, r->end, out) != 0)
                     return broken(&r->message, r->p, "a packed number is cut or too long", e);
                 return 1;
             }

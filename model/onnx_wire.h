@@ -41,12 +41,12 @@ struct wire wire_of(struct span s, const uint8_t *start);
 /* 1: *f is the next field; 0: the message ended; ERR_INVALID. */
 int wire_next(struct wire *w, struct field *f, struct err *e);
 
-/* One varint of a packed field; ERR_INVALID if it is cut or too long. */
-int wire_varint(const uint8_t **p, const uint8_t *end, uint64_t *out);
-
 /* Walks the elements of a repeated number field, packed or not: all fields of one number of a
- * message. struct repeat r = repeat_of(message, start, number, WIRE_VARINT); while ((rc =
- * repeat_next(&r, &bits, e)) > 0) ... */
+ * message.
+ *
+ *     struct repeat r = repeat_of(message, start, number, WIRE_VARINT);
+ *     while ((rc = repeat_next(&r, &bits, e)) > 0) ...
+ */
 struct repeat {
     struct wire message;
     const uint8_t *p, *end; /* what is left of a packed piece */

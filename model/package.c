@@ -413,17 +413,3 @@ int package_input_shape(const struct package *p, int rows, int columns, int batc
     };
     return 0;
 }
-
-int package_macs(const struct package *p, int rows, int columns, int64_t *macs, struct err *e)
-{
-    struct shape in;
-    struct graph *lowered;
-    int rc = package_input_shape(p, rows, columns, 1, &in, e);
-    if (rc == 0)
-        rc = graph_specialise(p->graph, &in, onnx_default_limits.activation_bytes, &lowered, e);
-    if (rc != 0)
-        return rc;
-    *macs = graph_macs(lowered);
-    graph_free(lowered);
-    return 0;
-}

@@ -96,8 +96,4 @@ int package_grid(const struct package *p, unsigned rows, unsigned columns, doubl
 int package_input_shape(const struct package *p, int rows, int columns, int batch,
                         struct shape *out, struct err *e);
 
-/* Multiply-accumulates for one such input. Specialises the graph, so it may fail as
- * graph_specialise() does. */
-int package_macs(const struct package *p, int rows, int columns, int64_t *macs, struct err *e);
-
 #endif

@@ -21,7 +21,7 @@ static void record(const struct graph *g, const char *name, int changes, struct 
     r->n++;
 }
 
-int graph_optimise(struct graph *g, struct pass_report *report, struct err *e)
+static int optimise(struct graph *g, struct pass_report *report, struct err *e)
 {
     static const struct {
         const char *name;
@@ -59,7 +59,7 @@ int graph_lower(const struct graph *g, const struct shape *shape, int64_t max_ac
     if (rc != 0)
         return rc;
     record(lowered, "specialise", 0, report);
-    rc = graph_optimise(lowered, report, e);
+    rc = optimise(lowered, report, e);
     if (rc != 0) {
         graph_free(lowered);
         return rc;

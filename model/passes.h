@@ -3,11 +3,11 @@
  *
  *     graph_specialise()  binds the inputs' shapes, infers all others, folds every constant,
  *                         resolves attributes, replaces the operators that engines do not know
- *     graph_optimise()    rewrites that make the network cheaper and leave its function alone
+ *     pass_*()            rewrites that make the network cheaper and leave its function alone
  *
- * Both together are graph_lower(). Any thread, but one at a time for a graph that is changed.
- * What depends on an engine (layout, phases, Winograd, concat in
- * place, memory, packing) is that engine's.
+ * All together are graph_lower(). Any thread, but one at a time for a graph that is changed. What
+ * depends on an engine (layout, phases, Winograd, concat in place, memory, packing) is that
+ * engine's.
  */
 #ifndef SPINENODE_MODEL_PASSES_H
 #define SPINENODE_MODEL_PASSES_H
@@ -44,15 +44,13 @@ struct pass_report {
 int graph_lower(const struct graph *g, const struct shape *shape, int64_t max_activation_bytes,
                 struct graph **out, struct pass_report *report, struct err *e);
 
-/* Its two halves. graph_optimise() works in place; on error the graph is only fit to be freed. */
+/* Its first half. */
 int graph_specialise(const struct graph *g, const struct shape *shape, int64_t max_activation_bytes,
                      struct graph **out, struct err *e);
-int graph_optimise(struct graph *g, struct pass_report *report, struct err *e);
 
-/*
- * The rewrites, in the order in which graph_optimise() runs them, on a lowered graph. Each
- * returns the number of changes or a negative ERR_*, and leaves a lowered graph.
- */
+/* The rewrites, in their order, on a lowered graph, in place. Each returns the number of changes or
+ * a negative ERR_*; it leaves a lowered graph, after an error one that is only fit to be freed. */
+
 /* A network with channels last (a Transpose on either side of what knows channels) to channels
  * first. */
 int pass_layout(struct graph *g, struct err *e);

@@ -21,8 +21,9 @@ static const char *const qualities[] = {
 };
 static const char usual_quality[] = "refuse,refuse,pass";
 
-void parameters_gate(const struct config_gate *section, const struct config_rule *rule,
-                     struct config_gate *out)
+/* What the gate may do under a rule (NULL: without one). */
+static void gate_under(const struct config_gate *section, const struct config_rule *rule,
+                       struct config_gate *out)
 {
     *out = *section;
     if (rule != NULL && rule->quality != CONFIG_QUALITY_DEFAULT)
@@ -55,7 +56,7 @@ int parameters_encode(const struct config *config, const struct config_rule *rul
         return err_set(e, ERR_INVALID, "rule %s: its description has a line end", rule->name);
     struct config_gate gate;
     char quality[32];
-    parameters_gate(&config->quality, rule, &gate);
+    gate_under(&config->quality, rule, &gate);
     snprintf(quality, sizeof quality, "%s,%s,%s", qualities[gate.input], qualities[gate.result],
              qualities[gate.uncalibrated]);
     bool usual = strcmp(quality, usual_quality) == 0;

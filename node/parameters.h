@@ -31,9 +31,7 @@ int parameters_encode(const struct config *config, const struct config_rule *rul
                       const char *contrast, char out[STORE_LONG], struct err *e);
 int parameters_decode(const char *text, struct parameters *out, struct err *e);
 
-/* What the gate may do under a rule (NULL: without one), and the same as it stands in quality. */
-void parameters_gate(const struct config_gate *section, const struct config_rule *rule,
-                     struct config_gate *out);
+/* What the gate may do, from `quality`. ERR_INVALID. */
 int parameters_gate_read(const struct parameters *p, struct config_gate *out, struct err *e);
 
 #endif

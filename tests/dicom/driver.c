@@ -48,7 +48,6 @@ static void describe(struct buf *b, const struct series *s, const struct recogni
     json_int(b, "slices", s->slices);
     json_int(b, "rows", s->rows);
     json_int(b, "columns", s->columns);
-    json_int(b, "middle", series_middle(s));
     add_vector(b, "spacing", (const double[]){s->row_spacing_mm, s->column_spacing_mm}, 2);
     if (s->has_geometry) {
         add_vector(b, "normal", s->normal, 3);
