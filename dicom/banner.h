@@ -20,12 +20,18 @@
 struct err;
 
 /*
- * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 24 characters,
- * or "". The text is "SYNTHETIC - AI <what> - NOT AN ACQUISITION", and in narrow images the longest
- * of its short forms that fits ("SYNTHETIC AI <what> - NOT AN
- * ACQUISITION", "SYNTHETIC AI <what>", "SYNTHETIC AI", "SYNTHETIC", "SYNTH"; the
- * last one fits always). dark and bright are the stored values to use.
- * ERR_LIMIT: the image is too small. *height (unless NULL): rows taken.
+ * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 24 characters, or
+ * "". The text is the longest of these that fits, the last of which fits always:
+ *
+ *     SYNTHETIC - AI <what> - NOT AN ACQUISITION
+ *     SYNTHETIC AI <what> - NOT AN ACQUISITION
+ *     SYNTHETIC AI <what>
+ *     SYNTHETIC AI
+ *     SYNTHETIC
+ *     SYNTH
+ *
+ * dark and bright are the stored values to use. ERR_LIMIT: the image is too small. *height (unless
+ * NULL): rows taken. Any thread.
  */
 int banner_draw(uint16_t *pixels, unsigned rows, unsigned columns, const char *what, uint16_t dark,
                 uint16_t bright, unsigned *height, struct err *e);

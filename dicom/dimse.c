@@ -60,12 +60,12 @@ static int take_uid(char out[UID_BYTES], const uint8_t *value, uint32_t n, uint1
     return 0;
 }
 
-static void take_comment(char out[DIMSE_COMMENT_BYTES], const uint8_t *value, uint32_t n)
+static void take_comment(char out[COMMENT_BYTES], const uint8_t *value, uint32_t n)
 {
     while (n > 0 && (value[n - 1] == '\0' || value[n - 1] == ' '))
         n--;
-    if (n >= DIMSE_COMMENT_BYTES)
-        n = DIMSE_COMMENT_BYTES - 1;
+    if (n >= COMMENT_BYTES)
+        n = COMMENT_BYTES - 1;
     for (uint32_t i = 0; i < n; i++)
         out[i] = value[i] >= 0x20 && value[i] < 0x7F ? (char)value[i] : '?';
     out[n] = '\0';

@@ -21,9 +21,6 @@ struct err;
 /* Longest command set. The longest that the standard makes is well below 1 KiB. */
 #define DIMSE_COMMAND_MAX 16384
 
-/* Longest Error Comment (0000,0902), terminator included. */
-#define DIMSE_COMMENT_BYTES 65
-
 /* Command Field (0000,0100), PS3.7 annex E.1. A response is its request with this bit set. */
 #define DIMSE_RESPONSE 0x8000
 enum {
@@ -69,7 +66,7 @@ struct dimse_command {
     char requested_class[UID_BYTES];
     char affected_instance[UID_BYTES];
     char requested_instance[UID_BYTES];
-    char comment[DIMSE_COMMENT_BYTES]; /* printable ASCII; other bytes become '?' */
+    char comment[COMMENT_BYTES]; /* printable ASCII; other bytes become '?' */
 };
 
 /* ERR_INVALID, ERR_LIMIT. Elements that are not listed above are passed over. */

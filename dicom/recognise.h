@@ -43,9 +43,9 @@ extern const struct recognise_options recognise_defaults;
 struct recognition {
     /* What it is; static storage, never NULL, "unknown" where it cannot be told. */
     const char *kind; /* "mr", "xray", "other" */
-    const char
-        *contrast;     /* "T1" "T2" "STIR" "TIRM" "XR"; also "PD" "FLAIR" "T1-FLAIR" "GE" "EPI" */
-    const char *plane; /* "sagittal" "coronal" "axial" "oblique"; x-ray: "lateral" "frontal" */
+    /* "T1" "T2" "STIR" "TIRM" "XR"; also "PD" "FLAIR" "T1-FLAIR" "GE" "EPI" */
+    const char *contrast;
+    const char *plane;     /* "sagittal" "coronal" "axial" "oblique"; x-ray: "lateral" "frontal" */
     const char *body_part; /* "CSPINE" "TSPINE" "LSPINE" "SPINE" "LSSPINE" "TLSPINE"; "other" */
     /* Why: one line per decision with the attributes used, e.g. "T2: TR 3500 ms, TE 95 ms". No
      * patient data; words from names appear only as the word that matched. */

@@ -31,9 +31,6 @@
 struct err;
 struct tls;
 
-/* Longest Error Comment (0000,0902), LO, terminator included. */
-#define SCP_COMMENT_BYTES 65
-
 /* Names a TLS peer by its certificate: lower case hexadecimal SHA-256 of the DER; "" without TLS
  * or without a client certificate. */
 #define SCP_FINGERPRINT_BYTES DIGEST_HEX
@@ -93,11 +90,11 @@ struct scp_handler {
     /* Opens a file for an announced instance. 0 and *sink; or the status to refuse it with, with
      * a comment for the sender. The data set is then read and dropped. */
     uint16_t (*store_open)(void *ctx, struct scp_peer *peer, const struct scp_store_rq *rq,
-                           struct scp_sink *sink, char comment[SCP_COMMENT_BYTES]);
+                           struct scp_sink *sink, char comment[COMMENT_BYTES]);
 
     /* The file is complete, written (not synced) and walked. Returns the status to answer. */
     uint16_t (*store_done)(void *ctx, struct scp_peer *peer, struct scp_sink *sink,
-                           const struct instance *instance, char comment[SCP_COMMENT_BYTES]);
+                           const struct instance *instance, char comment[COMMENT_BYTES]);
 
     /* It will not be: the connection broke (status 0), or the data set is refused with status and
      * comment. rq is as at store_open(). */

@@ -18,8 +18,6 @@
 #include "node/base/digest.h"
 #include "node/base/err.h"
 
-_Static_assert(SCP_COMMENT_BYTES == DIMSE_COMMENT_BYTES, "a comment fits into a response");
-
 struct session {
     struct scp_serve *serve;
     const struct scp_handler *handler;
@@ -37,14 +35,14 @@ struct receiving {
     uint64_t bytes;
     uint64_t most;
     uint16_t status; /* not 0: refused, the rest is read and dropped */
-    char comment[SCP_COMMENT_BYTES];
+    char comment[COMMENT_BYTES];
 };
 
-static void comment(char out[SCP_COMMENT_BYTES], const char *text)
+static void comment(char out[COMMENT_BYTES], const char *text)
 {
     size_t n = strlen(text);
-    if (n >= SCP_COMMENT_BYTES)
-        n = SCP_COMMENT_BYTES - 1;
+    if (n >= COMMENT_BYTES)
+        n = COMMENT_BYTES - 1;
     memcpy(out, text, n);
     out[n] = '\0';
 }
@@ -203,7 +201,7 @@ static int drop_data(void *ctx, const uint8_t *bytes, size_t n, struct err *e)
 
 /* Is the request itself one that we take? The status to answer, 0 if so. */
 static uint16_t check_request(const struct session *s, const struct association_context *context,
-                              const struct dimse_command *rq, char text[SCP_COMMENT_BYTES])
+                              const struct dimse_command *rq, char text[COMMENT_BYTES])
 {
     if (!is_storage(s, context->abstract_syntax) ||
         strcmp(rq->affected_class, context->abstract_syntax) != 0) {
@@ -337,7 +335,7 @@ static int serve_store(struct session *s, const struct association_context *cont
         s->counts.stored++;
     else
         s->counts.failed++;
-    r.comment[SCP_COMMENT_BYTES - 1] = '\0';
+    r.comment[COMMENT_BYTES - 1] = '\0';
     return respond(s, context->id, rq, r.status, r.comment, e);
 }
 

@@ -22,8 +22,6 @@
 #include "node/base/clock.h"
 #include "node/base/err.h"
 
-_Static_assert(SCU_COMMENT_BYTES == DIMSE_COMMENT_BYTES, "a response's comment fits");
-
 /* Bytes read from a file at once while sending. */
 #define CHUNK 262144
 

@@ -22,9 +22,6 @@ struct err;
 struct scu;
 struct tls;
 
-/* Longest Error Comment (0000,0902), terminator included. */
-#define SCU_COMMENT_BYTES 65
-
 /* Most presentation contexts in one association (PS3.8: odd numbers 1…255). */
 #define SCU_CONTEXTS_MAX 128
 
@@ -63,9 +60,9 @@ bool scu_accepts(const struct scu *s, const char *sop_class, const char *transfe
 int scu_echo(struct scu *s, struct err *e);
 
 struct scu_answer {
-    uint16_t status;                 /* the DIMSE status; meaningful unless the network failed */
-    bool warning;                    /* success with a remark (Bxxx …) */
-    char comment[SCU_COMMENT_BYTES]; /* from the peer: do not log unescaped; "" if none */
+    uint16_t status;             /* the DIMSE status; meaningful unless the network failed */
+    bool warning;                /* success with a remark (Bxxx …) */
+    char comment[COMMENT_BYTES]; /* from the peer: do not log unescaped; "" if none */
 };
 
 /* Sends a Part-10 file, its data set bit for bit; where the peer accepted implicit LE alone, one in

@@ -54,8 +54,7 @@ struct secondary_spec {
                                   x-ray, whatever grid the same field was resampled to */
     unsigned input_slices;     /* source images that one result is made from: odd, 1 (or 0) or more,
                                   around its position */
-    double window_centre, window_width; /* of the whole output series in stored
- values: secondary_window() */
+    double window_centre, window_width; /* of the output series, by secondary_window() */
     double slope, intercept; /* stored → meant units; 1 and 0, written only when different */
     const char *doubt;       /* why the result is to be looked at with care: UNSURE goes into Series
                                 Description and the mark, this into the derivation; NULL: it is not */

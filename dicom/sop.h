@@ -31,8 +31,9 @@ extern "C" {
 #define SYNTAX_DEFLATED    "1.2.840.10008.1.2.1.99"
 #define SYNTAX_EXPLICIT_BE "1.2.840.10008.1.2.2"
 
-/* Longest AE title, terminator included (PS3.5 table 6.2-1). */
-#define AE_BYTES 17
+/* Longest AE title, and Error Comment (0000,0902), terminator included (PS3.5 table 6.2-1). */
+#define AE_BYTES      17
+#define COMMENT_BYTES 65
 
 /* The storage SOP classes that the node takes by default, and the transfer syntaxes in order of
  * preference: explicit LE, implicit LE, explicit BE, deflated. Static storage. */

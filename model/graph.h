@@ -122,11 +122,13 @@ struct act {
 enum auto_pad { AUTO_PAD_NOTSET, AUTO_PAD_SAME_UPPER, AUTO_PAD_SAME_LOWER, AUTO_PAD_VALID };
 
 /* 2-D windows: [0] rows, [1] columns. In a lowered graph pads are explicit.
- * Conv:          Y[n,m,y,x] = act(B[m] + sum W[m,c,i,j] · X[n, c, y·stride−pad_begin+i·dilation,
- * …]) ConvTranspose: Y[n,m,y·stride−pad_begin+i·dilation, …] += W[c,m,i,j] · X[n,c,y,x]; the size
- * of Y is the output's shape (output_padding and output_shape are already in it) and pad_begin may
- * then be negative. Then B, then act.
- */
+ *
+ *   Conv           Y[n,m,y,x] = act(B[m] + sum W[m,c,i,j] · X[n,c, y·stride−pad_begin+i·dilation,
+ * …]) ConvTranspose  Y[n,m, y·stride−pad_begin+i·dilation, …] += W[c,m,i,j] · X[n,c,y,x]; then B,
+ * act
+ *
+ * The size of a ConvTranspose's Y is the output's shape (output_padding and output_shape are
+ * already in it), and pad_begin may then be negative. */
 struct conv_attr {
     int64_t kernel[2], stride[2], dilation[2], pad_begin[2], pad_end[2], output_padding[2];
     int64_t output_shape[2]; /* before lowering: 0 if absent, as are kernel, pool's too */
@@ -237,8 +239,8 @@ struct value {
     const char *name;
     enum dtype dtype;
     struct shape shape;
-    const char
-        *symbol[GRAPH_RANK_MAX];     /* graph inputs: name of a dimension that is open, or NULL */
+    /* Graph inputs: name of a dimension that is open, or NULL. */
+    const char *symbol[GRAPH_RANK_MAX];
     const struct constant *constant; /* NULL: computed or an input */
     int producer;                    /* node that makes it; -1: input or constant */
     int n_uses;                      /* as a node's input or a graph output */

@@ -19,8 +19,8 @@ struct npy {
     float *data; /* owned; shape_count() elements */
 };
 
-/* max_bytes bounds the data. ERR_NOT_FOUND, ERR_IO, ERR_INVALID, ERR_UNSUPPORTED (type), ERR_LIMIT.
- */
+/* max_bytes bounds the data. *out is to be given to npy_fini(). ERR_NOT_FOUND, ERR_IO, ERR_INVALID,
+ * ERR_UNSUPPORTED (type), ERR_LIMIT. */
 int npy_read(const char *path, int64_t max_bytes, struct npy *out, struct err *e);
 void npy_fini(struct npy *a);
 

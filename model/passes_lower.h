@@ -55,6 +55,7 @@ int lower_alias(struct lower *l, int value);
 /* A constant scalar; a new value or an error. */
 int lower_scalar(struct lower *l, double x, enum dtype t);
 
+/* The shape of a and b together by NumPy's rules; ERR_INVALID, without a text, if there is none. */
 int shape_broadcast(const struct shape *a, const struct shape *b, struct shape *out);
 
 /* An error about two shapes that NumPy's rules do not bring together. */

@@ -210,10 +210,9 @@ struct config_work {
 };
 
 struct config_gate {
-    enum config_quality input;  /* a series that the model was not made for */
-    enum config_quality result; /* a result that is not consistent with its series */
-    enum config_quality
-        uncalibrated; /* a model that carries no limits: what becomes of its results */
+    enum config_quality input;        /* a series that the model was not made for */
+    enum config_quality result;       /* a result that is not consistent with its series */
+    enum config_quality uncalibrated; /* results of a model that carries no limits */
 };
 
 /* How long what came to its end stays here (store_purge_next()); 0 = for ever. */

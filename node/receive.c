@@ -58,9 +58,9 @@ struct touched {
     bool refused_full; /* one was refused for the full queue: all of its series shall wait */
 };
 
-static void comment_set(char comment[SCP_COMMENT_BYTES], const char *text)
+static void comment_set(char comment[COMMENT_BYTES], const char *text)
 {
-    snprintf(comment, SCP_COMMENT_BYTES, "%s", text);
+    snprintf(comment, COMMENT_BYTES, "%s", text);
 }
 
 static bool calls_from(const struct config_caller *caller, const char *address)
@@ -150,7 +150,7 @@ static bool queue_full(struct receive *r)
 
 /* Says no to an instance for now. */
 static uint16_t refuse_full(struct receive *r, const struct scp_peer *peer, const char *sop_uid,
-                            const struct err *e, char comment[SCP_COMMENT_BYTES])
+                            const struct err *e, char comment[COMMENT_BYTES])
 {
     char reason[ERR_TEXT_MAX];
     log_warning("instance_refused", "association=%llu sop=%s status=A700 reason=%s",
@@ -167,7 +167,7 @@ static int queue_error(const struct receive *r, struct err *e)
 }
 
 static uint16_t store_open_file(void *ctx, struct scp_peer *peer, const struct scp_store_rq *rq,
-                                struct scp_sink *sink, char comment[SCP_COMMENT_BYTES])
+                                struct scp_sink *sink, char comment[COMMENT_BYTES])
 {
     struct receive *r = ctx;
     const struct config_limits *limits = &r->st->config->limits;
@@ -264,7 +264,7 @@ static int row_fill(struct store_instance *row, const struct instance *in, const
 }
 
 static uint16_t stored(struct receive *r, struct scp_peer *peer, const struct store_instance *row,
-                       char comment[SCP_COMMENT_BYTES])
+                       char comment[COMMENT_BYTES])
 {
     struct metrics *m = &r->st->shared->metrics;
     switch (row->outcome) {
@@ -295,7 +295,7 @@ static uint16_t stored(struct receive *r, struct scp_peer *peer, const struct st
 }
 
 static uint16_t store_done(void *ctx, struct scp_peer *peer, struct scp_sink *sink,
-                           const struct instance *instance, char comment[SCP_COMMENT_BYTES])
+                           const struct instance *instance, char comment[COMMENT_BYTES])
 {
     struct receive *r = ctx;
     struct store_instance row;

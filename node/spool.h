@@ -26,11 +26,12 @@ struct spool {
     int lock; /* descriptor, -1 if not locked by this struct */
 };
 
-/* Makes the folders that are missing. Nothing to free but the lock. */
+/* Makes the folders that are missing. Nothing to free but the lock. One struct may serve several
+ * threads, but spool_lock(), spool_unlock() and spool_sweep() are for one. */
 int spool_open(struct spool *sp, const char *root, struct err *e);
 
-/* ERR_EXISTS: another node works on this spool. The lock ends with the process and the children
- * that it forked; they should close sp->lock. */
+/* Locks the spool for this node. ERR_EXISTS: another one works on it. The lock ends with the
+ * process and the children that it forked; they should close sp->lock. */
 int spool_lock(struct spool *sp, struct err *e);
 void spool_unlock(struct spool *sp);
 

@@ -186,6 +186,8 @@ int store_series_list(struct store *s, enum series_state state, struct store_ser
  * free(). */
 int store_series_recent(struct store *s, enum series_state state, size_t max,
                         struct store_series **out, size_t *n, struct err *e);
+
+/* ERR_NOT_FOUND: there is none. */
 int store_series_get(struct store *s, int64_t id, struct store_series *out, struct err *e);
 
 /* receiving → complete, if it still is at this revision and this number of instances. */
@@ -303,16 +305,16 @@ int store_job_return(struct store *s, int64_t id, const char *owner, const char 
 int store_owner_died(struct store *s, const char *owner, const char *cause, int32_t crashes_max,
                      int64_t now, struct store_recovery *out, struct err *e);
 
-/* The state of the job of that key. */
+/* The state of the job of that key, and a whole job. ERR_NOT_FOUND: there is none. */
 int store_job_state(struct store *s, const char *key, enum job_state *out, struct err *e);
-
 int store_job_get(struct store *s, int64_t id, struct store_job *out, struct err *e);
 
 /* Up to `max` jobs, newest first; state JOB_STATES means any. *out is to be freed with free(). */
 int store_jobs_list(struct store *s, enum job_state state, size_t max, struct store_job **out,
                     size_t *n, struct err *e);
 
-/* In the order that they were given to store_job_done(). *out is to be freed with free(). */
+/* A job's outputs, in the order that they were given to store_job_done(). *out is to be freed with
+ * free(). */
 int store_job_outputs(struct store *s, int64_t id, struct store_output **out, size_t *n,
                       struct err *e);
 
@@ -332,8 +334,7 @@ struct store_delivery {
     char destination[STORE_NAME];
     enum delivery_state state;
     int32_t attempts; /* to send */
-    int64_t
-        due_at; /* pending: next attempt; sent: (next) request for commitment; 0 = nothing due */
+    int64_t due_at;   /* pending: next attempt; sent: request for commitment; 0 = nothing due */
     int64_t items, items_sent, items_committed;
     int32_t commit_asked;            /* how often storage commitment was asked for */
     char transaction_uid[STORE_UID]; /* of the last request; "" = never asked */
@@ -359,10 +360,11 @@ int store_deliveries_due(struct store *s, int64_t now, char (*out)[STORE_NAME], 
 int store_delivery_take(struct store *s, const char *destination, const char *owner, int64_t now,
                         int64_t lease_ms, struct store_delivery *out, struct err *e);
 
+/* The holder is alive. */
 int store_delivery_renew(struct store *s, int64_t id, const char *owner, int64_t now,
                          int64_t lease_ms, struct err *e);
 
-/* *out is to be freed with free(). */
+/* Its items, in the order of the job's outputs. *out is to be freed with free(). */
 int store_delivery_items(struct store *s, int64_t id, struct store_item **out, size_t *n,
                          struct err *e);
 
@@ -435,6 +437,7 @@ int store_purge_next(struct store *s, const struct store_retention *r, struct st
 /* Up to `max` paths in the trash, the oldest first: a received file, or "out/<key of a job>". */
 int store_trash_list(struct store *s, char (*paths)[STORE_PATH], size_t max, size_t *n,
                      struct err *e);
+/* Their files are gone. */
 int store_trash_forget(struct store *s, const char (*paths)[STORE_PATH], size_t n, struct err *e);
 
 /* ---- figures -------------------------------------------------------------------------------- */

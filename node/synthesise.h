@@ -46,9 +46,8 @@ void synthesiser_free(struct synthesiser *s); /* NULL is fine */
 /* May the CPU stand in for the GPU? NULL: no. */
 bool synthesiser_may_fall_back(const struct synthesiser *s);
 
-/* Called after each step with how many of how many are done; a slice has two, computed and
- * written. Anything but 0 stops the work:
- * ERR_CANCELLED. */
+/* Called after each step with how many of how many are done; a slice has two, computed and written.
+ * Anything but 0 stops the work: ERR_CANCELLED. */
 typedef int synthesise_progress(void *closure, unsigned done, unsigned total);
 
 /* All texts borrowed for the call. */
@@ -98,8 +97,7 @@ struct synthesis_result {
     struct quality_report input, quality; /* what was found, whatever the gate may do */
     char map_series_uid[UID_BYTES];       /* "" without maps */
     double gate_ms;                       /* all that the gate took */
-    double read_ms, run_ms, write_ms;     /* of the pixels with their
-                                             percentiles, the model, the files; all slices */
+    double read_ms, run_ms, write_ms;     /* all slices: pixels with percentiles, model, files */
 };
 
 /* Does it. The files are fsync'd, and the folder. On success *out is to be given to

@@ -14,8 +14,7 @@
 extern "C" {
 #endif
 
-/* code, value, word in logs and metrics, transient? (may the same call succeed later, unchanged?)
- */
+/* Code, value, word in logs and metrics, transient: may the same call succeed later, unchanged? */
 #define ERR_LIST(X)                                                                                \
     X(ERR_NOMEM, -1, "no_memory", true)                                                            \
     X(ERR_IO, -2, "io", true)                                                                      \

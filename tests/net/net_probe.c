@@ -110,14 +110,14 @@ static int authorise(void *ctx, struct scp_peer *peer, enum scp_reject *why)
 }
 
 static uint16_t store_open(void *ctx, struct scp_peer *peer, const struct scp_store_rq *rq,
-                           struct scp_sink *sink, char comment[SCP_COMMENT_BYTES])
+                           struct scp_sink *sink, char comment[COMMENT_BYTES])
 {
     struct receiver *r = ctx;
 
     (void)peer;
     (void)rq;
     if (r->open_status != 0) {
-        snprintf(comment, SCP_COMMENT_BYTES, "as told");
+        snprintf(comment, COMMENT_BYTES, "as told");
         return r->open_status;
     }
     pthread_mutex_lock(&r->mutex);
@@ -134,7 +134,7 @@ static uint16_t store_open(void *ctx, struct scp_peer *peer, const struct scp_st
 }
 
 static uint16_t store_done(void *ctx, struct scp_peer *peer, struct scp_sink *sink,
-                           const struct instance *instance, char comment[SCP_COMMENT_BYTES])
+                           const struct instance *instance, char comment[COMMENT_BYTES])
 {
     struct receiver *r = ctx;
     char path[PATH_BYTES];
@@ -150,7 +150,7 @@ static uint16_t store_done(void *ctx, struct scp_peer *peer, struct scp_sink *si
           "calling", instance->calling_ae, "address", instance->address, "path", path, "bytes",
           decimal(instance->bytes).s, "sha256", instance->sha256);
     if (r->done_status != 0)
-        snprintf(comment, SCP_COMMENT_BYTES, "as told");
+        snprintf(comment, COMMENT_BYTES, "as told");
     return r->done_status;
 }
 
