@@ -69,6 +69,17 @@ def test_break_that_a_test_notices_is_told_from_one_that_survives(tree):
     assert unseen["seen"] == 1
 
 
+def test_break_must_be_noticed_by_each_case_that_it_names(tree, tmp_path):
+    cases = [f"tests/test_sums.py::test_sums[{b}]" for b in (0, 3)]
+    arguments = tree(breaks(tests=cases))
+    with open(tmp_path / "tree" / "tests" / "test_sums.py", "a") as f:
+        f.write("import pytest\n@pytest.mark.parametrize('b', [0, 3])\ndef test_sums(b):\n    assert sums.add(2, b) == 2 + b\n")
+    found = json.loads(mutate("--json", *arguments, status=1))["mutations"][0]
+    assert (found["status"], found["failed"], found["missed"]) == ("survived", cases[1:], cases[:1])
+    assert json.loads(mutate("--json", "--new", *arguments, status=1))["survived"] == 1
+    assert json.loads(mutate("--coverage", "--json", *arguments, status=1))["seen"] == 1
+
+
 def test_break_whose_tests_cannot_run_here_does_not_survive(tree, tmp_path):
     arguments = tree(breaks())
     with open(tmp_path / "tree" / "tests" / "test_sums.py", "a") as f:
