@@ -4,6 +4,7 @@ SPINENODE_GATE_SUBJECTS=67 asks about 200 ordinary slices instead of a few.  A m
 calibrated here, into a copy that is kept in build/gate.
 """
 
+import functools
 import glob
 import hashlib
 import os
@@ -58,6 +59,21 @@ class Gated:
     def says(self, volumes, input_only=True, model=None):
         return gate.measure(self.program, model or self.path, volumes, input_only, WORKERS)
 
+    @functools.cached_property
+    def few(self):
+        """Four ordinary series."""
+        return [volume for volume, _ in self.ordinary(4)]
+
+    @functools.cached_property
+    def says_of_few(self):
+        """What is said of these and of their results: the model is run once for all who ask."""
+        return self.says(self.few, input_only=False)
+
+    def fits(self, volume):
+        """Is its size one that the model takes?"""
+        return all(np.clip(side, *map(int, self.facts[f"spinenode.{name}"].split("-"))) == side
+                   for name, side in zip(("rows", "columns"), volume.shape[1:], strict=True))
+
     def small(self, volume):
         """What a model of small images would get of a large one."""
         if self.scale == 1:
@@ -66,11 +82,12 @@ class Gated:
 
 
 def one_of_each_kind(paths):
-    """Models that take the same images have the same limits for them: one of them stands for all."""
+    """Of models that take the same images and have the same limits for them, one stands for all."""
     kinds = {}
     for path in paths:
         facts = gate.facts_of(path)
-        kinds.setdefault((facts["spinenode.input_contrast"], facts["spinenode.scale"]), path)
+        limits = [line for line in facts.get("spinenode.gate", "").splitlines() if not line.startswith("limit") or "unlike" in line]
+        kinds.setdefault((facts["spinenode.input_contrast"], facts["spinenode.scale"], *limits), path)
     return list(kinds.values())
 
 
@@ -98,7 +115,7 @@ def test_ordinary__slices_are_refused_at_most_one_in_fifty(taker):
 
 
 def test_ordinary__series_and_their_results_pass(gated):
-    found = gated.says([volume for volume, _ in gated.ordinary(4)], input_only=False)
+    found = gated.says_of_few
     assert [f["reason"] for f in found if f["outcome"] == "refuse"] == []
     assert all(f["figures"]["disagreement"] > 0 for f in found)
 
@@ -153,7 +170,9 @@ def test_other_modality__is_refused(taker):
     if taker.radiograph:
         made = [stacks["t2"] for stacks, _ in gate.subjects("test", STRANGERS, CACHE, False, WORKERS)]
     else:
-        made = [taker.small(gate.draw_xray(dataset.SPLITS["test"] + 4_000_000 + k)) for k in range(3)]
+        drawn = [taker.small(stacks["xray"]) for stacks, _ in gate.subjects("test", 8, CACHE, True, WORKERS)]
+        made = [volume for volume in drawn if taker.fits(volume)][:3]
+        assert len(made) == 3
     assert_refused(taker.says(made), "other modality")
 
 
@@ -185,6 +204,18 @@ def test_tail__holds_for_a_normal_law_and_is_never_below_what_was_seen(rate):
     assert gate.tail(np.append(values, 40.0), rate) >= 40
 
 
+def test_fit__refuses_what_is_strange_by_its_name_and_nothing_that_is_ordinary(spinenode, tmp_path):
+    taker = Gated(next(p for p in MODELS if "t1-to-t2" in p), spinenode)
+    ordinary = [volume for volume, _ in taker.ordinary(8)]
+    turned = [strange.turned(volume, 1) for volume in ordinary]
+    features = [np.array([f["features"] for f in taker.says(volumes)]) for volumes in (ordinary, turned)]
+    text = gate.fit(features[0], {"turned-left": features[1]}, {}, 0.05, (100, 600), "PF")
+    gate.store(taker.path, text, str(tmp_path / "fitted.onnx"))
+    found = taker.says([*ordinary, *turned], model=str(tmp_path / "fitted.onnx"))
+    assert [f["outcome"] for f in found[:8]].count("refuse") == 0
+    assert all(f["reason"].startswith("the images look turned left") for f in found[8:])
+
+
 # ---- results ----
 
 def doctored(path, target, kind):
@@ -208,12 +239,10 @@ def doctored(path, target, kind):
 def test_result__that_is_not_its_source_is_refused(gated, tmp_path):
     kind = "brighter" if gated.scale > 1 else "moved"
     model = doctored(gated.path, tmp_path / "doctored.onnx", kind)
-    volumes = [v for v, _ in gated.ordinary(3)]
-    found = gated.says(volumes, input_only=False, model=model)
+    found = gated.says(gated.few[:3], input_only=False, model=model)
     assert_refused(found, kind)
     figure = "downsampled" if gated.scale > 1 else "moved"
-    before = gated.says(volumes, input_only=False)
-    assert all(a["figures"][figure] > b["figures"][figure] for a, b in zip(found, before, strict=True))
+    assert all(a["figures"][figure] > b["figures"][figure] for a, b in zip(found, gated.says_of_few[:3], strict=True))
 
 
 # ---- real images, where they are ----

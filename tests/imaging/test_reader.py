@@ -1,6 +1,10 @@
-"""The automatic reader sees, in native images, what the phantom put there, and nothing where there is nothing."""
+"""The automatic reader sees, in native images, what the phantom put there, and nothing where there is nothing.
+
+Subjects are drawn once for one state of the phantom's code and kept in build/reader.
+"""
 
 import copy
+import os
 
 import numpy as np
 import pytest
@@ -9,8 +13,11 @@ from lab import agreement, dataset, reader, testset
 from lab.anatomy import S1, Subject
 
 
+CACHE = os.path.join(os.path.dirname(__file__), "..", "..", "build", "reader")
+
+
 def case(offset, findings=None, contrasts=("t1", "t2", "stir"), size=256, alter=None):
-    return testset.draw(dataset.SPLITS["validation"] + offset, contrasts, 1, size, findings, alter)
+    return testset.cached(CACHE, dataset.SPLITS["validation"] + offset, contrasts, 1, size, findings, alter)
 
 
 def readings(c, contrast, finding):
