@@ -6,6 +6,7 @@ of neighbouring tissues always sum to one and partial volume comes out by itself
 """
 
 import copy
+from bisect import bisect_left
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from . import tissue
 _bases = {}
 
 
-def spline_basis(size, knots, part=slice(None)):
+def spline_basis(size, knots, part):
     """Uniform cubic B-splines: weights (points, knots used) of a part of size points, and which knots those are."""
     key = (size, knots)
     if key not in _bases:
@@ -28,9 +29,15 @@ def spline_basis(size, knots, part=slice(None)):
             basis[np.arange(size), i + k] = weights[k]
         _bases[key] = basis, i
     basis, i = _bases[key]
-    first, end, _ = part.indices(size)
-    used = slice(int(i[first]), int(i[end - 1]) + 4)
-    return basis[first:end, used], used
+    used = slice(int(i[part.start]), int(i[part.stop - 1]) + 4)
+    return basis[part, used], used
+
+
+def blocks(size, knots, part, step=96):
+    """A part of size points in blocks, each with (its place in the part, weights, knots used): far knots weigh nothing."""
+    for first in range(part.start, part.stop, step):
+        end = min(first + step, part.stop)
+        yield slice(first - part.start, end - part.start), *spline_basis(size, knots, slice(first, end))
 
 
 def spread(grid, shape, box=None):
@@ -38,10 +45,15 @@ def spread(grid, shape, box=None):
 
     shape: rows and columns of the plane that the grid spans; box: the part of it that is wanted.
     """
-    rows, columns = box or (slice(None), slice(None))
-    down, used_down = spline_basis(shape[0], grid.shape[0] - 3, rows)
-    across, used_across = spline_basis(shape[1], grid.shape[1] - 3, columns)
-    return (down @ grid[used_down, used_across] @ across.T) * np.float32(1.9)
+    rows, columns = box or (slice(0, shape[0]), slice(0, shape[1]))
+    half = np.empty((rows.stop - rows.start, grid.shape[1]), np.float32)
+    for part, basis, used in blocks(shape[0], grid.shape[0] - 3, rows):
+        np.matmul(basis, grid[used], out=half[part])
+    noise = np.empty((len(half), columns.stop - columns.start), np.float32)
+    for part, basis, used in blocks(shape[1], grid.shape[1] - 3, columns):
+        np.matmul(half[:, used], basis.T, out=noise[:, part])
+    noise *= np.float32(1.9)
+    return noise
 
 
 def smooth_noise(rng, shape, knots):
@@ -82,13 +94,22 @@ class Texture:
         return noise
 
 
+def unit(x):
+    """An array limited to 0 to 1, in place."""
+    np.maximum(x, 0.0, out=x)
+    return np.minimum(x, 1.0, out=x)
+
+
 def smooth_step(x, low, high):
     """0 below low, 1 above high, a cubic between."""
-    if isinstance(x, float):
+    if np.ndim(x) == 0:
         t = min(max((float(x) - low) / (high - low), 0.0), 1.0)
         return t * t * (3.0 - 2.0 * t)
-    t = np.clip((x - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    t = unit((x - low) * (1.0 / (high - low)))
+    rest = 3.0 - 2.0 * t
+    t *= t
+    rest *= t
+    return rest
 
 
 def round_box(p, q, low_p, high_p, low_q, high_q, radius):
@@ -128,6 +149,7 @@ class Canvas:
     def __init__(self, y, z):
         self.y = np.asarray(y, np.float32)
         self.z = np.asarray(z, np.float32)
+        self.across, self.up = self.y.tolist(), self.z[::-1].tolist()
         self.pixel = float(abs(self.y[1] - self.y[0]))
         self.shape = (len(z), len(y))
         self.layers = []
@@ -157,13 +179,19 @@ class Canvas:
         out[0] += clear
         return out
 
-    def box(self, frame, radius):
-        """Row and column slices that hold a disc of the radius about the frame, or None."""
-        j = np.searchsorted(self.y, [frame.y - radius, frame.y + radius])
-        i = len(self.z) - np.searchsorted(self.z[::-1], [frame.z + radius, frame.z - radius])
-        if j[0] >= j[1] or i[0] >= i[1]:
-            return None
-        return slice(int(i[0]), int(i[1])), slice(int(j[0]), int(j[1]))
+    def box(self, frame, radius, half_p=np.inf, half_q=np.inf):
+        """Row and column slices that hold a disc of the radius about the frame, or None.
+
+        half_p, half_q: a rectangle in the frame outside of which nothing will be painted; the box is then as small
+        as holds that, too, but never empty.
+        """
+        c, s = abs(frame.c), abs(frame.s)
+        for wide, high in ((min(radius, half_p * c + half_q * s), min(radius, half_p * s + half_q * c)), (radius, radius)):
+            left, right = bisect_left(self.across, frame.y - wide), bisect_left(self.across, frame.y + wide)
+            top, bottom = (len(self.up) - bisect_left(self.up, frame.z + d) for d in (high, -high))
+            if left < right and top < bottom:
+                return slice(top, bottom), slice(left, right)
+        return None
 
     def local(self, frame, box):
         """Local coordinates (p, q) of the pixels of a box."""
@@ -173,7 +201,9 @@ class Canvas:
 
     def cover(self, distance):
         """Share of each pixel that is inside a shape."""
-        return np.clip(0.5 - distance / self.pixel, 0.0, 1.0)
+        share = distance * (-1.0 / self.pixel)
+        share += 0.5
+        return unit(share)
 
     def paint(self, box, alpha, mixture):
         """Cover what is there, to a share alpha of each pixel of a box, by a mixture {tissue: share}.
@@ -189,9 +219,13 @@ class Canvas:
         wide = high > low
         if not np.any(wide):
             return None, None
-        j = np.searchsorted(self.y, [np.min(low[wide]) - 1.0, np.max(high[wide]) + 1.0])
-        if j[0] >= j[1]:
+        left, right = bisect_left(self.across, np.min(low[wide]) - 1.0), bisect_left(self.across, np.max(high[wide]) + 1.0)
+        if left >= right:
             return None, None
-        y = self.y[None, j[0]:j[1]]
-        inside = np.minimum(y - low[:, None], high[:, None] - y)
-        return (slice(0, self.shape[0]), slice(int(j[0]), int(j[1]))), np.clip(0.5 + inside / self.pixel, 0.0, 1.0) * wide[:, None]
+        y = self.y[None, left:right]
+        share = np.minimum(y - low[:, None], high[:, None] - y)
+        share *= 1.0 / self.pixel
+        share += 0.5
+        unit(share)
+        share *= wide[:, None]
+        return (slice(0, self.shape[0]), slice(left, right)), share

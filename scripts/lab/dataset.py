@@ -33,9 +33,21 @@ def split_of(seed):
     return "free"
 
 
+def limits(stack):
+    """The PERCENTILES of a stack as np.percentile gives them, by two selections where it makes six."""
+    values, found = stack.flatten(), []
+    for share in PERCENTILES:
+        place = share / 100.0 * (values.size - 1)
+        k = min(int(place), values.size - 2)
+        values.partition(k)
+        low, high, part = values[k], values[k + 1:].min(), np.float64(place - k)
+        found.append(high - (high - low) * (1.0 - part) if part >= 0.5 else low + (high - low) * part)
+    return found
+
+
 def normalise(stack, low_high=None):
     """Map a stack to [0, 1] by its percentiles, clipped; low_high overrides the limits."""
-    low, high = low_high or np.percentile(stack, PERCENTILES)
+    low, high = low_high or limits(stack)
     return np.clip((stack - low) / max(float(high) - float(low), 1e-6), 0.0, 1.0), (float(low), float(high))
 
 
@@ -88,8 +100,9 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
         marks.append(plane.marked.astype(np.float16))
     noisy, mean = np.array(noisy), np.array(mean)
     for i in range(len(contrasts)):
-        noisy[:, i], limits = normalise(noisy[:, i])
-        mean[:, i], _ = normalise(mean[:, i], limits)
+        low_high = tuple(map(float, limits(noisy[:, i])))
+        noisy[:, i], _ = normalise(noisy[:, i], low_high)
+        mean[:, i], _ = normalise(mean[:, i], low_high)
     facts = {"seed": seed, "spacing_mm": field / n, "contrasts": list(contrasts)}
     return [(a.astype(np.float16), b.astype(np.float16), m, facts) for a, b, m in zip(noisy, mean, marks)]
 

@@ -258,13 +258,13 @@ class Plane:
         u = (self.x - d.x) / (0.5 * d.width)
         if abs(u) >= 1.0:
             return
-        box = c.box(d.frame, 0.75 * d.depth + 8)
-        if box is None:
-            return
-        p, q = c.local(d.frame, box)
         reach = math.sqrt(1.0 - abs(u) ** 2.6)
         front, back = -0.5 * d.depth * reach - 0.7 * d.bulge, 0.5 * d.depth * (0.6 + 0.4 * reach) + d.bulge
         room = 0.5 * d.height + 6.0 + 0.05 * d.depth
+        box = c.box(d.frame, 0.75 * d.depth + 8, max(-front, back) + c.pixel, room + c.pixel)
+        if box is None:
+            return
+        p, q = c.local(d.frame, box)
         a = c.cover(round_box(p, q, front, back, -room, room, min(5.0, room - 0.5)))
         dryness = {1: 0.0, 2: 0.15, 3: 0.55, 4: 0.9, 5: 1.0}[d.grade]
         c.paint(box, a, {"annulus": 1.0 - 0.5 * dryness, "dry_disc": 0.35 * dryness, "ligament": 0.15 * dryness})
@@ -297,12 +297,18 @@ class Plane:
         shrink = 0.5 * abs(u) ** 3
         return round_box(p, q, front, back, -b.bottom(p) + shrink, b.top(p) - shrink, 1.8)
 
+    def _around(self, b):
+        """The box of a body with its spurs, roughness and softest edge."""
+        half_p = 0.5 * b.depth + b.spur_top + b.spur_bottom + 2.5
+        half_q = 0.5 * b.height + 0.5 * abs(b.back - b.front) * half_p / b.depth + 2.5
+        return self.canvas.box(b.frame, 0.62 * math.hypot(b.depth, b.height) + 4, half_p, half_q)
+
     def _body(self, i):
         c, b = self.canvas, self.s.bodies[i]
         u = (self.x - b.x) / (0.5 * b.width)
         if abs(u) >= 1.0:
             return
-        box = c.box(b.frame, 0.62 * math.hypot(b.depth, b.height) + 4)
+        box = self._around(b)
         if box is None:
             return
         p, q = c.local(b.frame, box)
@@ -448,7 +454,7 @@ class Plane:
     def _modic(self, d, b, reach, up):
         c = self.canvas
         u = (self.x - b.x) / (0.5 * b.width)
-        box = c.box(b.frame, 0.62 * math.hypot(b.depth, b.height) + 4)
+        box = self._around(b)
         if abs(u) >= 0.9 or box is None:
             return
         p, q = c.local(b.frame, box)

@@ -82,6 +82,15 @@ def test_normalise__maps_percentiles_as_numpy_does():
     assert out.min() == 0 and out.max() == 1
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [2, 7, 201, 30_011])
+def test_limits__are_to_the_bit_what_numpy_says(kind, count):
+    values = np.random.default_rng(count).gamma(2.0, 100.0, count).astype(kind)
+    before = values.copy()
+    assert dataset.limits(values) == list(np.percentile(values, (1.0, 99.5)))
+    assert np.array_equal(values, before)
+
+
 @pytest.mark.parametrize("way", [degrade.antialiased, degrade.linear, degrade.kspace])
 def test_degrade__keeps_the_place_and_the_level(way):
     yy, xx = np.mgrid[:64, :64]
