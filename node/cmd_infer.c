@@ -14,9 +14,10 @@
 #include <time.h>
 
 #include "node/base/buf.h"
+#include "node/base/clock.h"
 #include "node/base/err.h"
-#include "node/base/json.h"
 #include "node/base/file.h"
+#include "node/base/json.h"
 
 #include "dicom/dataset.h"
 #include "dicom/recognise.h"
@@ -67,13 +68,6 @@ struct infer {
     int64_t threads, repeat;
     bool json;
 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 /* Of this program only: getrusage() counts what the process was before exec, too. */
 static double peak_mb(void)
@@ -137,7 +131,7 @@ static int compare_ms(const void *a, const void *b)
 
 static int load_network(const struct infer *o, struct tensor_run *r, struct err *e)
 {
-    double start = now_ms();
+    double start = clock_exact_ms();
     int rc = onnx_open(o->model, NULL, &r->graph, e);
     if (rc != 0)
         return rc;
@@ -147,7 +141,7 @@ static int load_network(const struct infer *o, struct tensor_run *r, struct err 
     rc = compile(o, r, e);
     if (rc == 0)
         rc = engine_workspace_new(r->plan, &r->work, e);
-    r->load_ms = now_ms() - start;
+    r->load_ms = clock_exact_ms() - start;
     return rc != 0 ? err_context(e, "%s", o->model) : 0;
 }
 
@@ -164,11 +158,11 @@ static int run_network(const struct infer *o, struct tensor_run *r, struct err *
         return err_set(e, ERR_NOMEM, "running %s: no memory", o->model);
     const float *in[] = {r->in.data};
     for (int64_t i = 0; i < o->repeat; i++) {
-        double start = now_ms();
+        double start = clock_exact_ms();
         int rc = engine_run(r->plan, r->work, in, r->out, e);
         if (rc != 0)
             return rc;
-        r->ms[i] = now_ms() - start;
+        r->ms[i] = clock_exact_ms() - start;
     }
     qsort(r->ms, (size_t)o->repeat, sizeof *r->ms, compare_ms);
     r->min_ms = r->ms[0];

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "node/base/buf.h"
+#include "node/base/clock.h"
 #include "node/base/err.h"
 #include "node/base/json.h"
 
@@ -52,13 +53,6 @@ struct ask {
     struct plan *plan;
     struct workspace *workspace;
 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 static void plan_drop(struct ask *a)
 {
@@ -155,7 +149,7 @@ static int look(struct ask *a, const char *path, struct err *e)
     g.rows = (int)volume.shape.dim[1];
     g.columns = (int)volume.shape.dim[2];
     const double at[2] = {a->package->percentile_low, a->package->percentile_high};
-    double start = now_ms();
+    double start = clock_exact_ms();
     rc = prepare_percentiles(g.volume, (size_t)shape_count(&volume.shape), at, 2, value, e);
     if (rc == 0)
         rc = prepare_new(a->package, g.rows, g.columns, g.low = value[0], g.high = value[1],
@@ -163,7 +157,7 @@ static int look(struct ask *a, const char *path, struct err *e)
     const struct quality_view view = {g.rows * a->spacing_mm, g.columns * a->spacing_mm, NULL};
     if (rc == 0)
         rc = gate_input(&g, &view, &r, features, &n, e);
-    ms[0] = now_ms() - start;
+    ms[0] = clock_exact_ms() - start;
     if (rc == 0 && !a->input_only) {
         rc = plan_get(a, g.rows, g.columns, e);
         g.plan = a->plan;
@@ -173,10 +167,10 @@ static int look(struct ask *a, const char *path, struct err *e)
             rc = err_set(e, ERR_NOMEM, "running the model: no memory");
         if (rc == 0)
             rc = run_slices(&g, stored, e);
-        start = now_ms();
+        start = clock_exact_ms();
         if (rc == 0)
             rc = gate_result(&g, stored, &r, e);
-        ms[1] = now_ms() - start;
+        ms[1] = clock_exact_ms() - start;
     }
     if (rc == 0)
         print(a, path, &r, features, n, ms);

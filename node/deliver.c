@@ -376,13 +376,12 @@ static void *line_run(void *argument)
     struct deliver *d = l->d;
     struct store_delivery delivery;
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     while (!stage_stopping(d->st)) {
         int rc = store_delivery_take(d->s, l->name, d->st->owner, clock_wall_ms(),
                                      l->to != NULL ? lease_ms(l->to) : 60000, &delivery, &e);
         if (rc != 0) {
             if (rc != ERR_NOT_FOUND)
-                log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+                log_failure("store_failed", e.text);
             break;
         }
         if (!delivery_do(l, &delivery)) {
@@ -442,9 +441,8 @@ static int64_t lines_start(struct deliver *d)
     size_t n = 0;
     int64_t now = clock_wall_ms(), next = INT64_MAX;
     struct err e;
-    char reason[ERR_TEXT_MAX];
     if (store_deliveries_due(d->s, now, names, LINES_MAX, &n, &next, &e) != 0) {
-        log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("store_failed", e.text);
         return now + STAGE_POLL_MS;
     }
     for (size_t i = 0; i < n; i++) {
@@ -470,7 +468,6 @@ int deliver_run(struct stage *st)
 {
     struct deliver *d = calloc(1, sizeof *d);
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     int rc = d != NULL ? dicom_init(&e) : err_set(&e, ERR_NOMEM, "no memory");
     if (rc == 0) {
         d->st = st;
@@ -486,7 +483,7 @@ int deliver_run(struct stage *st)
         }
         lines_join(d, true);
     } else {
-        log_error("deliver_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("deliver_failed", e.text);
     }
     if (d != NULL)
         store_close(d->s);

@@ -403,7 +403,6 @@ int observe_run(struct stage *st)
 {
     struct observe o = {.st = st};
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     int rc = store_open(&o.s, st->config->node.database, &e);
     if (rc == 0)
         nvml_open(NULL, &o.gpus, NULL);
@@ -424,7 +423,7 @@ int observe_run(struct stage *st)
         MHD_quiesce_daemon(o.http);
         MHD_stop_daemon(o.http);
     } else {
-        log_error("observe_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("observe_failed", e.text);
     }
     nvml_close(o.gpus);
     store_close(o.s);

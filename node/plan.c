@@ -160,10 +160,9 @@ static int64_t complete_round(struct plan *p)
 {
     size_t n = 0;
     struct err e;
-    char reason[ERR_TEXT_MAX];
     int64_t next = INT64_MAX;
     if (store_series_list(p->s, SERIES_RECEIVING, p->round, ROUND_MAX, &n, &e) != 0) {
-        log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("store_failed", e.text);
         return clock_wall_ms() + STAGE_POLL_MS;
     }
     for (size_t i = 0; i < n && !stage_stopping(p->st); i++) {
@@ -315,7 +314,7 @@ static bool plan_next(struct plan *p)
     if (rc == ERR_NOT_FOUND)
         return false;
     if (rc != 0) {
-        log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("store_failed", e.text);
         return false;
     }
     buf_init(&text, STORE_REASON - 1);
@@ -354,7 +353,6 @@ int plan_run(struct stage *st)
 {
     struct plan *p = calloc(1, sizeof *p);
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     int rc = p != NULL ? 0 : err_set(&e, ERR_NOMEM, "no memory");
     if (rc == 0) {
         p->st = st;
@@ -377,7 +375,7 @@ int plan_run(struct stage *st)
             stop = stage_wait(st, next - clock_wall_ms());
         }
     } else {
-        log_error("plan_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("plan_failed", e.text);
     }
     if (p != NULL) {
         store_close(p->s);

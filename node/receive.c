@@ -365,8 +365,7 @@ static void association_end(void *ctx, struct scp_peer *peer, const struct scp_c
     if (t != NULL && t->n > 0 &&
         store_association_ended(r->s, (const char(*)[STORE_UID])t->series, t->n, clock_wall_ms(),
                                 &e) != 0)
-        log_error("association_end_not_stored", "reason=%s",
-                  log_quote(reason, sizeof reason, e.text));
+        log_failure("association_end_not_stored", e.text);
     if (t != NULL && t->n > 0)
         stage_wake(r->st, STAGE_PLAN);
     free(t);
@@ -386,7 +385,6 @@ int receive_run(struct stage *st)
     struct receive r = {.st = st};
     const struct config *c = st->config;
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     atomic_init(&r.checked_at, -QUEUE_CHECK_MS);
     atomic_store(&st->shared->metrics.associations_open, 0);
     const struct scp_handler handler = {.ctx = &r,
@@ -414,7 +412,7 @@ int receive_run(struct stage *st)
         rc = scp_run(st->listen_fd, &scp, &handler, st->stop_fd, &e);
     }
     if (rc != 0)
-        log_error("receive_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("receive_failed", e.text);
     intake_free(r.in);
     store_close(r.s);
     return rc != 0;

@@ -44,13 +44,12 @@ static bool purge_one(struct retain *r, const struct store_retention *what, bool
 {
     struct store_purged gone;
     struct err e;
-    char reason[ERR_TEXT_MAX];
     struct metrics *m = &r->st->shared->metrics;
     int rc = store_purge_next(r->s, what, &gone, &e);
     if (rc == ERR_NOT_FOUND)
         return false;
     if (rc != 0) {
-        log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("store_failed", e.text);
         return false;
     }
     r->draining = true;
@@ -75,7 +74,7 @@ static void drain(struct retain *r)
     char reason[ERR_TEXT_MAX];
     int rc = spool_trash(&r->st->spool, r->s, SPOOL_TRASH_MAX, &emptied, &e);
     if (rc != 0)
-        log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("store_failed", e.text);
     else if (emptied.problems > 0)
         log_warning("files_not_removed", "files=%zu reason=%s", emptied.problems,
                     log_quote(reason, sizeof reason, emptied.problem.text));

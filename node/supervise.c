@@ -492,7 +492,7 @@ static void reload(struct supervisor *sv)
     sv->stage.transport = transport;
     log_init("supervise", (enum log_level)log_level_parse(c->node.log_level));
     if (with_store(sv, return_leases, NULL, &e) != 0)
-        log_error("leases_not_back", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("leases_not_back", e.text);
     sv->announced = false;
     sv->began_at = clock_mono_ms();
     log_info("reloaded", "file=%s", c->path);

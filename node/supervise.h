@@ -3,8 +3,8 @@
  *
  * One process for each stage (config->work.workers for work), forked without exec. A stage that
  * ends unasked is started again, at once the first time, then later and later; what it held goes
- * back to the store's queues, and what it held is counted as a crash. The supervisor itself
- * touches neither network data nor DICOM.
+ * back to the store's queues and has that counted as a crash. The supervisor itself touches neither
+ * network data nor DICOM.
  *
  *   SIGTERM, SIGINT  stop: receive, plan, work, deliver, observe, each given time to put down what
  *                    it holds; a second signal ends them at once

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "node/base/clock.h"
 #include "node/base/err.h"
 
 #include "dicom/recognise.h"
@@ -59,13 +60,6 @@ struct synthesiser {
     struct kept kept[KEPT_MODELS];
     uint64_t uses;
 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 /* ---- the synthesiser ---- */
 
@@ -378,7 +372,7 @@ static int get_model(struct job *j)
 {
     const struct synthesis *w = j->what;
     struct synthesis_result *r = j->result;
-    double start = now_ms();
+    double start = clock_exact_ms();
     const struct synthesiser *s = j->s;
     struct kept new = {.engine = w->by_fallback && s->fallback != NULL ? s->fallback : s->engine};
     int rc = 0;
@@ -403,11 +397,11 @@ static int get_model(struct job *j)
                          w->model_path, digest);
         if (rc == 0)
             rc = grid_of(new.package, w->series, &new.rows, &new.columns, j->e);
-        double loaded = now_ms();
+        double loaded = clock_exact_ms();
         r->load_ms = loaded - start;
         if (rc == 0)
             rc = compile(j, new.package, &new, s->batch);
-        r->compile_ms = now_ms() - loaded;
+        r->compile_ms = clock_exact_ms() - loaded;
         if (rc != 0) {
             kept_fini(&new);
             return rc;
@@ -456,7 +450,7 @@ static int to_grid(struct job *j)
 static int read_pixels(struct job *j)
 {
     const struct series *s = j->what->series;
-    double start = now_ms();
+    double start = clock_exact_ms();
     size_t plane = (size_t)s->rows * s->columns, total = plane * s->slices;
     if (total > (size_t)SYNTHESISE_VALUES_MAX)
         return err_set(j->e, ERR_LIMIT, "%u images of %u x %u are more than the node takes at once",
@@ -470,7 +464,7 @@ static int read_pixels(struct job *j)
             return rc;
     }
     int rc = to_grid(j);
-    j->result->read_ms = now_ms() - start;
+    j->result->read_ms = clock_exact_ms() - start;
     return rc;
 }
 
@@ -479,13 +473,13 @@ static int prepare(struct job *j)
     const struct series *s = j->what->series;
     const struct package *p = j->model->package;
     size_t total = (size_t)j->rows * (size_t)j->columns * s->slices;
-    double start = now_ms();
+    double start = clock_exact_ms();
     const double at[2] = {p->percentile_low, p->percentile_high};
     double value[2];
     int rc = prepare_percentiles(j->volume, total, at, 2, value, j->e);
     if (rc == 0)
         rc = prepare_new(p, j->rows, j->columns, value[0], value[1], &j->prepare, j->e);
-    j->result->read_ms += now_ms() - start;
+    j->result->read_ms += clock_exact_ms() - start;
     if (rc != 0)
         return rc;
     struct shape one = *engine_plan_output_shape(j->model->plan, 0);
@@ -524,7 +518,7 @@ static int gate_look_at_input(struct job *j)
 {
     const struct config_gate *may = j->what->quality;
     struct synthesis_result *r = j->result;
-    double start = now_ms();
+    double start = clock_exact_ms();
     char towards[3];
     if (may == NULL)
         return 0;
@@ -534,7 +528,7 @@ static int gate_look_at_input(struct job *j)
         rc = gate_act(&r->input, may->input, &r->outcome, r->doubt, j->e);
     if (rc == 0 && !r->input.calibrated)
         rc = gate_act(&gate_uncalibrated, may->uncalibrated, &r->outcome, r->doubt, j->e);
-    r->gate_ms = now_ms() - start;
+    r->gate_ms = clock_exact_ms() - start;
     return rc;
 }
 
@@ -551,14 +545,14 @@ static int gate_look_at_result(struct job *j)
 {
     const struct config_gate *may = j->what->quality;
     struct synthesis_result *r = j->result;
-    double start = now_ms();
+    double start = clock_exact_ms();
     quality_begin(&r->quality, j->model->package->gate);
     if (may == NULL || !r->quality.calibrated)
         return 0;
     int rc = gate_result(gate_of(j), j->stored, &r->quality, j->e);
     if (rc == 0)
         rc = gate_act(&r->quality, may->result, &r->outcome, r->doubt, j->e);
-    r->gate_ms += now_ms() - start;
+    r->gate_ms += clock_exact_ms() - start;
     return rc;
 }
 
@@ -603,7 +597,7 @@ static int shrink(struct job *j)
 static int run(struct job *j)
 {
     const struct engine_stack stack = {j->what->series->slices, fill, take, j};
-    double start = now_ms();
+    double start = clock_exact_ms();
     int rc;
     for (;;) {
         rc = engine_run_stack(j->model->plan, j->model->workspace, &stack, j->e);
@@ -614,7 +608,7 @@ static int run(struct job *j)
         if (rc != 0)
             break;
     }
-    j->result->run_ms = now_ms() - start;
+    j->result->run_ms = clock_exact_ms() - start;
     return rc;
 }
 
@@ -664,7 +658,7 @@ static int write_files(struct job *j)
     const struct package *p = j->model->package;
     struct synthesis_result *r = j->result;
     unsigned slices = w->series->slices;
-    double start = now_ms();
+    double start = clock_exact_ms();
     size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
     char engine[sizeof r->engine];
     engine_words(j, engine, sizeof engine);
@@ -716,7 +710,7 @@ static int write_files(struct job *j)
         rc = file_sync_folder(w->folder, j->e);
     if (rc == 0 && j->maps != NULL)
         rc = write_maps(j, &spec);
-    r->write_ms = now_ms() - start;
+    r->write_ms = clock_exact_ms() - start;
     return rc;
 }
 

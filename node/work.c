@@ -340,13 +340,12 @@ static bool work_next(struct work *w, struct store_job *job)
 {
     const struct config_work *c = &w->st->config->work;
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     int rc =
         store_job_lease(w->s, w->st->owner, clock_wall_ms(), c->lease_ms, c->crashes_max, job, &e);
     if (rc == ERR_NOT_FOUND)
         return false;
     if (rc != 0) {
-        log_error("store_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("store_failed", e.text);
         return false;
     }
     /* Another worker may sleep beside a second job that waits. */
@@ -381,7 +380,6 @@ int work_run(struct stage *st)
     struct work w = {.st = st};
     struct store_job *job = malloc(sizeof *job);
     struct err e = {0};
-    char reason[ERR_TEXT_MAX];
     pthread_t heart;
     bool beats = false;
     pthread_mutex_init(&w.lock, NULL);
@@ -406,7 +404,7 @@ int work_run(struct stage *st)
             log_error("device_failed", "number=%d reason=\"the GPU failed; this worker ends\"",
                       st->number);
     } else {
-        log_error("work_failed", "reason=%s", log_quote(reason, sizeof reason, e.text));
+        log_failure("work_failed", e.text);
     }
     if (beats) {
         pthread_mutex_lock(&w.lock);

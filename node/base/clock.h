@@ -9,6 +9,7 @@ extern "C" {
 #endif
 
 int64_t clock_mono_ms(void); /* since an arbitrary start; never goes back */
+double clock_exact_ms(void); /* clock_mono_ms() with its fractions, to measure with */
 int64_t clock_wall_ms(void); /* since 1970-01-01T00:00:00Z */
 void clock_sleep_ms(int64_t ms);
 

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "node/base/err.h"
+
 #define LINE_MAX_BYTES 2048
 
 static const char *const level_words[] = {"debug", "info", "warning", "error"};
@@ -77,4 +79,10 @@ char *log_quote(char *out, size_t size, const char *text)
     out[n++] = '"';
     out[n] = '\0';
     return out;
+}
+
+void log_failure(const char *event, const char *text)
+{
+    char reason[ERR_TEXT_MAX];
+    log_line(LOG_ERROR, event, "reason=%s", log_quote(reason, sizeof reason, text));
 }

@@ -29,6 +29,9 @@ void log_line(enum log_level level, const char *event, const char *format, ...)
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
 #define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
 
+/* An error whose only pair is reason=TEXT, quoted. */
+void log_failure(const char *event, const char *text);
+
 /* Writes text in double quotes into out, escaping quotes, backslashes and control characters,
  * cut to fit. Returns out. */
 char *log_quote(char *out, size_t size, const char *text);
