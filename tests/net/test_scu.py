@@ -201,6 +201,23 @@ def test_scu__calls_a_peer_that_is_not_there_transient(scu):
     assert (result["error"], result["transient"]) == ("network", "yes")
 
 
+def test_scu__does_not_wait_for_ever_to_be_connected(scu):
+    """A host behind a wall that drops packets: here, a listener whose queue is full."""
+    with socket.socket() as full:
+        full.bind((LOOPBACK, 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for s in waiting:
+            s.setblocking(False)
+            s.connect_ex(full.getsockname())
+        start = time.monotonic()
+        result = scu(full.getsockname()[1], "echo", connect_ms=700)[0]
+        assert 0.6 < time.monotonic() - start < 5
+        assert (result["error"], result["transient"]) == ("timeout", "yes")
+        for s in waiting:
+            s.close()
+
+
 class Misbehaving:
     """A server that runs act(socket, connection number) in a thread for each connection."""
 
