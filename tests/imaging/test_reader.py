@@ -27,7 +27,7 @@ def readings(c, contrast, finding):
 
 @pytest.fixture(scope="module")
 def cases():
-    return [case(3000 + k) for k in range(8)]
+    return [case(3000 + k) for k in range(16)]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,16 @@ def ill():
     return {kind: [case(5000 + 10 * kind + k, {f"modic{kind}", "protrusion"}) for k in range(4)] for kind in (1, 2, 3)}
 
 
-@pytest.mark.parametrize("contrast,least", [("t2", 0.8), ("stir", 0.6), ("t1", 0.2)])
+@pytest.mark.parametrize("contrast,least", [("t2", 0.7), ("stir", 0.7), ("t1", 0.35)])
 def test_disc__is_graded_as_it_is(cases, contrast, least):
-    found = [r for c in cases for r in readings(c, contrast, "disc")]
-    rule = agreement.fit("disc", found)
-    assert agreement.kappa(rule.read([r.features for r in found]), [r.truth for r in found], np.arange(len(found)), (0, 1, 2))[0] > least
+    """Each subject by rules from the others: by rules from itself, anything at all is graded at 0.7."""
+    found = [readings(c, contrast, "disc") for c in cases]
+    graded = []
+    for k, own in enumerate(found):
+        rule = agreement.fit("disc", [r for other in found[:k] + found[k + 1:] for r in other])
+        graded += list(rule.read([r.features for r in own]))
+    truth = [r.truth for own in found for r in own]
+    assert agreement.kappa(graded, truth, np.arange(len(truth)), (0, 1, 2))[0] > least
 
 
 def test_protrusion__darkens_the_canal_behind_its_disc(ill):
