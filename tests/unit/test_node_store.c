@@ -709,11 +709,33 @@ static void store__keeps_all_that_was_acknowledged_when_writers_are_killed(void 
     assert_true(acked[0] + acked[1] + acked[2] > 0);
 }
 
+static void sql(struct place *p, const char *statement)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, statement, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static void store__goes_on_after_a_statement_that_failed(void **state)
+{
+    struct place *p = *state;
+    struct store_job job;
+    plan_one(p, "k1");
+    sql(p, "ALTER TABLE jobs RENAME COLUMN id TO number");
+    assert_int_equal(store_job_lease(p->s, "w", 100, LEASE_MS, CRASHES_MAX, &job, &p->e), ERR_BUG);
+    sql(p, "ALTER TABLE jobs RENAME COLUMN number TO id");
+    alarm(20); /* a connection that stayed locked would wait for ever */
+    assert_string_equal(lease(p, "w", 100).key, "k1");
+    alarm(0);
+}
+
 #define IN_PLACE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        IN_PLACE(store__goes_on_after_a_statement_that_failed),
         IN_PLACE(store__adds_an_instance_once),
         IN_PLACE(store__knows_two_of_one_batch_for_the_same),
         IN_PLACE(store__refuses_texts_that_do_not_fit),
