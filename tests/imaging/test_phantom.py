@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pydicom
@@ -259,6 +261,23 @@ def test_command__refuses_what_it_does_not_know(tmp_path):
         out = subprocess.run([sys.executable, PHANTOM, "--output", tmp_path / "unused", *bad], capture_output=True, text=True)
         assert out.returncode == 2, bad
     assert not (tmp_path / "unused").exists()
+
+
+def test_bench__counts_no_more_time_than_there_was():
+    def used():
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    start, cpu = time.monotonic(), used()
+    out = subprocess.run([sys.executable, PHANTOM, "--bench", "--size", "128", "--processes", "1", "--json"],
+                         check=True, capture_output=True, text=True)
+    seconds, cpu = time.monotonic() - start, used() - cpu
+    report = json.loads(out.stdout)
+    assert (report["processes"], report["size"]) == (1, 128)
+    both = report["slices"], report["pairs"]
+    assert [one["images"] for one in both] == [12, 8]
+    assert 0.02 < sum(one["images"] * one["cpu_s"] for one in both) < cpu
+    assert sum(one["images"] / one["per_s"] for one in both) < seconds
 
 
 def test_levels__name_the_discs_as_radiologists_do():
