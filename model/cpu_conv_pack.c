@@ -194,21 +194,20 @@ static bool packs_whole(const struct cpu_conv *c)
 
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4_any __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int v4i __attribute__((vector_size(16)));
 
 /* Taps 4i … 4i + 3 of outputs 4j … 4j + 3. */
 static inline void turn_4x4(const float *w, size_t output, float *to)
 {
     v4 a = *(const v4_any *)w, b = *(const v4_any *)(w + output);
     v4 c = *(const v4_any *)(w + 2 * output), d = *(const v4_any *)(w + 3 * output);
-    v4 ac0 = __builtin_shuffle(a, c, (v4i){0, 4, 1, 5}),
-       ac1 = __builtin_shuffle(a, c, (v4i){2, 6, 3, 7});
-    v4 bd0 = __builtin_shuffle(b, d, (v4i){0, 4, 1, 5}),
-       bd1 = __builtin_shuffle(b, d, (v4i){2, 6, 3, 7});
-    *(v4_any *)to = __builtin_shuffle(ac0, bd0, (v4i){0, 4, 1, 5});
-    *(v4_any *)(to + NR_MAX) = __builtin_shuffle(ac0, bd0, (v4i){2, 6, 3, 7});
-    *(v4_any *)(to + 2 * NR_MAX) = __builtin_shuffle(ac1, bd1, (v4i){0, 4, 1, 5});
-    *(v4_any *)(to + 3 * NR_MAX) = __builtin_shuffle(ac1, bd1, (v4i){2, 6, 3, 7});
+    v4 ac0 = __builtin_shufflevector(a, c, 0, 4, 1, 5),
+       ac1 = __builtin_shufflevector(a, c, 2, 6, 3, 7);
+    v4 bd0 = __builtin_shufflevector(b, d, 0, 4, 1, 5),
+       bd1 = __builtin_shufflevector(b, d, 2, 6, 3, 7);
+    *(v4_any *)to = __builtin_shufflevector(ac0, bd0, 0, 4, 1, 5);
+    *(v4_any *)(to + NR_MAX) = __builtin_shufflevector(ac0, bd0, 2, 6, 3, 7);
+    *(v4_any *)(to + 2 * NR_MAX) = __builtin_shufflevector(ac1, bd1, 0, 4, 1, 5);
+    *(v4_any *)(to + 3 * NR_MAX) = __builtin_shufflevector(ac1, bd1, 2, 6, 3, 7);
 }
 
 /* One channel of the kernels of nr outputs: to[tap][output]. */
