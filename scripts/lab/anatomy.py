@@ -69,6 +69,14 @@ class Body:
         half = 0.5 * (self.height + (self.back - self.front) * p / self.depth)
         return half - self.concave_bottom * np.maximum(0.0, 1.0 - (2.2 * (p - 2.0) / self.depth) ** 2)
 
+    def spur(self, q):
+        """How far the spurs at the endplates reach beyond the wall at height q."""
+        reach = 0.0
+        for size, edge in ((self.spur_top, 0.5 * self.height), (self.spur_bottom, -0.5 * self.height)):
+            if size:
+                reach = reach + size * np.exp(-((q - edge) / 3.0) ** 2)
+        return reach
+
 
 @dataclass
 class Disc:

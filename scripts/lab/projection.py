@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .anatomy import LEVELS, S1
-from .canvas import round_box, smooth_noise, smooth_step
+from .canvas import round_box, smooth_noise, smooth_step, unit
 
 # Linear attenuation at an effective 55 keV, 1/cm.
 ATTENUATION = {"air": 0.0, "fat": 0.195, "muscle": 0.228, "organ": 0.222, "fluid": 0.212, "vessel": 0.225, "skin": 0.225,
@@ -87,7 +87,9 @@ class Film:
         return None if j[0] >= j[1] or i[0] >= i[1] else (slice(i[0], i[1]), slice(j[0], j[1]))
 
     def cover(self, distance, x=0.0):
-        return np.clip(0.5 - distance * (self.view.scale(x) / self.pixel), 0.0, 1.0)
+        share = distance * -(self.view.scale(x) / self.pixel)
+        share += 0.5
+        return unit(share)
 
     def local(self, frame, box, x, dy=0.0, dz=0.0):
         """Coordinates (p, q) in a frame that lies x mm to the left, moved by (dy, dz)."""
@@ -154,7 +156,7 @@ class Bones:
             top = rise - b.concave_top * hollow * np.maximum(0.0, 1.0 - (2.2 * (p - 1.0) / b.depth) ** 2)
             bottom = rise - b.concave_bottom * hollow * np.maximum(0.0, 1.0 - (2.2 * (p - 2.0) / b.depth) ** 2)
             across = np.maximum(0, 1 - (2.0 * q / b.height) ** 2)
-            spur = b.spur_top * np.exp(-((q - 0.5 * b.height) / 3.0) ** 2) + b.spur_bottom * np.exp(-((q + 0.5 * b.height) / 3.0) ** 2)
+            spur = b.spur(q)
             front = -0.5 * b.depth * reach + b.waist * across - spur
             back = 0.5 * b.depth * (0.72 + 0.28 * reach) - 0.8 * b.waist * across + 0.3 * spur
             distance = round_box(p, q, front, back, -bottom, top, 1.6) + rough
@@ -281,11 +283,15 @@ class Bones:
             return
         box = (slice(i[0], i[1]), slice(j[0], j[1]))
         right, down = film.right[None, box[1]], film.down[box[0], None]
-        away = np.full(film.depth[box].shape, 1e3, np.float32)
+        away = np.full(film.depth[box].shape, 1e6, np.float32)  # squared distance
+        u, v = u.tolist(), v.tolist()  # not numpy's doubles, which would make every array double
         for k in range(len(u) - 1):
             du, dv = u[k + 1] - u[k], v[k + 1] - v[k]
-            share = np.clip(((right - u[k]) * du + (down - v[k]) * dv) / (du * du + dv * dv + 1e-6), 0, 1)
-            away = np.minimum(away, np.hypot(right - u[k] - share * du, down - v[k] - share * dv))
+            across, along = right - u[k], down - v[k]
+            length = du * du + dv * dv + 1e-6
+            share = unit(across * (du / length) + along * (dv / length))
+            away = np.minimum(away, np.square(across - share * du) + np.square(along - share * dv))
+        away = np.sqrt(away)
         half = half * float(m.mean())
         along = (down - v[0]) / (v[-1] - v[0])  # ribs thin out towards their ends, and lie more obliquely there
         body = np.clip(0.5 + (half - away) / max(film.pixel, 1.0), 0, 1) * (1 - 0.75 * smooth_step(along, 0.35, 1.0))

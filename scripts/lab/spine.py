@@ -291,7 +291,7 @@ class Plane:
         """Distance to the outline of a body in the plane at lateral share u of its half width."""
         reach = math.sqrt(max(1e-3, 1.0 - abs(u) ** 3))
         across = (2.0 * q / b.height) ** 2
-        spur = b.spur_top * np.exp(-((q - 0.5 * b.height) / 3.0) ** 2) + b.spur_bottom * np.exp(-((q + 0.5 * b.height) / 3.0) ** 2)
+        spur = b.spur(q)
         front = -0.5 * b.depth * reach + b.waist * np.maximum(0, 1 - across) - spur
         back = 0.5 * b.depth * (0.72 + 0.28 * reach) - 0.8 * b.waist * np.maximum(0, 1 - across) + 0.3 * spur
         shrink = 0.5 * abs(u) ** 3

@@ -21,7 +21,8 @@ class Trunk:
         self.middle = float(np.mean([b.x for b in subject.bodies[S1:S1 + 6]]))
         self.plane = Plane(subject, self.middle, y, z, 500)
         self.y, self.z = y[None, :], z[:, None]
-        self.front, self.back = self.plane.wall[:, None], self.plane.skin[:, None]
+        lines = self.plane.wall, self.plane.skin, self.plane.front
+        self.front, self.back, self.spine = (line.astype(np.float32)[:, None] for line in lines)
 
     def draw(self):
         s, film = self.s, self.film
@@ -41,7 +42,7 @@ class Trunk:
 
     def _psoas(self, rng):
         """Fat before the spine and the muscle's faint front edge."""
-        edge = self.plane.front[:, None] - self.s.prevertebral
+        edge = self.spine - self.s.prevertebral
         film = self.film
         film.depth -= rng.uniform(0, 0.10) * np.exp(-((self.y - edge + 2.0) / 3.5) ** 2) * smooth_step(film.noise(305, 25.0), -1, 1)
 
@@ -49,7 +50,7 @@ class Trunk:
         """Two domes: highest over the belly, lowest in the recess behind, where lung overlies the spine."""
         s, film = self.s, self.film
         base = s.bodies[S1 + 6].frame.z + rng.normal(0, 16)
-        spine = self.plane.front[:, None]
+        spine = self.spine
         for side in (-1, 1):
             low = base + side * rng.uniform(2, 11)
             forward = np.maximum(spine - self.y, 0.0)
@@ -74,7 +75,7 @@ class Trunk:
                 course += rng.normal(0, 0.6)
                 y, z = y + 1.1 * wide * np.cos(course), z + 1.1 * wide * np.sin(course)
         film.depth -= SOFT * 0.1 * np.minimum(taken, self.half) * np.clip(1 + 0.25 * film.noise(303, 6.0), 0, 2)
-        belly = smooth_step(self.plane.front[:, None] - self.y, -5, 25) * smooth_step(-self.z, -s.bodies[S1 + 5].frame.z, 0)
+        belly = smooth_step(self.spine - self.y, -5, 25) * smooth_step(-self.z, -s.bodies[S1 + 5].frame.z, 0)
         mottled = smooth_step(film.noise(307, 26.0), 0.2, 1.4) * np.abs(film.noise(308, 4.5)) * belly
         film.depth -= 0.14 * s.bowel_gas * mottled * (self.half > 30)
 
@@ -95,7 +96,7 @@ class Trunk:
         if rng.random() > np.clip((s.age - 45) / 50, 0, 0.8):
             return
         z0, z1 = s.bodies[S1 + 2].frame.z, s.bodies[S1 + 5].frame.z
-        line = self.plane.front[:, None] - s.prevertebral
+        line = self.spine - s.prevertebral
         broken = smooth_step(film.noise(304, 9.0), 0.1, 0.9)
         within = smooth_step(self.z, z0, z0 + 8) * smooth_step(-self.z, -z1, -z1 + 8)
         for away in (2.0, 2.0 + 2 * s.aorta[1]):
