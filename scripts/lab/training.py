@@ -201,6 +201,7 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     finally:
         loader.stop = True
         curve.close()
-    torch.save({"mean": run.mean.state_dict(), "step": run.step, "data": dataset.fingerprint(held_out), "real": len(pool.extra)},
+    torch.save({"mean": run.mean.state_dict(), "step": run.step, "data": dataset.fingerprint(held_out), "real": len(pool.extra),
+                "experiment": os.path.splitext(os.path.basename(path))[0]},
                os.path.join(folder, "best.pt"))
     return folder

@@ -145,6 +145,7 @@ def test_export__equals_pytorch_and_says_what_it_is(tmp_path, cache):
     model = onnx.load(str(tmp_path / "t2-to-t1.onnx"))
     said = {p.key: p.value for p in model.metadata_props}
     assert said["spinenode.task"] == "t2-to-t1" and said["spinenode.grid"] == "any:4"
+    assert said["spinenode.training"].startswith("scripts/train test; 3 steps of 2 crops; commit ")
     known = {"Conv", "ConvTranspose", "LeakyRelu", "Add", "Mul", "Clip", "Cast", "DepthToSpace", "Pad", "Constant"}
     assert {n.op_type for n in model.graph.node} <= known
 
