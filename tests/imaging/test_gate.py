@@ -21,7 +21,7 @@ skimage_data = pytest.importorskip("skimage.data")
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 CACHE = os.path.join(ROOT, "build", "gate")
 REAL = os.path.join(ROOT, "..", "shared", "data")
-MODELS = sorted(p for p in glob.glob(os.path.join(ROOT, "model", "zoo", "**", "*.onnx"), recursive=True) if "baselines" not in p.split(os.sep))
+MODELS = sorted(glob.glob(os.path.join(ROOT, "model", "zoo", "**", "*.onnx"), recursive=True))
 SUBJECTS = int(os.environ.get("SPINENODE_GATE_SUBJECTS", "8"))
 STRANGERS = 6
 WORKERS = os.cpu_count() or 1
