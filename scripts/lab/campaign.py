@@ -5,11 +5,10 @@ subjects that are shown on the sheets.  Test images are drawn once and kept in a
 """
 
 import time
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from . import dataset, evaluation, leaks, testset
+from . import crew, dataset, evaluation, leaks, testset
 from .engine import Model
 from .progress import Progress
 from .tasks import TASKS
@@ -98,8 +97,7 @@ class Campaign:
     def _open(self, references=None, known=None, models=True):
         if self.pool:
             self.pool.shutdown()
-        self.pool = ProcessPoolExecutor(self.workers, initializer=_begin,
-                                        initargs=(self.cache, self.models if models else {}, self.papers if models else {}, references, known))
+        self.pool = crew.pool(self.workers, _begin, (self.cache, self.models if models else {}, self.papers if models else {}, references, known))
 
     def close(self):
         if self.pool:

@@ -11,12 +11,11 @@ phantom's command line default and the demo draw from a fourth.
 import json
 import os
 import zlib
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 
 import numpy as np
 
-from . import nifti, scanner, tissue
+from . import crew, nifti, scanner, tissue
 from .anatomy import Subject
 
 SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
@@ -126,12 +125,7 @@ def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, pro
     seeds = [SPLITS[split] + i for i in range(subjects)]
     missing = [s for s in seeds if not os.path.exists(os.path.join(folder, f"{s}.json"))]
     if missing:
-        with ProcessPoolExecutor(workers) as pool:
-            jobs = [pool.submit(_make, folder, s, slices, contrasts) for s in missing]
-            for done, job in enumerate(as_completed(jobs), 1):
-                job.result()
-                if progress:
-                    progress(done, len(missing))
+        crew.spread(_make, [(folder, s, slices, contrasts) for s in missing], workers, progress)
     return [os.path.join(folder, f"{s}.npy") for s in seeds]
 
 

@@ -10,13 +10,12 @@ import json
 import os
 import subprocess
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from statistics import NormalDist
 
 import numpy as np
 import onnx
 
-from . import dataset, degrade, scanner, tissue, xray
+from . import crew, dataset, degrade, scanner, tissue, xray
 from .anatomy import Subject
 
 FIRST = {"validation": dataset.SPLITS["validation"] + 3_000_000, "test": dataset.SPLITS["test"] + 3_000_000}
@@ -83,12 +82,7 @@ def subjects(split, count, cache, radiograph=False, workers=2, progress=None):
     paths = [os.path.join(folder, f"{s}.npz") for s in seeds]
     missing = [(p, s) for p, s in zip(paths, seeds) if not os.path.exists(p)]
     if missing:
-        with ProcessPoolExecutor(workers) as pool:
-            jobs = [pool.submit(_draw, p, s, radiograph) for p, s in missing]
-            for done, job in enumerate(as_completed(jobs), 1):
-                job.result()
-                if progress:
-                    progress(done, len(missing))
+        crew.spread(_draw, [(p, s, radiograph) for p, s in missing], workers, progress)
     out = []
     for path in paths:
         with np.load(path) as file:

@@ -6,10 +6,9 @@ seconds say more than the rate.
 """
 
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from . import dataset, radiographs
+from . import crew, dataset, radiographs
 
 SLICES = 3      # of a subject, as the training draws them
 FIRST = 900_000_000  # subjects of no split
@@ -33,7 +32,8 @@ def _work(draw, seeds):
 
 
 def _measure(draw, processes, subjects):
-    with ProcessPoolExecutor(processes) as pool:
+    processes = processes if crew.possible() else 1  # one after the other they would seem to be as fast as side by side
+    with crew.pool(processes) as pool:
         jobs = [pool.submit(_work, draw, range(FIRST + 1 + k, FIRST + 1 + subjects * processes, processes)) for k in range(processes)]
         done = [job.result() for job in jobs]
     count = sum(n for n, _, _ in done)

@@ -14,11 +14,10 @@ black.
 
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
 
-from . import dataset, tissue, xray
+from . import crew, dataset, tissue, xray
 from .canvas import smooth_step
 from .projection import Film
 from .spine import Plane
@@ -76,12 +75,7 @@ def build(folder, split, subjects, workers=2, progress=None):
     paths = [os.path.join(folder, f"{dataset.SPLITS[split] + i}.npy") for i in range(subjects)]
     missing = [p for p in paths if not os.path.exists(p[:-4] + ".json")]
     if missing:
-        with ProcessPoolExecutor(workers) as pool:
-            jobs = [pool.submit(_make, p, int(os.path.basename(p)[:-4])) for p in missing]
-            for done, job in enumerate(as_completed(jobs), 1):
-                job.result()
-                if progress:
-                    progress(done, len(missing))
+        crew.spread(_make, [(p, int(os.path.basename(p)[:-4])) for p in missing], workers, progress)
     return paths
 
 
