@@ -68,7 +68,7 @@ def load(run, task=None):
     if task and task != spec["task"]:
         network.only(TASKS[spec["task"]].targets.index(TASKS[task].target))
         spec = {**spec, "together": spec["task"], "task": task, "name": spec["name"].replace(spec["task"], task)}
-    return {**spec, "real slices": state.get("real", 0), "experiment": state["experiment"]}, network.eval(), state["step"]
+    return {**spec, "real slices": state.get("real", 0), "experiment": state.get("experiment", spec["task"])}, network.eval(), state["step"]
 
 
 def halve(model, least):
