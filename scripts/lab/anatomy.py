@@ -54,6 +54,7 @@ class Body:
     acute: bool = False
     haemangioma: tuple | None = None
     oedema: tuple | None = None
+    vein: tuple = (11.0, 2.6)  # length and half height of the basivertebral vein where it leaves the body
 
     @property
     def height(self):
@@ -91,10 +92,12 @@ class Disc:
     grade: int
     bulge: float
     cleft: float
+    nucleus: tuple = (0.36, 0.16)  # its half length in depths of the disc, and the softness of its border
     protrusion: tuple | None = None  # (reach into the canal, half height, lateral offset) mm
     modic: int = 0
     modic_reach: tuple = (0.0, 0.0)
     modic_side: float = 0.0
+    modic_soft: float = 1.2  # half the width of its border
     schmorl: list = field(default_factory=list)  # (above?, offset p, radius)
 
 
@@ -117,6 +120,7 @@ class Subject:
         self._draw_findings(np.random.default_rng([self.seed, 3]), findings)
         self._build(np.random.default_rng([self.seed, 4]))
         self._surround(np.random.default_rng([self.seed, 5]))
+        self._texture(np.random.default_rng([self.seed, 6]))
         for part in (self, *self.bodies, *self.discs[:-1]):
             vars(part).update({name: plain(value) for name, value in vars(part).items()})
 
@@ -307,6 +311,18 @@ class Subject:
         lumbar = [self.bodies[S1 + 1 + k] for k in range(5)]
         self.centre = (float(np.mean([b.frame.y for b in lumbar])) + u(-15, 25),
                        float(self.bodies[LEVELS.index("L3")].frame.z) + u(-22, 12))
+
+    def _texture(self, rng):
+        """How grainy marrow and everything is, and how soft the borders of lesions are."""
+        self.grain = (float(rng.uniform(0.03, 0.075)), float(rng.uniform(0.03, 0.075)))  # of marrow's share of fat: fine, patchy
+        self.uneven = tuple(float(np.exp(rng.uniform(np.log(a), np.log(b)))) for a, b in ((0.015, 0.09), (0.02, 0.08)))
+        self.pulsation = float(rng.uniform(0.1, 0.6)) if rng.random() < 0.3 else 0.0  # share of the fluid that moves, at most
+        for body in self.bodies:
+            body.vein = (float(rng.uniform(6.0, 14.0)), float(rng.uniform(1.2, 3.2)))
+        for disc in self.discs[:-1]:
+            disc.nucleus = (float(rng.uniform(0.31, 0.40)), float(rng.uniform(0.12, 0.28)))
+        for disc in self.discs[:-1]:  # oedema ends less sharply than fat and sclerosis do
+            disc.modic_soft = float(rng.uniform(1.2, 3.2) if disc.modic == 1 else rng.uniform(1.0, 2.0))
 
     def truth(self):
         """Labels of every finding, as plain numbers and strings, for a table or JSON."""

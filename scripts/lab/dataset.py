@@ -21,7 +21,7 @@ from .anatomy import Subject
 SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
-VERSION = 5  # raise it when the phantom changes in a way that makes cached slices stale
+VERSION = 6  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -61,6 +61,13 @@ def widen(rng, values, protocols):
         values[fluid, 2] *= rng.uniform(0.55, 1.0)
     if rng.random() < 0.35:
         values[fat, 1] *= rng.uniform(0.75, 1.6)
+    for name in ("organ", "fluid"):  # nobody's bowel is another's
+        values[tissue.INDEX[name], :2] *= np.exp(rng.normal(0.0, (0.3, 0.4)))
+    if rng.random() < 0.3:  # oedema that a T2-weighted image hardly shows, or not at all
+        values[tissue.INDEX["oedema"], 1] *= rng.uniform(0.4, 1.0)
+    if rng.random() < 0.3:  # a stronger field: water recovers more slowly
+        water = [i for i in range(tissue.COUNT) if i not in fat]
+        values[water, 0] *= rng.uniform(1.0, 1.3)
     out = []
     for p in protocols:
         if p.contrast == "t2" and rng.random() < 0.3:
@@ -85,7 +92,7 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
     scene = scanner.Scene.sample(rng, float(rng.choice([0.5, 1.0, 1.6])) if wide else 1.0)
     protocols = [tissue.sample_protocol(c, np.random.default_rng([seed, 52, i]), n) for i, c in enumerate(contrasts)]
     if wide:
-        subject.values = tissue.sample_values(np.random.default_rng([seed, 51]), 0.14)
+        subject.values = tissue.sample_values(np.random.default_rng([seed, 51]), 0.16)
         protocols = widen(np.random.default_rng([seed, 54]), subject.values, protocols)
     middle = float(np.mean([b.x for b in subject.bodies[5:9]]))
     spread = rng.permutation(np.linspace(-19, 19, max(slices, 1)))[:slices] if slices > 1 else np.array([0.0])

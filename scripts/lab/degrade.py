@@ -83,6 +83,6 @@ def as_elsewhere(image, rng):
     if way < 0.35:
         smooth = ndimage.gaussian_filter(image, rng.uniform(0.3, 0.9), truncate=3.0)
         image = smooth if way < 0.15 else image + rng.uniform(0.3, 1.0) * (image - smooth)
-    if rng.random() < 0.4:
-        image = np.abs(image + rng.uniform(0, 0.04) * rng.standard_normal(image.shape, dtype=np.float32))
+    if rng.random() < 0.5:
+        image = np.abs(image + rng.uniform(0, 0.05) * rng.standard_normal(image.shape, dtype=np.float32))
     return np.clip(image, 0, 1).astype(np.float32)

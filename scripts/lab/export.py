@@ -68,7 +68,7 @@ def load(run, task=None):
     if task and task != spec["task"]:
         network.only(TASKS[spec["task"]].targets.index(TASKS[task].target))
         spec = {**spec, "together": spec["task"], "task": task, "name": spec["name"].replace(spec["task"], task)}
-    return {**spec, "real slices": state.get("real", 0), "experiment": state.get("experiment", spec["task"])}, network.eval(), state["step"]
+    return {**spec, "real slices": state.get("real", 0), "begun": state.get("begun", ""), "experiment": state.get("experiment", spec["task"])}, network.eval(), state["step"]
 
 
 def halve(model, least):
@@ -107,7 +107,8 @@ def facts_of(spec, step, figures):
         "spinenode.intended_use": INTENDED_USE, "spinenode.limits": RADIOGRAPH_LIMITS if radiograph else LIMITS + (FLUID if scale == 1 and task.source == "t2" else ""),
         "spinenode.licence": "same licence as Spinenode's source",
         "spinenode.figures": figures,
-        "spinenode.training": f"scripts/train {spec['experiment']}; {step} steps of {spec['train']['batch']} {'slices' if spec['data'].get('whole') else 'crops'}; commit {commit}",
+        "spinenode.training": f"scripts/train {spec['experiment']}; {step} steps of {spec['train']['batch']} {'slices' if spec['data'].get('whole') else 'crops'}; commit {commit}"
+                               + (f"; begun with {spec['begun']}" if spec.get("begun") else ""),
     }
 
 

@@ -155,7 +155,8 @@ def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_
         place = x + ((k + 0.5) / sub_slices - 0.5) * thickness
         plane = plane.beside(place) if plane else Plane(subject, place, y, z, texture)
         plane.paint().compose(fractions)
-    factor = 1.0 + 0.03 * plane.noise(1.6) + 0.03 * plane.noise(5.0)
+    fine, coarse = subject.uneven  # a grain that all contrasts share: protons are not spread evenly in any tissue
+    factor = 1.0 + fine * plane.noise(1.3) + coarse * plane.noise(5.0)
     factor *= sensitivity(plane, scene, subject.seed) / sub_slices
     total = np.empty((len(tables), n, n), np.float32)
     for i in range(0, n, 8):  # so few rows that they stay in the cache

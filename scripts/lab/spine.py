@@ -13,6 +13,17 @@ from scipy.ndimage import gaussian_filter1d
 from .anatomy import LEVELS, S1
 from .canvas import Canvas, Texture, ellipse, round_box, smooth_noise, smooth_step
 
+# What marrow becomes beside a disc with Modic changes of each type.  All keep some fat and marrow's water, between
+# which the grain of the bone goes on: a lesion's texture must not tell what its brightness does not.
+MODIC = {1: {"oedema": 0.70, "marrow_fat": 0.15, "marrow_water": 0.15}, 2: {"marrow_fat": 0.88, "marrow_water": 0.12},
+         3: {"sclerosis": 0.84, "marrow_fat": 0.08, "marrow_water": 0.08}}
+
+
+def grained(fat, water, grain):
+    """Shares of fat and water when the grain moves some of one to the other, as far as there is any."""
+    moved = np.clip(grain, -fat, water)
+    return fat + moved, water - moved
+
 
 class Plane:
     """A sagittal plane at x mm of a subject on the grid y (columns), z (rows)."""
@@ -21,6 +32,7 @@ class Plane:
         self.s = subject
         self.canvas = Canvas(y, z)
         self.texture = Texture([subject.seed, 77, int(texture_seed)])
+        self.grain = {}  # of each body, by its name: share of fat beyond its mean, in the body's box
         self._lines()
         self.rough = 0.4 * self.noise(7.0) + 0.3 * self.noise(2.6)  # mm by which no outline is perfect
         self.start = self.texture.again()
@@ -88,11 +100,11 @@ class Plane:
         self._belly()
         self._back_muscle()
         self._canal()
+        self._ligaments()  # where the spine bends sharply their lines would cross discs and bodies: these come later
         for i in range(len(LEVELS) - 1):
             self._disc(i)
         for i in range(len(LEVELS)):
             self._body(i)
-        self._ligaments()
         for i in range(S1 - 2, len(LEVELS)):
             self._posterior(i)
         for i in range(S1 - 1, len(LEVELS) - 1):
@@ -227,6 +239,9 @@ class Plane:
         if box is None:
             return
         c.paint(box, a, {"csf": 1.0})
+        if s.pulsation:  # where fluid moves with the heartbeat its signal is lost
+            moving = np.float32(s.pulsation) * smooth_step(self.noise(28.0, 5.0, box=box), 0.3, 1.3)
+            c.paint(box, a * moving, {"vessel": 1.0})
         self._nerves(centre, radius, inside)
 
     def _nerves(self, centre, radius, inside):
@@ -272,9 +287,10 @@ class Plane:
         if i < S1 and self.s.transitional != "lumbarised S1":
             return
         if inner > 0.1:
-            half_p = 0.36 * d.depth * inner
+            long, soft = d.nucleus
+            half_p = long * d.depth * inner
             middle = 0.04 * d.depth + 0.5 * (front + back)
-            soft = 0.16 + 0.1 * dryness
+            soft = soft + 0.1 * dryness
             texture = self.noise(4.0, 5.0, box=box)
             r = np.sqrt(((p - middle) / half_p) ** 2 + (q / (0.62 * d.height + 1.2)) ** 2) + 0.04 * texture
             wet = a * smooth_step(-r, -1.0 - soft, -1.0 + soft)
@@ -317,17 +333,18 @@ class Plane:
         c.paint(box, c.cover(distance), {"cortical": shell, "ligament": 0.8 * (1 - shell), "marrow_fat": 0.2 * (1 - shell)})
         inside = c.cover(distance + 0.7)
         grain, patch = self.noise(1.7, 1.7, box=box) + 0.6 * self.noise(3.4, 2.4, box=box), self.noise(10.0, 10.0, box=box)
-        fat = np.clip(b.fat_share + 0.05 * grain + 0.05 * patch, 0.03, 0.95)
+        fine, patchy = self.s.grain
+        self.grain[b.name] = fine * grain + patchy * patch
         if b.oedema or (b.fracture and b.acute):
             wet = self._wet(b, p, q)
             self._mark(box, wet * inside)
         else:
             wet = 0.0
-        c.paint(box, inside, {"marrow_fat": fat * (1 - wet), "marrow_water": (1 - fat) * (1 - wet) * 0.95,
-                              "cortical": (1 - fat) * (1 - wet) * 0.05, "oedema": wet})
+        fat, water = grained(b.fat_share * (1 - wet), (1 - b.fat_share) * (1 - wet), self.grain[b.name])
+        c.paint(box, inside, {"marrow_fat": fat, "marrow_water": 0.95 * water, "cortical": 0.05 * water, "oedema": wet})
         if abs(self.x - b.x) < 7 and i > S1 - 1:  # basivertebral vein, a wedge from behind
-            depth = 0.5 * b.depth
-            wedge = smooth_step(p, depth - 11, depth - 2) * smooth_step(-np.abs(q + 0.4), -2.6, -0.8)
+            depth, (long, half) = 0.5 * b.depth, b.vein
+            wedge = smooth_step(p, depth - long, depth - 2) * smooth_step(-np.abs(q + 0.4), -half, -0.3 * half)
             c.paint(box, 0.75 * wedge * inside, {"vein": 0.6, "marrow_fat": 0.4})
         if b.fracture and i > S1:
             top = b.top(p)
@@ -340,14 +357,15 @@ class Plane:
                 ball = c.cover(np.hypot(p - hp, q - hq) - math.sqrt(r2)) * inside
                 stripes = np.float32(0.12) * (np.sin(p * 2.6 + 0.4 * grain) > 0.4)
                 self._mark(box, ball)
-                c.paint(box, 0.92 * ball, {"marrow_fat": 0.62 * (1 - stripes), "angioma": 0.38 * (1 - stripes), "cortical": stripes})
+                fat, blood = grained(0.62, 0.38, self.grain[b.name])
+                c.paint(box, 0.92 * ball, {"marrow_fat": fat * (1 - stripes), "angioma": blood * (1 - stripes), "cortical": stripes})
 
     def _wet(self, b, p, q):
         """Share of marrow replaced by oedema."""
         if b.oedema:
             op, oq, ox, r = b.oedema
             away = np.sqrt((p - op) ** 2 + (q - oq) ** 2 + (self.x - b.x - ox) ** 2)
-            return 0.8 * smooth_step(-away, -r - 3, -r + 3)
+            return 0.75 * smooth_step(-away, -r - 3, -r + 3)
         return 0.75 * smooth_step(q, -0.3 * b.height, 0.15 * b.height)
 
     def _ligaments(self):
@@ -462,10 +480,10 @@ class Plane:
         edge = b.top(p) - q if up > 0 else b.bottom(p) + q
         along = np.exp(-((p / b.depth - 0.45 * d.modic_side) / 0.55) ** 4)
         fuzz = self.noise(5.0, 5.0, box=box)
-        a = inside * smooth_step(reach * along + 0.8 * fuzz - edge, -1.2, 1.2) * smooth_step(-abs(u), -0.9, -0.6)
-        mixture = {1: {"oedema": 0.85, "marrow_fat": 0.15}, 2: {"marrow_fat": 0.92, "marrow_water": 0.08},
-                   3: {"sclerosis": 0.9, "marrow_fat": 0.1}}[d.modic]
-        c.paint(box, 0.95 * a, mixture)
+        soft = d.modic_soft
+        a = inside * smooth_step(reach * along + 0.8 * fuzz - edge, -soft, soft) * smooth_step(-abs(u), -0.9, -0.6)
+        fat, water = grained(MODIC[d.modic]["marrow_fat"], MODIC[d.modic]["marrow_water"], self.grain[b.name])
+        c.paint(box, 0.95 * a, {**MODIC[d.modic], "marrow_fat": fat, "marrow_water": water})
         self._mark(box, a)
 
     def _schmorl(self, i, d, above, p0, r):

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import dataset, scanner, tissue
 from .anatomy import Subject
+from .spine import MODIC
 
 FIRST = 1_000_000  # of each split; those before it are what training watches itself with
 DRAWN_BY = ("anatomy", "canvas", "scanner", "spine", "testset", "tissue")
@@ -101,7 +102,7 @@ def _hide(subject, protocol, column, low, high):
     for _ in range(40):
         middle = 0.5 * (low + high)
         subject.values[tissue.INDEX["oedema"], column] = middle
-        if (_mean_signal(protocol, subject, {"oedema": 0.85, "marrow_fat": 0.15}) < around) == rises:
+        if (_mean_signal(protocol, subject, MODIC[1]) < around) == rises:
             low = middle
         else:
             high = middle

@@ -57,14 +57,14 @@ class Run:
         betas = (0.9, 0.99) if not self.t["gan"] else (0.5, 0.99)
         self.opt = torch.optim.Adam(self.net.parameters(), self.t["rate"], betas, foreach=True)
         self.critic_opt = torch.optim.Adam(self.critic.parameters(), 2e-4, (0.5, 0.99))
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.begun = 0, 0.0, ""
         self.cache = cache
         os.makedirs(os.path.join(folder, "samples"), exist_ok=True)
 
     def state(self):
         return {"net": self.net.state_dict(), "mean": self.mean.state_dict(), "critic": self.critic.state_dict(),
                 "opt": self.opt.state_dict(), "critic_opt": self.critic_opt.state_dict(), "step": self.step,
-                "seconds": self.seconds}
+                "seconds": self.seconds, "begun": self.begun}
 
     def save(self):
         path = os.path.join(self.folder, "checkpoint.pt")
@@ -79,7 +79,14 @@ class Run:
         for name in ("net", "mean", "critic", "opt", "critic_opt"):
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
+        self.begun = state.get("begun", "")
         return True
+
+    def begin(self, paths):
+        """Take the weights of exported models."""
+        from .begin import begin_with
+        self.begun = begin_with(self.net, paths)
+        self.mean.load_state_dict(self.net.state_dict())
 
     def progress(self, minutes):
         """Share of the run that is over, by steps or by time, whichever is further."""
@@ -159,8 +166,11 @@ def validate(network, pairs, folder, step):
     return psnr, ssim
 
 
-def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu", progress=None, fresh=False, real=None):
-    """Run an experiment to its end; returns the folder of the run."""
+def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu", progress=None, fresh=False, real=None, begin=()):
+    """Run an experiment to its end; returns the folder of the run.
+
+    begin: exported models whose weights a new run begins with (begin.begin_with); a run that goes on has its own.
+    """
     with open(path, encoding="utf-8") as file:
         spec = yaml.safe_load(file)
     if fresh and os.path.isdir(folder):
@@ -168,6 +178,8 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     torch.set_num_threads(threads)
     run = Run(spec, folder, cache, device)
     resumed = run.resume()
+    if begin and not resumed:
+        run.begin(begin)
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
     whole = bool(data.get("whole"))
@@ -201,7 +213,7 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     finally:
         loader.stop = True
         curve.close()
-    torch.save({"mean": run.mean.state_dict(), "step": run.step, "data": dataset.fingerprint(held_out), "real": len(pool.extra),
+    torch.save({"mean": run.mean.state_dict(), "step": run.step, "data": dataset.fingerprint(held_out), "real": len(pool.extra), "begun": run.begun,
                 "experiment": os.path.splitext(os.path.basename(path))[0]},
                os.path.join(folder, "best.pt"))
     return folder

@@ -96,6 +96,31 @@ def test_modic__changes_the_marrow_beside_its_disc_and_is_in_the_truth(kind, nam
     assert near[name] > far[name] + 0.2, (near, far)
 
 
+def test_ligaments__do_not_cross_bodies_and_discs_where_the_spine_bends():
+    most = []
+    for seed in range(200, 206):
+        s, c = plane(seed, findings=set())
+        for i in (S1, S1 + 1):
+            b, d = s.bodies[i], s.discs[i]
+            most += [fraction_at(c, *b.frame.at(p * b.depth, q * b.height))["ligament"] for p in np.linspace(-0.3, 0.3, 9) for q in (-0.2, 0.0, 0.2)]
+            most += [fraction_at(c, *d.frame.at(p * d.depth, 0.0))["ligament"] for p in np.linspace(-0.2, 0.2, 9)]
+    assert max(most) < 0.1
+
+
+def test_pulsation__takes_signal_from_fluid_in_the_canal_only():
+    s = next(s for s in map(lambda k: Subject(k, set()), range(300, 340)) if s.pulsation > 0.4)
+    y, z = grid(s)
+    moving = Plane(s, s.bodies[S1 + 3].x, y, z, 0).paint().fractions
+    s.pulsation = 1e-9  # the same random numbers
+    still = Plane(s, s.bodies[S1 + 3].x, y, z, 0).paint().fractions
+    fluid, vessel = tissue.INDEX["csf"], tissue.INDEX["vessel"]
+    lost = still[fluid] - moving[fluid]
+    assert lost.max() > 0.2 and lost.min() > -1e-5
+    inside = still[fluid] > 0.99
+    assert np.abs((moving - still)[vessel] - lost)[inside].max() < 0.02
+    assert np.abs(lost[still[fluid] < 1e-3]).max() < 1e-3
+
+
 def test_protrusion__narrows_the_sac_at_its_level():
     for seed in range(60):
         s = Subject(seed, {"protrusion"})

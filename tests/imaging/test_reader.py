@@ -8,9 +8,11 @@ import os
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from lab import agreement, dataset, reader, testset
+from lab import agreement, dataset, reader, testset, tissue
 from lab.anatomy import S1, Subject
+from lab.spine import Plane
 
 
 CACHE = os.path.join(os.path.dirname(__file__), "..", "..", "build", "reader")
@@ -115,3 +117,22 @@ def test_hidden_lesion__is_nil_on_its_source_and_plain_on_the_target(source, tar
     assert np.median(np.abs(seen[source])) < 0.12
     for target in targets:
         assert np.min(seen[target]) > 0.25 and np.median(seen[target]) > 0.6
+
+
+def test_hidden_lesion__has_the_grain_of_the_marrow_around_it():
+    """A lesion that its brightness does not show must not be told by its texture either: the network would read that."""
+    ratios = []
+    for seed in range(7100, 7106):
+        grain, place = {}, None
+        for there in (True, False):
+            subject, _, field, protocols, _ = testset.prepare(dataset.SPLITS["validation"] + seed, ("t2",), 256, {"modic1"}, "hidden on t2")
+            (level, _), = subject.modics.items()
+            disc, step = subject.discs[level], field / 512
+            disc.modic *= there
+            plane = Plane(subject, disc.x, disc.frame.y + step * np.arange(-60, 60), disc.frame.z + step * np.arange(60, -60, -1), 0)
+            water, fat = tissue.signals(protocols["t2"], subject.values, subject.flow)
+            image = np.tensordot(water + fat, plane.paint().fractions, 1)
+            place = ndimage.binary_erosion(plane.marked > 0.95, iterations=3) if there else place
+            grain[there] = (image - ndimage.gaussian_filter(image, 3))[place].std()
+        ratios.append(grain[True] / grain[False])
+    assert 0.8 < np.median(ratios) < 1.2, ratios

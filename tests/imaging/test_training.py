@@ -150,6 +150,38 @@ def test_export__equals_pytorch_and_says_what_it_is(tmp_path, cache):
     assert {n.op_type for n in model.graph.node} <= known
 
 
+def test_begin__takes_up_the_weights_of_exported_models(tmp_path, cache):
+    import yaml
+    onnx = pytest.importorskip("onnx")
+    from lab import export
+    from lab.begin import begin_with
+    path = experiment(tmp_path, steps=2)
+    with open(path, encoding="utf-8") as file:
+        spec = yaml.safe_load(file)
+    spec |= {"task": "t2-to-all", "name": "t2-to-all test", "network": {**SMALL, "outputs": 3}}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(spec, file)
+    run = training.train(path, str(tmp_path / "run"), cache, threads=1, workers=1)
+    files = [str(tmp_path / f"t2-to-{name}.onnx") for name in ("t1", "stir", "tirm")]
+    for file in files:
+        export.export(run, file, task=os.path.basename(file)[:-5])
+    torch.manual_seed(9)
+    net, old = networks.build(spec["network"]), export.load(run)[1]
+    words = begin_with(net, files)
+    x = torch.rand(1, 1, 32, 32)
+    assert torch.allclose(net(x), old(x), atol=2e-3) and "t2-to-stir test 0.0.1" in words
+    begun = training.Run(spec, str(tmp_path / "next"), cache)
+    begun.begin(files)
+    begun.save()
+    again = training.Run(spec, str(tmp_path / "next"), cache)
+    assert again.resume() and again.begun == words
+    assert torch.allclose(again.mean(x), old(x), atol=2e-3)
+    for wrong in ({**SMALL, "widths": [8, 16], "outputs": 3}, {**SMALL, "blocks": [1, 2], "outputs": 3}):
+        with pytest.raises(ValueError, match="t2-to-t1.onnx"):
+            begin_with(networks.build(wrong), files)
+    assert onnx.load(files[0]).metadata_props
+
+
 def test_pairs__line_up_low_and_high_resolution(cache):
     task = TASKS["super-resolution"]
     pool = task.pool(dataset.build(cache, "train", 2, workers=1))
