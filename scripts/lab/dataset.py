@@ -21,7 +21,8 @@ from .anatomy import Subject
 SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
-VERSION = 6  # raise it when the phantom changes in a way that makes cached slices stale
+FAT = [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
+VERSION = 7  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -51,31 +52,32 @@ def normalise(stack, low_high=None):
 
 
 def widen(rng, values, protocols):
-    """Vary what differs between sites and readers' textbooks: how bright fluid and fat are, echo time, bandwidth.
+    """Vary what differs between people and scanners more than one phantom's table says: bowel, oedema, field, bandwidth.
 
     values: tissue table of a subject, changed in place; returns the protocols.
     """
-    fluid, fat = tissue.INDEX["csf"], [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
-    if rng.random() < 0.35:  # fluid that moves, or a long refocused train: far from the textbook's brightness
-        values[fluid, 1] *= rng.uniform(0.08, 0.5)
-        values[fluid, 2] *= rng.uniform(0.55, 1.0)
-    if rng.random() < 0.35:
-        values[fat, 1] *= rng.uniform(0.75, 1.6)
     for name in ("organ", "fluid"):  # nobody's bowel is another's
         values[tissue.INDEX[name], :2] *= np.exp(rng.normal(0.0, (0.3, 0.4)))
     if rng.random() < 0.3:  # oedema that a T2-weighted image hardly shows, or not at all
         values[tissue.INDEX["oedema"], 1] *= rng.uniform(0.4, 1.0)
     if rng.random() < 0.3:  # a stronger field: water recovers more slowly
-        water = [i for i in range(tissue.COUNT) if i not in fat]
-        values[water, 0] *= rng.uniform(1.0, 1.3)
-    out = []
-    for p in protocols:
-        if p.contrast == "t2" and rng.random() < 0.3:
-            p = replace(p, te=round(rng.uniform(60, 150)))
-        if rng.random() < 0.3:
-            p = replace(p, bandwidth_hz=round(rng.uniform(250, 600)))
-        out.append(p)
-    return out
+        values[[i for i in range(tissue.COUNT) if i not in FAT], 0] *= rng.uniform(1.0, 1.3)
+    return [replace(p, bandwidth_hz=round(rng.uniform(250, 600))) if rng.random() < 0.3 else p for p in protocols]
+
+
+def elsewhere(rng, values, protocol):
+    """(tissue table, protocol) by which a T2-weighted series looks as another site's sequence would make it.
+
+    How bright fluid and fat are on it depends on motion, refocusing pulses and the length of the train, which the
+    signal equation knows nothing of.  Only what a network is given looks so, never what it is to make.
+    """
+    values = values.copy()
+    if rng.random() < 0.4:
+        values[tissue.INDEX["csf"], 1] *= rng.uniform(0.06, 0.5)
+        values[tissue.INDEX["csf"], 2] *= rng.uniform(0.5, 1.0)
+    if rng.random() < 0.4:
+        values[FAT, 1] *= rng.uniform(0.75, 1.6)
+    return values, replace(protocol, contrast="t2-elsewhere", te=round(rng.uniform(60, 150)) if rng.random() < 0.3 else protocol.te)
 
 
 def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
@@ -83,7 +85,8 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
 
     noisy, mean: as scanned, and the mean over all noise, (contrasts, n, n) float16; marks: share of each
     pixel that a finding covers, (n, n) float16.
-    wide: findings are more frequent, tissue values, noise and matrix vary more than in practice, as training should.
+    wide: findings are more frequent, tissue values, noise and matrix vary more than in practice, as training should;
+    and T2 as scanned is that of elsewhere(), while its mean stays the ordinary one.
     """
     rng = np.random.default_rng([seed, 50])
     subject = Subject(seed, odds=2.5 if wide and rng.random() < 0.6 else 1.0)
@@ -94,21 +97,26 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
     if wide:
         subject.values = tissue.sample_values(np.random.default_rng([seed, 51]), 0.16)
         protocols = widen(np.random.default_rng([seed, 54]), subject.values, protocols)
+    tables = {}
+    if wide and "t2" in contrasts:
+        tables["t2-elsewhere"], other = elsewhere(np.random.default_rng([seed, 55]), subject.values, protocols[contrasts.index("t2")])
+        protocols.append(other)
+    scanned = ["t2-elsewhere" if c == "t2" and tables else c for c in contrasts]
     middle = float(np.mean([b.x for b in subject.bodies[5:9]]))
     spread = rng.permutation(np.linspace(-19, 19, max(slices, 1)))[:slices] if slices > 1 else np.array([0.0])
     noisy, mean, marks = [], [], []
     for k, offset in enumerate(spread + rng.uniform(-3, 3, slices)):
         images, pure, plane = scanner.render_plane(subject, middle + offset, scene, protocols, n, field, subject.centre,
                                                    np.random.default_rng([seed, 53, k]), thickness=float(rng.uniform(3.0, 5.0)),
-                                                   texture=1000 + k, both=True)
-        noisy.append([images[c] for c in contrasts])
+                                                   texture=1000 + k, both=True, tables=tables)
+        noisy.append([images[c] for c in scanned])
         mean.append([pure[c] for c in contrasts])
         marks.append(plane.marked.astype(np.float16))
     noisy, mean = np.array(noisy), np.array(mean)
-    for i in range(len(contrasts)):
+    for i, c in enumerate(contrasts):
         low_high = tuple(map(float, limits(noisy[:, i])))
         noisy[:, i], _ = normalise(noisy[:, i], low_high)
-        mean[:, i], _ = normalise(mean[:, i], low_high)
+        mean[:, i], _ = normalise(mean[:, i], low_high if scanned[i] == c else None)
     facts = {"seed": seed, "spacing_mm": field / n, "contrasts": list(contrasts)}
     return [(a.astype(np.float16), b.astype(np.float16), m, facts) for a, b, m in zip(noisy, mean, marks)]
 

@@ -134,22 +134,22 @@ def acquire(water, fat, protocol, scene, rng, field_mm, size):
 
 
 def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_slices=2, thickness=4.0,
-                 render=None, texture=0, both=False):
+                 render=None, texture=0, both=False, tables=None):
     """All contrasts of one slice: {contrast: (size, size) float32}, and the plane they came from.
 
     both: also the same images as a mean over all noise, as a second dictionary before the plane.
 
     The tissue maps are painted once per sub-slice and serve every protocol.  centre is (y, z).
+    tables: {contrast: tissue values} where a protocol does not go by the subject's own.
     """
     n = render or size
     pixel = field_mm / n
     y = centre[0] + (np.arange(n) - (n - 1) / 2.0) * pixel
     z = centre[1] - (np.arange(n) - (n - 1) / 2.0) * pixel
-    tables = []
+    tables, shine = tables or {}, []
     for protocol in protocols:
-        water, fat = tissue.signals(protocol, subject.values, subject.flow)
-        tables += [water, fat]
-    tables = np.array(tables, np.float32)
+        shine += tissue.signals(protocol, tables.get(protocol.contrast, subject.values), subject.flow)
+    shine = np.array(shine, np.float32)
     fractions, plane = np.zeros((tissue.COUNT, n, n), np.float32), None
     for k in range(sub_slices):
         place = x + ((k + 0.5) / sub_slices - 0.5) * thickness
@@ -158,9 +158,9 @@ def render_plane(subject, x, scene, protocols, size, field_mm, centre, rng, sub_
     fine, coarse = subject.uneven  # a grain that all contrasts share: protons are not spread evenly in any tissue
     factor = 1.0 + fine * plane.noise(1.3) + coarse * plane.noise(5.0)
     factor *= sensitivity(plane, scene, subject.seed) / sub_slices
-    total = np.empty((len(tables), n, n), np.float32)
+    total = np.empty((len(shine), n, n), np.float32)
     for i in range(0, n, 8):  # so few rows that they stay in the cache
-        total[:, i:i + 8] = (tables @ fractions[:, i:i + 8].reshape(tissue.COUNT, -1)).reshape(len(tables), -1, n) * factor[i:i + 8]
+        total[:, i:i + 8] = (shine @ fractions[:, i:i + 8].reshape(tissue.COUNT, -1)).reshape(len(shine), -1, n) * factor[i:i + 8]
     images, pure = {}, {}
     for i, protocol in enumerate(protocols):
         out = min(128 if protocol.contrast == "t2-fast" else size, size)
