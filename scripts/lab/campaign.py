@@ -104,17 +104,18 @@ class Campaign:
             self.pool.shutdown()
             self.pool = None
 
-    def validate(self, ordinary, rich):
-        """(readings by contrast of ordinary subjects, of subjects with many findings, digests by seed); opens the models."""
+    def validate(self, ordinary, rich, ill):
+        """(readings by contrast of ordinary subjects, of subjects with many findings, of others with Modic changes, digests by seed)."""
         self._open(models=False)
         first = dataset.SPLITS["validation"] + testset.FIRST + ENRICHED_FIRST
         calls = [(_validation, (s, None)) for s in testset.seeds("validation", ordinary)]
         calls += [(_validation, (first + i, testset.enriched(first + i))) for i in range(rich)]
+        calls += [(_validation, (s, None)) for s in testset.with_modic("validation", ill, ordinary)]
         results = self._run("validation subjects", calls)
-        sides = ({c: [] for c in dataset.CONTRASTS}, {c: [] for c in dataset.CONTRASTS})
+        sides = [{c: [] for c in dataset.CONTRASTS} for _ in range(3)]
         for place, (_, readings, _, _) in enumerate(results):
             for contrast, found in readings.items():
-                sides[place >= ordinary][contrast] += found
+                sides[(place >= ordinary) + (place >= ordinary + rich)][contrast] += found
         self.references = {c: np.concatenate([r[2][c] for r in results[:ordinary]]) / 1023.0 for c in dataset.CONTRASTS}
         return *sides, {r[0]: r[3] for r in results}
 

@@ -114,7 +114,7 @@ def kappa_goals(goals, task, comparison):
 def lesion_goals(goals, task, found, unseen):
     """Sensitivity where the source carries the lesion, inventions, and the set in which it does not."""
     goals.add(f"{task}/lesion-sensitivity", f"{task}: endplate lesions that the source carries are found, at least 90 %",
-              found["carried"][0] >= 0.9, percent(found["carried"]))
+              found["carried"][0] >= 0.9, percent(found["carried"]) if found["carried"][3] else "the source carries none")
     worst = max((found["invented"], unseen["invented"]), key=lambda v: v[0])
     goals.add(f"{task}/invented", f"{task}: healthy endplates read as ill on the synthetic image, at most 2 %", worst[0] <= 0.02,
               f"test set {percent(found['invented'])}, hidden lesions' set {percent(unseen['invented'])}; reader on native {percent(found['invented_native'])}")
@@ -136,10 +136,23 @@ def finding_table(task, comparison, paper=None):
                   "kappa with the truth: native, synthetic"], rows)
 
 
+def observer_lines(found):
+    """How surely the observer who says what the source carries may be believed."""
+    threshold = found["threshold"]
+    if not np.isfinite(threshold.least):
+        return ["No threshold makes the observer right 9 times in 10 on validation lesions that he was not made of: the source carries nothing that these measurements hold."]
+    return [f"The source carries a lesion where the observer's probability is at least {threshold.least:.2f}. Whether he is right so often:", ""] + table(
+        ["lesions at or above it", "he claims", "he is right", "subjects"],
+        [["validation, subjects that he was not made of", f"{100 * threshold.claimed:.1f} %", percent(threshold.right), threshold.subjects],
+         ["test", f"{100 * found['claimed']:.1f} %", percent(found["carried_observer"]), found["subjects"]]]) + [
+        "", f"Of the endplates of the test set without a lesion that the reader sees on the native target, {found['others']} are at or above it, too."]
+
+
 def lesion_table(found, unseen):
     rows = [[f"{text}", percent(found[key]), percent(found[key + "_observer"])] for key, text in
             (("carried", "lesions that the source carries (goal)"), ("visible", "lesions visible on the source"), ("all", "all lesions seen on the native target"))]
     lines = table(["endplate lesions read the same way on the synthetic image", "model", "an observer of the source's measurements alone"], rows) + [""]
+    lines += observer_lines(found) + [""]
     return lines + table(["read as ill", "share"], [
         ["healthy endplates, synthetic", percent(found["invented"])], ["healthy endplates, native", percent(found["invented_native"])],
         ["hidden lesions, source", percent(unseen["source"])], ["hidden lesions, native target", percent(unseen["native"])],

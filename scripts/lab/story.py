@@ -33,8 +33,8 @@ def gather(results, key, task):
 def tell(work, args, facts):
     """Run every step and return the Story.  facts: {task: metadata of its model}."""
     told = Story()
-    natives, rich, digests = work.validate(args.validation, args.enriched)
-    reader = findings.Reader(natives, rich)
+    natives, rich, ill, digests = work.validate(args.validation, args.enriched, args.lesions)
+    reader = findings.Reader(natives, rich, ill)
     known = baselines.KnownPairs(os.path.join(args.cache, "known"), workers=args.workers) if "xray-to-t2" in facts else None
     results = work.measure(args.subjects, args.pictures, known)
     digests |= {r["seed"]: r["digests"] for r in results}
@@ -60,7 +60,8 @@ def tell(work, args, facts):
         "Made by `make evaluate`; do not edit. Run by onnxruntime, not by the node's engine.",
         f"Test set: {args.subjects} subjects of the numerical phantom, 3 slices of 512 x 512 each (the midsagittal one and its neighbours), "
         f"{3 * args.subjects} slices in all; findings are read on all of them, images compared with the truth on the first {args.pictures} subjects "
-        f"({3 * args.pictures} slices; the paper has 30 images). The reader was set on {args.validation} + {args.enriched} other subjects. "
+        f"({3 * args.pictures} slices; the paper has 30 images). The reader was set on {args.validation} + {args.enriched} other subjects, the "
+        f"observer of the source on {args.validation} + {args.lesions}. "
         f"X-ray: {args.radiographs} subjects, one radiograph each. Hidden lesions: {args.hidden} subjects for either source contrast.",
         "Intervals are 95 %, by resampling subjects. MSE, PSNR and SSIM on a range of 1; VIFp ('valid' borders) and CPBD (Sobel edges) on 0 to 255.",
         "A phantom is not a patient: these figures rank methods, they do not promise what happens on clinical images."]
@@ -95,7 +96,7 @@ def _translation(told, work, args, task, results, reader, native, unseen):
     rows, synthetic, paper = (gather(results, key, task) for key in ("rows", "synthetic", "paper"))
     comparison = findings.compare(reader, spec.target, native[spec.target], synthetic)
     papers = findings.compare(reader, spec.target, native[spec.target], paper) if paper else None
-    found = findings.lesions(reader, reader.observer(spec.source, spec.target), spec, native[spec.source], native[spec.target], synthetic)
+    found = findings.lesions(reader, spec, native[spec.source], native[spec.target], synthetic)
     hidden = findings.hidden(reader, spec, *([e for r in unseen[spec.source] for e in r["native"][c]] for c in (spec.source, spec.target)),
                              gather(unseen[spec.source], "synthetic", task))
     report.translation_goals(told.goals, task, rows, TRANSLATION[1:4])
@@ -103,7 +104,7 @@ def _translation(told, work, args, task, results, reader, native, unseen):
     report.lesion_goals(told.goals, task, found, hidden)
     told.sections.append((task, report.mean_table(rows, TRANSLATION) + [""] + report.finding_table(task, comparison, papers) + [""]
                           + report.lesion_table(found, hidden)))
-    told.figures[task] = {"rows": rows, "findings": comparison, "lesions": found, "hidden": hidden}
+    told.figures[task] = {"rows": rows, "findings": comparison, "lesions": {**found, "threshold": vars(found["threshold"])}, "hidden": hidden}
     plots.boxes(os.path.join(args.output, f"{task}-box.png"), task, rows, TRANSLATION)
     _sheet(args, task, results)
 
@@ -206,7 +207,8 @@ def _reader(told, reader, native):
 
 def _leaks(told, args, facts, digests, folder):
     first = dataset.SPLITS["validation"] + testset.FIRST + ENRICHED_FIRST
-    used = {"validation": testset.seeds("validation", args.validation) + [first + i for i in range(args.enriched)],
+    used = {"validation": testset.seeds("validation", args.validation) + [first + i for i in range(args.enriched)]
+            + testset.with_modic("validation", args.lesions, args.validation),
             "test": testset.seeds("test", args.subjects)}
     rows = leaks.check(facts, used, digests, folder)
     told.sections.append(("Leak checks", report.table(["checked", "passed", "measured"], [[a, "yes" if ok else "**no**", b] for a, ok, b in rows])))

@@ -7,6 +7,7 @@ mistaken call cannot leak a subject that a model has learned from.
 import functools
 import hashlib
 import inspect
+import itertools
 import os
 from dataclasses import dataclass
 
@@ -35,6 +36,12 @@ class Case:
 def seeds(split, count):
     """The first so many subjects of a split that may be measured on."""
     return [dataset.SPLITS[split] + FIRST + i for i in range(count)]
+
+
+def with_modic(split, count, after):
+    """So many subjects of a split who have Modic changes by chance, from those that may be measured on, the first `after` left out."""
+    candidates = itertools.count(dataset.SPLITS[split] + FIRST + after)
+    return list(itertools.islice((s for s in candidates if Subject(s).modics), count))
 
 
 def enriched(seed):

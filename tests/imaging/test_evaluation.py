@@ -2,6 +2,7 @@
 
 import os
 import struct
+import types
 
 import numpy as np
 import pytest
@@ -103,6 +104,28 @@ def test_misses__are_joined_with_what_was_tried(tmp_path):
 def test_attempts__as_shipped_can_be_read():
     here = os.path.dirname(report.__file__)
     assert isinstance(report.load_attempts(os.path.join(here, "attempts.toml")), dict)
+
+
+def found_by(least):
+    """What findings.lesions gives of an observer who may be believed from a probability on."""
+    few, none = (0.95, 0.9, 1.0, 40), (float("nan"),) * 3 + (0,)
+    threshold = types.SimpleNamespace(least=least, right=few, claimed=0.93, subjects=21)
+    keys = ("carried", "carried_observer", "visible", "visible_observer", "all", "all_observer", "invented", "invented_native")
+    return {**{k: none if least == np.inf and k.startswith("carried") else few for k in keys},
+            "threshold": threshold, "claimed": 0.91, "subjects": 12, "others": 5}
+
+
+def test_observer__is_reported_with_what_he_claims_and_how_often_he_is_right():
+    unseen = {k: (0.0, 0.0, 0.1, 48) for k in ("source", "native", "synthetic", "invented")}
+    text = "\n".join(report.lesion_table(found_by(0.87), unseen))
+    assert "at least 0.87" in text and "93.0 % | 95.0 % (90.0 to 100.0; n = 40) | 21" in text and "91.0 % | 95.0 %" in text
+    text = "\n".join(report.lesion_table(found_by(np.inf), unseen))
+    assert "the source carries nothing" in text and "nan" not in text
+    for least, met in ((0.87, 1), (np.inf, 0)):
+        goals = report.Goals()
+        report.lesion_goals(goals, "t2-to-stir", found_by(least), unseen)
+        assert sum(ok for key, _, ok, _ in goals.rows if key.endswith("lesion-sensitivity")) == met
+    assert goals.rows[0][3] == "the source carries none"
 
 
 def checks(facts=None, test=(), digests=None):
