@@ -13,9 +13,13 @@ source carries nothing.
 A lesion counts as visible on the source where the reader, with its rule for the source's contrast,
 reads the source as ill there: visible, but what it looks like on the target may still be open
 (oedema and fat are both bright on T2).
+
+What the observer's readings reach in kappa is what these measurements hold of a finding, not what the
+whole image holds.
 """
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -120,8 +124,21 @@ class Threshold:
                 break
 
 
+def best_offsets(probabilities, readings, classes, weights):
+    """What to add to the logarithms of probabilities so that the likeliest class agrees best with the readings, by weighted kappa."""
+    scores, best, out = np.log(np.maximum(probabilities, 1e-9)), -2.0, np.zeros(len(classes))
+    seen = np.searchsorted(classes, readings)
+    for offsets in itertools.product([0.0], *[np.linspace(-3, 3, 13)] * (len(classes) - 1)):
+        guess = (scores + offsets).argmax(1)
+        t = np.bincount(guess * len(classes) + seen, weights, len(classes) ** 2).reshape(len(classes), -1) / weights.sum()
+        chance = float(t.sum(0) @ t.sum(1))
+        if chance < 1 and (np.trace(t) - chance) / (1 - chance) > best:
+            best, out = (np.trace(t) - chance) / (1 - chance), np.array(offsets)
+    return out
+
+
 class Expert:
-    """An Observer for a finding with what was found of him on validation subjects: his threshold."""
+    """An Observer for a finding with what was found of him on validation subjects: his threshold, and how he reads."""
 
     def __init__(self, finding, source, readings, truth, groups, weights):
         """weights: of each place, so that together they come as often as among ordinary subjects."""
@@ -130,6 +147,7 @@ class Expert:
         prior = [weights[readings == c].sum() / weights.sum() for c in self.classes]
         probable = held_out(source, readings, groups, self.classes, prior)
         self.observer = Observer(source, readings, self.classes, prior)
+        self.offsets = best_offsets(probable, readings, self.classes, weights)
         sure, way = self.way(probable)
         lesion = (np.asarray(truth) != 0) & (readings != 0)
         self.threshold = Threshold(sure[lesion], (way == readings)[lesion], groups[lesion])
@@ -138,6 +156,11 @@ class Expert:
         """(probability, class) of the likelier ill reading."""
         ill = [j for j, c in enumerate(self.classes) if c]
         return probable[:, ill].max(1), np.array(self.classes)[ill][probable[:, ill].argmax(1)]
+
+    def read(self, source):
+        """The readings of the target that agree best with the reader's."""
+        scores = np.log(np.maximum(self.observer(source), 1e-9)) + self.offsets
+        return np.array(self.classes)[scores.argmax(1)]
 
 
 class Reader:
@@ -214,6 +237,23 @@ def _row(name, native, synthetic, truth, groups, classes):
             "sensitivity": agreement.share(ill(synthetic)[there], groups[there]),
             "specificity": agreement.share(~ill(synthetic)[~there], groups[~there]),
             "native_truth": agreement.kappa(native, truth, groups, classes), "synthetic_truth": agreement.kappa(synthetic, truth, groups, classes)}
+
+
+def bounds(reader, task, source, native, which=("disc", "modic")):
+    """{finding: kappa, as of compare()} of what an observer of the source's measurements alone reads, with the native target."""
+    out = {}
+    for finding in which:
+        expert = reader.expert(task.source, task.target, finding)
+        s, a, groups = common(measurements(source, finding), by_place(native, finding))
+        if not a:
+            continue
+        guess, seen, groups = expert.read(list(s.values())), reader.read(task.target, a), np.array(groups)
+        out[finding] = agreement.kappa(seen, guess, groups, expert.classes)
+        levels = np.array([k[2] for k in a])
+        for name, level in LEVELS.items() if finding == "disc" else ():
+            at = levels == level
+            out[name] = agreement.kappa(seen[at], guess[at], groups[at], expert.classes)
+    return out
 
 
 def lesions(reader, task, source, native, synthetic):

@@ -104,11 +104,13 @@ def resolution_goal(goals, label, way, rows):
               all(r[1] > 0 for r in results.values()), "; ".join(f"{NAMES[m]} {interval(r, 3, True)}" for m, r in results.items()))
 
 
-def kappa_goals(goals, task, comparison):
+def kappa_goals(goals, task, comparison, bounds):
+    """bounds: what an observer of the source's measurements alone reaches, said beside the figure."""
     by = {row["finding"]: row for row in comparison}
     for name, goal in zip(("disc", "modic"), KAPPA_GOALS[task]):
         value = by[name]["kappa"]
-        goals.add(f"{task}/{name}-kappa", f"{task}: kappa of {'discs' if name == 'disc' else 'Modic'} at least {goal}", value[0] >= goal, interval(value))
+        beside = f"; an observer of the source's measurements alone {interval(bounds[name])}" if name in bounds else ""
+        goals.add(f"{task}/{name}-kappa", f"{task}: kappa of {'discs' if name == 'disc' else 'Modic'} at least {goal}", value[0] >= goal, interval(value) + beside)
 
 
 def lesion_goals(goals, task, found, unseen):
@@ -122,17 +124,22 @@ def lesion_goals(goals, task, found, unseen):
               unseen["synthetic"][1] <= 0.02, f"read as ill: source {percent(unseen['source'])}, native {percent(unseen['native'])}, synthetic {percent(unseen['synthetic'])}")
 
 
-def finding_table(task, comparison, paper=None):
-    """Agreement of readings, native against synthetic, beside the paper's readers and the paper's network on this phantom."""
+def finding_table(task, comparison, paper=None, bounds=None):
+    """Agreement of readings, native against synthetic, beside the paper's readers and the paper's network on this phantom.
+
+    bounds: {finding: kappa} of what an observer of the source's measurements alone reads; a column of its own.
+    """
     theirs = {row["finding"]: row for row in paper or []}
     rows = []
     for row in comparison:
         name = row["finding"]
         known = PAPER_KAPPA.get(task, {}).get(name)
-        rows.append([name, interval(row["kappa"]), row["kappa"][3], "" if known is None else f"{known:.3f}",
+        bound = [] if bounds is None else [interval(bounds[name]) if name in bounds else ""]
+        rows.append([name, interval(row["kappa"]), *bound, row["kappa"][3], "" if known is None else f"{known:.3f}",
                      interval(theirs[name]["kappa"]) if name in theirs else "not at hand", interval(row["sensitivity"]), interval(row["specificity"]),
                      f"{row['native_truth'][0]:.2f}, {row['synthetic_truth'][0]:.2f}"])
-    return table(["finding", "kappa", "readings", "the paper's readers", "the paper's network, here", "sensitivity", "specificity",
+    head = [] if bounds is None else ["an observer of the source's measurements alone"]
+    return table(["finding", "kappa", *head, "readings", "the paper's readers", "the paper's network, here", "sensitivity", "specificity",
                   "kappa with the truth: native, synthetic"], rows)
 
 

@@ -18,6 +18,11 @@ CANNOT_KNOW = ("What the model cannot know: a radiograph holds no signal of wate
                "Outlines of bones, alignment, heights of discs and shapes of fractures are on the radiograph. The truth is the T2 image of the "
                "same standing subject in the radiograph's frame, which no scanner could take.")
 
+BOUND = ("The observer is given what the reader measures on the native source (a disc's signal, rim and height, an endplate's signal, each on three slices) and knows from "
+         "validation subjects what the reader says of the native target where the source measures so. His kappa is what these measurements hold of the finding, "
+         "by densities of one kind: not what the image holds. A network that sees the whole image may pass it; one that lies below it leaves something lying; where "
+         "it lies below a goal, the goal asks for more than these measurements tell.")
+
 
 class Story:
     """Goals, sections and figures as they come in."""
@@ -96,15 +101,16 @@ def _translation(told, work, args, task, results, reader, native, unseen):
     rows, synthetic, paper = (gather(results, key, task) for key in ("rows", "synthetic", "paper"))
     comparison = findings.compare(reader, spec.target, native[spec.target], synthetic)
     papers = findings.compare(reader, spec.target, native[spec.target], paper) if paper else None
+    bounds = findings.bounds(reader, spec, native[spec.source], native[spec.target])
     found = findings.lesions(reader, spec, native[spec.source], native[spec.target], synthetic)
     hidden = findings.hidden(reader, spec, *([e for r in unseen[spec.source] for e in r["native"][c]] for c in (spec.source, spec.target)),
                              gather(unseen[spec.source], "synthetic", task))
     report.translation_goals(told.goals, task, rows, TRANSLATION[1:4])
-    report.kappa_goals(told.goals, task, comparison)
+    report.kappa_goals(told.goals, task, comparison, bounds)
     report.lesion_goals(told.goals, task, found, hidden)
-    told.sections.append((task, report.mean_table(rows, TRANSLATION) + [""] + report.finding_table(task, comparison, papers) + [""]
+    told.sections.append((task, report.mean_table(rows, TRANSLATION) + [""] + report.finding_table(task, comparison, papers, bounds) + ["", BOUND, ""]
                           + report.lesion_table(found, hidden)))
-    told.figures[task] = {"rows": rows, "findings": comparison, "lesions": {**found, "threshold": vars(found["threshold"])}, "hidden": hidden}
+    told.figures[task] = {"rows": rows, "findings": comparison, "bounds": bounds, "lesions": {**found, "threshold": vars(found["threshold"])}, "hidden": hidden}
     plots.boxes(os.path.join(args.output, f"{task}-box.png"), task, rows, TRANSLATION)
     _sheet(args, task, results)
 

@@ -188,3 +188,19 @@ def test_lesions__are_carried_where_the_source_says_which_way_they_go():
     source, target = spine(range(1000, 1030), False)
     found = findings.lesions(Plain(expert_of(False)), TASKS["t2-to-stir"], source, target, target)
     assert found["carried"][3] == 0 and found["visible"][3] > 100 and found["threshold"].least == np.inf
+
+
+def test_offsets__are_those_that_agree_best():
+    """What is rare is never the likeliest, but where it is likelier than elsewhere it is best said to be there."""
+    readings = np.repeat([0, 1], [90, 10])
+    probable = np.where(readings == 1, 0.3, 0.05)
+    probable = np.stack([1 - probable, probable], 1)
+    offsets = findings.best_offsets(probable, readings, (0, 1), np.ones(100))
+    assert probable.argmax(1).max() == 0 and np.array_equal((np.log(probable) + offsets).argmax(1), readings)
+
+
+def test_bound__is_what_the_measurements_of_the_source_hold():
+    for told, low, high in ((True, 0.9, 1.0), (False, 0.2, 0.75)):
+        source, target = spine(range(1000, 1030), told)
+        bounds = findings.bounds(Plain(expert_of(told)), TASKS["t2-to-stir"], source, target, ("modic",))
+        assert low < bounds["modic"][0] <= high and bounds["modic"][3] == 900

@@ -128,6 +128,20 @@ def test_observer__is_reported_with_what_he_claims_and_how_often_he_is_right():
     assert goals.rows[0][3] == "the source carries none"
 
 
+def test_kappa__stands_beside_what_the_source_can_tell():
+    value = (0.4, 0.3, 0.5, 90)
+    comparison = [{"finding": f, "kappa": value, "sensitivity": value, "specificity": value, "native_truth": value, "synthetic_truth": value}
+                  for f in ("disc", "modic", "fracture")]
+    bounds = {"disc": (0.61, 0.55, 0.66, 90), "modic": (0.52, 0.45, 0.6, 90)}
+    goals = report.Goals()
+    report.kappa_goals(goals, "t1-to-t2", comparison, bounds)
+    assert goals.met == 0 and "measurements alone 0.610 (0.550 to 0.660)" in goals.rows[0][3]
+    head, _, disc, _, fracture = [[c.strip() for c in line.split("|")] for line in report.finding_table("t1-to-t2", comparison, None, bounds)]
+    at = head.index("an observer of the source's measurements alone")
+    assert disc[at] == "0.610 (0.550 to 0.660)" and fracture[at] == "" and disc[head.index("readings")] == "90"
+    assert len(report.finding_table("t1-to-t2", comparison)[0].split("|")) == len(head) - 1
+
+
 def checks(facts=None, test=(), digests=None):
     facts = facts or {"t1-to-t2": {"spinenode.training_data": "Subjects 100000000 to 100000003."}}
     used = {"validation": [dataset.SPLITS["validation"] + 1], "test": list(test) or [dataset.SPLITS["test"] + 1]}
