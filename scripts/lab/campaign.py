@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from . import crew, dataset, evaluation, leaks, testset
+from . import crew, dataset, evaluation, leaks, numbering, testset
 from .engine import Model
 from .progress import Progress
 from .tasks import TASKS
@@ -20,8 +20,8 @@ SHOWN = 4
 _here = {}
 
 
-def _begin(cache, models, papers, references, known):
-    _here.update(cache=cache, references=references, known=known, models={t: Model(p) for t, p in models.items()},
+def _begin(cache, models, papers, references, known, names):
+    _here.update(cache=cache, references=references, known=known, names=names, models={t: Model(p) for t, p in models.items()},
                  papers={t: Model(p, task=t) for t, p in papers.items()})
 
 
@@ -54,7 +54,7 @@ def _hidden(seed, source):
 
 
 def _radiograph(seed, keep):
-    return evaluation.measure_radiograph(seed, _here["models"], _here["papers"], _here["known"], keep)
+    return evaluation.measure_radiograph(seed, _here["models"], _here["papers"], _here["known"], keep, _here["names"])
 
 
 def _real_slice(number, image):
@@ -81,7 +81,7 @@ class Campaign:
     def __init__(self, cache, models, papers, workers=2):
         self.cache, self.models, self.papers, self.workers = cache, models, papers, workers
         self.cpu = {}
-        self.pool = None
+        self.pool = self.names = None
 
     def _run(self, label, calls):
         if not calls:
@@ -97,7 +97,7 @@ class Campaign:
     def _open(self, references=None, known=None, models=True):
         if self.pool:
             self.pool.shutdown()
-        self.pool = crew.pool(self.workers, _begin, (self.cache, self.models if models else {}, self.papers if models else {}, references, known))
+        self.pool = crew.pool(self.workers, _begin, (self.cache, self.models if models else {}, self.papers if models else {}, references, known, self.names))
 
     def close(self):
         if self.pool:
@@ -118,6 +118,10 @@ class Campaign:
                 sides[(place >= ordinary) + (place >= ordinary + rich)][contrast] += found
         self.references = {c: np.concatenate([r[2][c] for r in results[:ordinary]]) / 1023.0 for c in dataset.CONTRASTS}
         return *sides, {r[0]: r[3] for r in results}
+
+    def number(self, seeds, steps):
+        """Learn to name vertebrae: what discs look like from seeds of validation subjects, how they lie from more (steps)."""
+        self.names = numbering.Numbering(self._run("vertebrae", [(numbering.looks, (s,)) for s in seeds]), numbering.steps(steps))
 
     def measure(self, subjects, pictures, known=None):
         """Results of evaluation.measure_case for the test subjects."""

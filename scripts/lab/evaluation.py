@@ -118,8 +118,11 @@ def film_view(image, exposure, seed):
     return reader.Slice(image, exposure.subject, middle, float(y[0]), float(z[0]), float(y[1] - y[0]))
 
 
-def measure_radiograph(seed, models, papers, known, keep=False):
-    """As measure_case, for x-ray to T2; what the reader measures on the native T2 is under native["t2"]."""
+def measure_radiograph(seed, models, papers, known, keep=False, names=None):
+    """As measure_case, for x-ray to T2; what the reader measures on the native T2 is under native["t2"].
+
+    names: a Numbering; what it calls the vertebrae is under named: {method: [(seed, vertebra, its name)]}.
+    """
     source, truth, _, exposure = radiographs.draw_pair(seed)
     model = models["xray-to-t2"]
     results = {"model": model(source)}
@@ -135,7 +138,10 @@ def measure_radiograph(seed, models, papers, known, keep=False):
         return [(seed, 0, r) for r in reader.read(film_view(image, exposure, seed), "t2")]
 
     out = {"seed": seed, "rows": {"xray-to-t2": rows}, "native": {"t2": readings(truth)}, "synthetic": {"xray-to-t2": readings(results["model"])},
-           "paper": {}, "examples": {}}
+           "paper": {}, "examples": {}, "named": {}}
+    if names:
+        read = {"native": truth, **{m: results[m] for m in ("model", "paper's network") if m in results}}
+        out["named"] = {m: [(seed, *pair) for pair in names.named(image, exposure)] for m, image in read.items()}
     if "paper's network" in results:
         out["paper"]["xray-to-t2"] = readings(results["paper's network"])
     if keep:

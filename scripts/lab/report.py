@@ -9,7 +9,7 @@ import tomllib
 
 import numpy as np
 
-from . import metrics
+from . import agreement, metrics, numbering
 
 FULL_REFERENCE = ("mse", "psnr", "ssim", "vifp")
 NAMES = {"mse": "MSE", "psnr": "PSNR dB", "ssim": "SSIM", "vifp": "VIFp", "cpbd": "CPBD"}
@@ -19,6 +19,7 @@ PAPER_KAPPA = {"super-resolution": {"protrusion": 0.691}, "t1-to-t2": {"disc L4-
                "t2-to-t1": {"disc L4-L5": 0.086, "disc L5-S1": 0.270, "modic": 0.286},
                "t2-to-stir": {"disc L4-L5": 0.842, "disc L5-S1": 1.000, "modic": 0.592},
                "t2-to-tirm": {"disc L4-L5": 0.842, "disc L5-S1": 0.933, "modic": 0.691}, "xray-to-t2": {"fracture": 0.051}}
+PAPER_NAMES = 0.065  # of the vertebra's number, x-ray to T2
 KAPPA_GOALS = {"t1-to-t2": (0.7, 0.5), "t2-to-t1": (0.7, 0.5), "t2-to-stir": (0.9, 0.7), "t2-to-tirm": (0.9, 0.7)}
 ORDER = ("super-resolution", "t1-to-t2", "t2-to-t1", "t2-to-stir", "t2-to-tirm", "xray-to-t2")
 LEAST_ATTEMPTS = 3
@@ -141,6 +142,17 @@ def finding_table(task, comparison, paper=None, bounds=None):
     head = [] if bounds is None else ["an observer of the source's measurements alone"]
     return table(["finding", "kappa", *head, "readings", "the paper's readers", "the paper's network, here", "sensitivity", "specificity",
                   "kappa with the truth: native, synthetic"], rows)
+
+
+def naming_table(names):
+    """How the reader names marked vertebrae.  names: {"native" or method: [(seed, vertebra, its name)]}, the same places in each."""
+    rows, native = [], [name for _, _, name in names["native"]]
+    for method, entries in names.items():
+        seeds, truth, name = (np.array(v) for v in zip(*entries))
+        mine = method == "native"
+        rows.append([method, percent(agreement.share(name == truth, seeds)), interval(agreement.kappa(truth, name, seeds, numbering.CLASSES)),
+                     "" if mine else interval(agreement.kappa(native, name, seeds, numbering.CLASSES)), f"{PAPER_NAMES:.3f}" if method == "model" else ""])
+    return table(["image", "named rightly", "kappa with the truth", "kappa with native", "the paper's readers, with native"], rows)
 
 
 def observer_lines(found):

@@ -128,6 +128,16 @@ def test_observer__is_reported_with_what_he_claims_and_how_often_he_is_right():
     assert goals.rows[0][3] == "the source carries none"
 
 
+def test_names__are_held_against_truth_and_native():
+    truth = [(seed, i, i) for seed in range(10) for i in range(5, 10)]
+    shifted = [(seed, i, i + (seed < 4)) for seed, i, _ in truth]
+    lines = report.naming_table({"native": shifted, "model": truth, "paper's network": [(s, i, 7) for s, i, _ in truth]})
+    native, model, paper = ([c.strip() for c in line.split("|")][1:-1] for line in lines[2:])
+    assert native[1].startswith("60.0 %") and native[3:] == ["", ""]
+    assert model[2].startswith("1.000") and 0.4 < float(model[3].split()[0]) < 0.6 and model[4] == "0.065"
+    assert paper[1].startswith("20.0 %") and float(paper[2].split()[0]) == 0
+
+
 def test_kappa__stands_beside_what_the_source_can_tell():
     value = (0.4, 0.3, 0.5, 90)
     comparison = [{"finding": f, "kappa": value, "sensitivity": value, "specificity": value, "native_truth": value, "synthetic_truth": value}
