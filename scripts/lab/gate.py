@@ -24,6 +24,7 @@ SHAPE = 32       # QUALITY_SHAPE: features of the distance; the rest serves the 
 FOLDS = 5
 # Where ordinary series give nothing at all, limits would be nothing at all, too.
 LEAST = {"moved": (0.05, 0.15)}
+MOST = {"structure": 1.0, "structure-block": 1.0, "moved": 1.0}  # figures that are shares
 GROSS = ("turned-left", "turned-right", "inverted", "noisy")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
@@ -227,6 +228,27 @@ def _between(ordinary, strange, rate):
     return (limit + refuse) / 2 if refuse > limit else min(tail(ordinary, 5 * rate), limit), refuse
 
 
+def _limits(figures, rate):
+    """{name: (limit to mark, limit to refuse)} of figures of which a share `rate` may be refused each."""
+    out = {}
+    for name, values in figures.items():
+        limit, least = tail(values, rate), LEAST.get(name, (0, 0))
+        # A few dozen subjects say little of so far a tail: as far again to refuse, a third of that to mark.
+        beyond = limit - float(np.median(values))
+        out[name] = max(limit + beyond / 3, least[0]), max(limit + beyond, least[1])
+    return out
+
+
+def telling(figures, checks, rate):
+    """The figures whose limit can be passed: where ordinary results reach so high that it cannot, they tell nothing.
+
+    checks: how many others there are, among which the rate is divided, too.  Under a radiograph lies a T2 whose edges
+    are mostly elsewhere, so that blocks agree by chance alone, moved or not; disagreement tells a moved result there.
+    """
+    limits = _limits(figures, rate / (checks + len(figures)))
+    return {name: values for name, values in figures.items() if limits[name][1] < MOST.get(name, np.inf)}
+
+
 def fit(ordinary, strange, figures, rate, field_mm, towards=None):
     """The text of a gate.
 
@@ -234,6 +256,7 @@ def fit(ordinary, strange, figures, rate, field_mm, towards=None):
     rate: the share of ordinary series that all the checks together may refuse; towards: where rows and columns of
     the images lead, as letters of Patient Orientation.
     """
+    figures = telling(figures, 1 + len(strange), rate)
     each = rate / (1 + len(strange) + len(figures))
     folds = np.arange(len(ordinary)) % FOLDS
     unlike, scores = np.zeros(len(ordinary)), {name: np.zeros(len(ordinary)) for name in strange}
@@ -258,12 +281,7 @@ def fit(ordinary, strange, figures, rate, field_mm, towards=None):
         weights = _weights(space, ordinary, features)
         mark, refuse = _between(scores[name], _score(space, weights, features), each)
         lines.append(f"class {name} {mark:.4g} {refuse:.4g} {count} {row(weights)}")
-    for name, values in figures.items():
-        limit, least = tail(values, each), LEAST.get(name, (0, 0))
-        # A few dozen subjects say little of so far a tail: as far again to refuse, a third of that to mark.
-        beyond = limit - float(np.median(values))
-        mark, refuse = limit + beyond / 3, limit + beyond
-        lines.append(f"limit {name} {max(mark, least[0]):.4g} {max(refuse, least[1]):.4g}")
+    lines += [f"limit {name} {mark:.4g} {refuse:.4g}" for name, (mark, refuse) in _limits(figures, each).items()]
     return "\n".join(lines) + "\n"
 
 

@@ -241,7 +241,8 @@ def test_result__that_is_not_its_source_is_refused(gated, tmp_path):
     model = doctored(gated.path, tmp_path / "doctored.onnx", kind)
     found = gated.says(gated.few[:3], input_only=False, model=model)
     assert_refused(found, kind)
-    figure = "downsampled" if gated.scale > 1 else "moved"
+    # Edges of a radiograph are mostly not those of T2, so that its blocks look moved anyway.
+    figure = "downsampled" if gated.scale > 1 else "disagreement" if gated.radiograph else "moved"
     assert all(a["figures"][figure] > b["figures"][figure] for a, b in zip(found, gated.says_of_few[:3], strict=True))
 
 
