@@ -132,14 +132,17 @@ static float from_bfloat(uint16_t h)
 /* Multiplies elements at ... at+n by their scales, run by run: a division per element would cost
  * more than reading the file. */
 #define SCALE(out, at, n)                                                                          \
-    for (int64_t done = 0; done < (n);) {                                                          \
-        int64_t run = c->scale_inner - ((at) + done) % c->scale_inner;                             \
-        double factor = c->scale[((at) + done) / c->scale_inner % c->scale_count];                 \
-        run = run < (n)-done ? run : (n)-done;                                                     \
-        for (int64_t k = 0; k < run; k++)                                                          \
-            (out)[done + k] = (__typeof__(*(out)))((out)[done + k] * factor);                      \
-        done += run;                                                                               \
-    }
+    do {                                                                                           \
+        int64_t factor_ = (at) / c->scale_inner % c->scale_count;                                  \
+        int64_t run_ = c->scale_inner - (at) % c->scale_inner;                                     \
+        for (int64_t done_ = 0; done_ < (n); done_ += run_, run_ = c->scale_inner) {               \
+            double by_ = c->scale[factor_];                                                        \
+            run_ = run_ < (n)-done_ ? run_ : (n)-done_;                                            \
+            for (int64_t k_ = done_; k_ < done_ + run_; k_++)                                      \
+                (out)[k_] = (__typeof__(*(out)))((out)[k_] * by_);                                 \
+            factor_ = factor_ + 1 < c->scale_count ? factor_ + 1 : 0;                              \
+        }                                                                                          \
+    } while (0);
 
 static void convert_f32(const struct constant *c, const uint8_t *p, int64_t n, float *out)
 {

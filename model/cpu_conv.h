@@ -78,12 +78,23 @@ size_t cpu_conv_packed_floats(const struct cpu_conv *c);
 size_t cpu_conv_thread_floats(const struct cpu_conv *c);
 size_t cpu_conv_shared_floats(const struct cpu_conv *c);
 
+/* Where weights come from. Called by several threads at once. */
+struct cpu_weights {
+    /* Writes n of them from the first-th on, in ONNX order. */
+    int (*load)(const void *ctx, int64_t first, int64_t n, float *to, struct err *e);
+    const void *ctx;
+};
+
+/* Floats of memory that cpu_conv_pack() needs besides. */
+size_t cpu_conv_pack_floats(const struct cpu_conv *c);
+
 /*
  * Packs the weights, in ONNX order (M, C/group, kh, kw; transposed: C, M/group, kh, kw), and the
- * bias (oc floats or NULL) to `to`, which the layer then borrows. p may be NULL.
+ * bias (oc floats or NULL) to `to`, which the layer then borrows. spare: cpu_conv_pack_floats(). p
+ * may be NULL. The error of load, if it has one; `to` is then unspecified.
  */
-void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, float *to,
-                   struct pool *p);
+int cpu_conv_pack(struct cpu_conv *c, const struct cpu_weights *weights, const float *bias,
+                  float *to, float *spare, struct pool *p, struct err *e);
 
 /*
  * Runs it. residual (NULL, or a view of the output's size) is added before the activation.

@@ -8,15 +8,18 @@
  * A panel is nr = 2 vectors wide, the last one of a layer may be one vector; columns beyond the
  * layer's are zeros.
  *
- * Most weights of a network stand in layers whose outputs fill whole panels. They are packed a few
- * channels at a time, all taps of a kernel at once, so that each line of the tensor is read once
- * and each line of a panel written once. The others are packed element by element.
+ * Most weights of a network stand in layers whose outputs fill whole panels. They are loaded, which
+ * converts, scales and checks them, and packed a few channels at a time, all taps of a kernel at
+ * once, so that each line of the tensor is read from memory once, by the thread that packs it, and
+ * each line of a panel written once. The others are loaded first and packed element by element.
  */
 #include "model/cpu_conv_plan.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "model/pool.h"
+#include "node/base/err.h"
 
 #define NR_MAX 32
 /* Of layers that are packed whole kernels at a time: most taps of a kernel, channels of an input
@@ -27,9 +30,13 @@
 
 struct pack {
     const struct cpu_conv *c;
-    const float *w;
+    const float *w; /* all of them; of layers that are packed whole kernels at a time: NULL */
     float *to;
     int chunks; /* blocks of depth of the deepest phase */
+    const struct cpu_weights *weights;
+    atomic_flag failed; /* the first to set it writes what follows */
+    int rc;
+    struct err e;
 };
 
 /* Distance in the ONNX tensor from one output channel, one input channel to the next. */
@@ -270,46 +277,87 @@ static void put_winograd(const struct pack *p, int first, int channel, int count
     }
 }
 
+static int load(struct pack *p, size_t first, size_t n, float *to)
+{
+    struct err e = {0};
+    int rc = p->weights->load(p->weights->ctx, (int64_t)first, (int64_t)n, to, &e);
+    if (rc != 0 && !atomic_flag_test_and_set(&p->failed)) {
+        p->rc = rc;
+        p->e = e;
+    }
+    return rc;
+}
+
+/* A few channels of the outputs of a panel. */
 static void pack_whole(void *arg, int task, int thread)
 {
     (void)thread;
-    const struct pack *p = arg;
+    struct pack *p = arg;
     const struct cpu_conv *c = p->c;
     int tasks = (c->c + TASK_DEEP - 1) / TASK_DEEP, first = task / tasks * c->nr;
-    int channel = task % tasks * TASK_DEEP;
-    int end = channel + TASK_DEEP < c->c ? channel + TASK_DEEP : c->c;
-    int taps = c->d.kernel[0] * c->d.kernel[1];
-    float g[TOGETHER][TAPS_MAX][NR_MAX];
-    size_t output, input;
+    int begin = task % tasks * TASK_DEEP;
+    int deep = begin + TASK_DEEP < c->c ? TASK_DEEP : c->c - begin;
+    size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1], output, input;
+    float w[NR_MAX * TASK_DEEP * TAPS_MAX], g[TOGETHER][TAPS_MAX][NR_MAX];
     strides(c, &output, &input);
-    for (; channel < end; channel += TOGETHER) {
-        int count = end - channel < TOGETHER ? end - channel : TOGETHER;
+    /* What lies together in the tensor: for each output the channels or for each channel the
+     * outputs. */
+    int lines = c->d.transposed ? deep : c->nr;
+    size_t line = taps * (size_t)(c->d.transposed ? c->nr : deep);
+    size_t step = c->d.transposed ? input : output;
+    size_t at = (size_t)first * output + (size_t)begin * input;
+    for (int i = 0; i < lines; i++)
+        if (load(p, at + (size_t)i * step, line, w + (size_t)i * line) != 0)
+            return;
+    output = c->d.transposed ? taps : line;
+    input = c->d.transposed ? line : taps;
+    for (int channel = 0; channel < deep; channel += TOGETHER) {
+        int count = deep - channel < TOGETHER ? deep - channel : TOGETHER;
         for (int j = 0; j < count; j++)
-            turn(p->w + (size_t)first * output + (size_t)(channel + j) * input, output, taps, c->nr,
-                 g[j]);
+            turn(w + (size_t)(channel + j) * input, output, (int)taps, c->nr, g[j]);
         if (c->way == CPU_WINOGRAD)
-            put_winograd(p, first, channel, count, g);
+            put_winograd(p, first, begin + channel, count, g);
         else
-            put_direct(p, first, channel, count, g);
+            put_direct(p, first, begin + channel, count, g);
     }
 }
 
-void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, float *to,
-                   struct pool *p)
+/* Weights of all groups, as the tensor has them. */
+static size_t tensor_floats(const struct cpu_conv *c)
 {
-    struct pack pack = {c, weights, to, 0};
+    size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
+    return taps * (size_t)c->d.c * (size_t)c->d.oc / ((size_t)c->d.group * (size_t)c->merged);
+}
+
+size_t cpu_conv_pack_floats(const struct cpu_conv *c)
+{
+    return packs_whole(c) ? 0 : tensor_floats(c);
+}
+
+int cpu_conv_pack(struct cpu_conv *c, const struct cpu_weights *weights, const float *bias,
+                  float *to, float *spare, struct pool *p, struct err *e)
+{
+    struct pack pack = {
+        .c = c, .w = spare, .to = to, .weights = weights, .failed = ATOMIC_FLAG_INIT};
     if (packs_whole(c)) {
         pool_run(p, c->oc / c->nr * ((c->c + TASK_DEEP - 1) / TASK_DEEP), pack_whole, &pack);
-    } else if (c->way == CPU_WINOGRAD) {
-        pack.chunks = (c->depth + CPU_KC - 1) / CPU_KC;
-        pool_run(p, pack.chunks * c->panels, pack_winograd, &pack);
-    } else if (c->way == CPU_DEPTHWISE) {
-        cpu_depthwise_pack(c, weights, to);
+        if (pack.rc != 0)
+            return err_set(e, pack.rc, "%s", pack.e.text);
     } else {
-        for (int i = 0; i < c->phases; i++)
-            if ((c->phase[i].k + CPU_KC - 1) / CPU_KC > pack.chunks)
-                pack.chunks = (c->phase[i].k + CPU_KC - 1) / CPU_KC;
-        pool_run(p, c->d.group * c->phases * pack.chunks * c->panels, pack_direct, &pack);
+        int rc = weights->load(weights->ctx, 0, (int64_t)tensor_floats(c), spare, e);
+        if (rc != 0)
+            return rc;
+        if (c->way == CPU_WINOGRAD) {
+            pack.chunks = (c->depth + CPU_KC - 1) / CPU_KC;
+            pool_run(p, pack.chunks * c->panels, pack_winograd, &pack);
+        } else if (c->way == CPU_DEPTHWISE) {
+            cpu_depthwise_pack(c, spare, to);
+        } else {
+            for (int i = 0; i < c->phases; i++)
+                if ((c->phase[i].k + CPU_KC - 1) / CPU_KC > pack.chunks)
+                    pack.chunks = (c->phase[i].k + CPU_KC - 1) / CPU_KC;
+            pool_run(p, c->d.group * c->phases * pack.chunks * c->panels, pack_direct, &pack);
+        }
     }
     float *b = to + cpu_round16(c->group_weights * (size_t)c->d.group);
     memset(b, 0, (cpu_round16((size_t)c->d.oc) + CPU_SLACK) * sizeof *b);
@@ -317,4 +365,5 @@ void cpu_conv_pack(struct cpu_conv *c, const float *weights, const float *bias, 
         b[i] = bias[cpu_channel_of(c, i)];
     c->weights = to;
     c->bias = b;
+    return 0;
 }

@@ -191,10 +191,16 @@ static int estimate(const struct graph *g, const struct engine_options *o, struc
     return 0;
 }
 
+/* Of a value, for cpu_conv_pack(). */
+static int load_weights(const void *value, int64_t first, int64_t n, float *to, struct err *e)
+{
+    return constant_load_f32(value, first, n, to, e);
+}
+
 static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e)
 {
     struct pool *pool = NULL;
-    float *bias = NULL, *weights = NULL;
+    float *bias = NULL, *spare = NULL;
     size_t bytes = 0, most = 0;
     for (int i = 0; i < p->steps; i++)
         if (p->step[i].bias >= 0) {
@@ -204,10 +210,10 @@ static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e
     int rc = pool_new(&pool, p->threads, p->pin, e);
     if (rc < 0)
         return rc;
-    weights = map_floats(p->compile_bytes / sizeof(float), &bytes);
+    spare = map_floats(p->compile_bytes / sizeof(float), &bytes);
     bias = malloc((most + 1) * sizeof *bias);
     p->packed = map_floats(p->packed_floats, &p->packed_bytes);
-    if (!weights || !bias || !p->packed) {
+    if (!spare || !bias || !p->packed) {
         rc = err_set(e, ERR_NOMEM, "no memory for %zu MiB of packed weights",
                      (p->packed_floats * sizeof(float)) >> 20);
         goto out;
@@ -216,20 +222,22 @@ static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e
         struct step *s = &p->step[i];
         if (s->kind != STEP_CONV)
             continue;
-        const struct value *w = &g->value[s->weights];
-        if ((rc = constant_load_f32(w, 0, shape_count(&w->shape), weights, e)) < 0)
-            goto out;
-        constant_forget(w);
         if (s->bias >= 0) {
             const struct value *b = &g->value[s->bias];
             if ((rc = constant_load_f32(b, 0, shape_count(&b->shape), bias, e)) < 0)
                 goto out;
         }
-        cpu_conv_pack(s->conv, weights, s->bias >= 0 ? bias : NULL, p->packed + s->packed, pool);
+        const struct value *w = &g->value[s->weights];
+        const struct cpu_weights weights = {load_weights, w};
+        rc = cpu_conv_pack(s->conv, &weights, s->bias >= 0 ? bias : NULL, p->packed + s->packed,
+                           spare, pool, e);
+        if (rc < 0)
+            goto out;
+        constant_forget(w);
     }
 out:
-    if (weights)
-        munmap(weights, bytes);
+    if (spare)
+        munmap(spare, bytes);
     free(bias);
     pool_free(pool);
     return rc;

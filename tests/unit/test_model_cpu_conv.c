@@ -39,6 +39,23 @@ static float *floats(size_t n)
     return p;
 }
 
+static int load(const void *ctx, int64_t first, int64_t n, float *to, struct err *e)
+{
+    (void)e;
+    memcpy(to, (const float *)ctx + first, (size_t)n * sizeof *to);
+    return 0;
+}
+
+static void pack(struct cpu_conv *conv, const float *w, const float *bias, float *packed,
+                 struct pool *pool)
+{
+    const struct cpu_weights weights = {load, w};
+    struct err e;
+    float *spare = floats(cpu_conv_pack_floats(conv));
+    assert_int_equal(cpu_conv_pack(conv, &weights, bias, packed, spare, pool, &e), 0);
+    free(spare);
+}
+
 struct tensor {
     float *base;
     size_t floats;
@@ -219,7 +236,7 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
         float *work = floats(scratch * (size_t)threads),
               *shared = floats(cpu_conv_shared_floats(conv));
         memset(work, 0xff, scratch * (size_t)threads * sizeof *work); /* NaN: must not be read */
-        cpu_conv_pack(conv, w, with_bias ? bias : NULL, packed, pool);
+        pack(conv, w, with_bias ? bias : NULL, packed, pool);
         cpu_conv_run(conv, &in.v, &got[run].v, residual, pool, work, shared);
         cpu_conv_free(conv);
         free(packed);
@@ -474,7 +491,7 @@ static void conv__gives_an_image_the_same_bits_in_any_batch(void **state)
                 float *packed = floats(cpu_conv_packed_floats(conv));
                 float *work = floats(2 * cpu_conv_thread_floats(conv) + 32);
                 float *shared = floats(cpu_conv_shared_floats(conv));
-                cpu_conv_pack(conv, w, NULL, packed, NULL);
+                pack(conv, w, NULL, packed, NULL);
                 for (int n = 0; n < 5; n += batch) {
                     struct cpu_view from = in.v, to = batch == 5 ? out.v : one.v;
                     from.data += n * from.image;
