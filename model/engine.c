@@ -268,6 +268,19 @@ static int64_t part(const struct shape *s, int64_t batch)
     return shape_count(s) / batch;
 }
 
+#define IMAGE_TEXT 64
+
+/* "image 3 of 15" */
+static const char *image_text(const struct watched *w, int64_t image, char out[IMAGE_TEXT])
+{
+    int64_t counted = w->stack->counted > 0 ? w->stack->counted : w->stack->images;
+    if (image < counted)
+        snprintf(out, IMAGE_TEXT, "image %lld of %lld", (long long)image + 1, (long long)counted);
+    else
+        snprintf(out, IMAGE_TEXT, "extra image %lld", (long long)(image - counted) + 1);
+    return out;
+}
+
 /* The first dimension that all inputs and outputs share, ERR_UNSUPPORTED if they do not. */
 static int64_t common_batch(const struct plan *p, struct err *e)
 {
@@ -285,15 +298,14 @@ static int64_t common_batch(const struct plan *p, struct err *e)
 static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *e)
 {
     struct watched *w = ctx;
+    char text[IMAGE_TEXT];
     int rc = w->stack->fill(w->stack->ctx, image, in, e);
     bool look = !w->plan->engine->sees_bad || w->bad >= 0;
     for (int i = 0; look && rc == 0 && i < w->plan->n_in; i++) {
         int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch));
         if (at >= 0)
-            rc = err_set(e, ERR_NUMERIC,
-                         "image %lld of %lld: input '%s' holds NaN or infinity at element %lld",
-                         (long long)image + 1, (long long)w->stack->images, w->plan->in_name[i],
-                         (long long)at);
+            rc = err_set(e, ERR_NUMERIC, "%s: input '%s' holds NaN or infinity at element %lld",
+                         image_text(w, image, text), w->plan->in_name[i], (long long)at);
     }
     return rc;
 }
@@ -301,12 +313,12 @@ static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *
 static int watched_take(void *ctx, int64_t image, const float *const *out, struct err *e)
 {
     struct watched *w = ctx;
+    char text[IMAGE_TEXT];
     for (int i = 0; i < w->plan->n_out && !w->plan->engine->sees_bad; i++)
         if (first_bad(out[i], part(&w->plan->out[i], w->batch)) >= 0) {
             w->bad = image;
-            return err_set(e, ERR_NUMERIC,
-                           "image %lld of %lld: output '%s' of the network holds NaN or infinity",
-                           (long long)image + 1, (long long)w->stack->images, w->plan->out_name[i]);
+            return err_set(e, ERR_NUMERIC, "%s: output '%s' of the network holds NaN or infinity",
+                           image_text(w, image, text), w->plan->out_name[i]);
         }
     return w->stack->take(w->stack->ctx, image, out, e);
 }
@@ -359,10 +371,10 @@ static int run_batches(struct watched *w, void *work, struct err *e)
         for (int64_t k = 0; rc == 0 && k < n; k++)
             rc = fill_lane(w, &b, first + k, k, e);
         if (rc == 0) {
+            char text[IMAGE_TEXT];
             rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, e);
             if (rc != 0 && n == 1)
-                err_context(e, "image %lld of %lld", (long long)first + 1,
-                            (long long)w->stack->images);
+                err_context(e, "%s", image_text(w, first, text));
             else if (rc != 0)
                 err_context(e, "images %lld to %lld of %lld", (long long)first + 1,
                             (long long)(first + n), (long long)w->stack->images);
@@ -383,6 +395,7 @@ static void find_layer(struct watched *w, void *work, struct err *e)
 {
     const struct plan *p = w->plan;
     struct err found = {0};
+    char text[IMAGE_TEXT];
     struct ends b;
     if (ends_make(p, &b, NULL) != 0)
         return;
@@ -396,8 +409,7 @@ static void find_layer(struct watched *w, void *work, struct err *e)
         if ((rc == 0 || (rc == ERR_NUMERIC && p->engine->sees_bad)) &&
             p->engine->diagnose(p->impl, work, (const float *const *)b.in, b.out, &found) ==
                 ERR_NUMERIC)
-            err_set(e, ERR_NUMERIC, "image %lld of %lld: %s", (long long)w->bad + 1,
-                    (long long)w->stack->images, found.text);
+            err_set(e, ERR_NUMERIC, "%s: %s", image_text(w, w->bad, text), found.text);
     }
     ends_fini(&b);
 }
@@ -409,13 +421,15 @@ int engine_run_stack(const struct plan *p, struct workspace *w, const struct eng
     if (batch < 0)
         return (int)batch;
     struct watched watched = {.plan = p, .stack = stack, .batch = batch, .bad = -1};
-    struct engine_stack seen = {stack->images, watched_fill, watched_take, &watched};
+    struct engine_stack seen = {stack->images, watched_fill, watched_take, &watched,
+                                stack->counted};
+    char text[IMAGE_TEXT];
     int rc = p->engine->run_stack != NULL
                  ? p->engine->run_stack(p->impl, w->work, &seen, batch, &watched.bad, e)
                  : run_batches(&watched, w->work, e);
     if (rc == ERR_NUMERIC && watched.bad >= 0) {
-        err_set(e, rc, "image %lld of %lld: the result of the network holds NaN or infinity",
-                (long long)watched.bad + 1, (long long)stack->images);
+        err_set(e, rc, "%s: the result of the network holds NaN or infinity",
+                image_text(&watched, watched.bad, text));
         find_layer(&watched, w->work, e);
     }
     return rc;

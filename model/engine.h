@@ -66,6 +66,8 @@ struct engine_stack {
     /* Reads its part of every output; borrowed until it returns. Each image once. */
     int (*take)(void *ctx, int64_t image, const float *const *out, struct err *e);
     void *ctx;
+    /* Images that errors count ("image 3 of 15"): what comes after them is extra. 0: all. */
+    int64_t counted;
 };
 
 /* Where a plan's tuned convolutions came from. */

@@ -9,6 +9,7 @@
 #include "node/base/err.h"
 
 #include "model/package.h"
+#include "model/pool.h"
 
 /* ---- percentiles ---- */
 
@@ -17,7 +18,7 @@ static uint32_t order_of(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    return bits & UINT32_C(0x80000000) ? ~bits : bits | UINT32_C(0x80000000);
+    return bits ^ ((uint32_t)((int32_t)bits >> 31) | UINT32_C(0x80000000));
 }
 
 static float value_of(uint32_t order)
@@ -29,62 +30,154 @@ static float value_of(uint32_t order)
 }
 
 #define HALF (1u << 16)
+/* Percentiles that are found in one go; each lies between two values. */
+#define TOGETHER 2
+#define RANKS    (2 * TOGETHER)
+/* Fewer values than this are counted by one thread. */
+#define TASK_LEAST (1 << 18)
 
-/* Values counted by the upper and, of one upper half, by the lower half of their order. */
+/* Values counted by the upper half of their order and, of the few upper halves that hold a rank
+ * that is looked for, by the lower one. */
 struct counts {
-    uint32_t upper[HALF], lower[HALF];
-    uint32_t counted; /* the upper half that lower is of; HALF: none yet */
+    uint32_t upper[HALF], lower[RANKS][HALF];
 };
 
-/* The rank-th smallest (from 0): find its upper half, count the lower halves there, find its own.
- */
-static float select_rank(const float *values, size_t n, size_t rank, struct counts *c)
+struct search {
+    const float *values;
+    size_t n;
+    int tasks;
+    struct counts *counts; /* [tasks], of which the first takes up the others */
+    bool *finite;          /* [tasks] */
+    uint32_t of[RANKS];    /* upper half that counts.lower[i] is of */
+    int halves;
+};
+
+static size_t task_begin(const struct search *s, int task)
 {
-    uint32_t upper = 0, lower = 0;
-    while (rank >= c->upper[upper])
-        rank -= c->upper[upper++];
-    if (c->counted != upper) {
-        memset(c->lower, 0, sizeof c->lower);
-        for (size_t i = 0; i < n; i++) {
-            uint32_t order = order_of(values[i]);
-            if (order >> 16 == upper)
-                c->lower[order & (HALF - 1)]++;
-        }
-        c->counted = upper;
+    return (size_t)((uint64_t)s->n * (uint64_t)task / (uint64_t)s->tasks);
+}
+
+static void count_upper(void *arg, int task, int thread)
+{
+    (void)thread;
+    struct search *s = arg;
+    uint32_t *upper = s->counts[task].upper;
+    bool finite = true;
+    for (size_t i = task_begin(s, task), end = task_begin(s, task + 1); i < end; i++) {
+        finite &= isfinite(s->values[i]) != 0;
+        upper[order_of(s->values[i]) >> 16]++;
     }
-    while (rank >= c->lower[lower])
-        rank -= c->lower[lower++];
-    return value_of(upper << 16 | lower);
+    s->finite[task] = finite;
+}
+
+/* How many values are looked at together: most are of no half that counts. */
+#define PIECE 64
+
+static void count_lower(void *arg, int task, int thread)
+{
+    (void)thread;
+    struct search *s = arg;
+    struct counts *c = &s->counts[task];
+    uint32_t of[RANKS]; /* some of them twice: a loop of known length */
+    for (int i = 0; i < RANKS; i++)
+        of[i] = s->of[i < s->halves ? i : 0];
+    for (size_t i = task_begin(s, task), end = task_begin(s, task + 1); i < end; i += PIECE) {
+        size_t m = end - i < PIECE ? end - i : PIECE;
+        uint32_t order[PIECE], any = 0;
+        for (size_t k = 0; k < m; k++) {
+            order[k] = order_of(s->values[i + k]);
+            uint32_t half = order[k] >> 16;
+            any |= (half == of[0]) | (half == of[1]) | (half == of[2]) | (half == of[3]);
+        }
+        for (size_t k = 0; any && k < m; k++)
+            for (int h = 0; h < s->halves; h++)
+                if (order[k] >> 16 == of[h])
+                    c->lower[h][order[k] & (HALF - 1)]++;
+    }
+}
+
+static void add_up(const struct search *s, size_t first, size_t n)
+{
+    uint32_t *to = (uint32_t *)s->counts + first;
+    for (int t = 1; t < s->tasks; t++) {
+        const uint32_t *from = (const uint32_t *)(s->counts + t) + first;
+        for (size_t i = 0; i < n; i++)
+            to[i] += from[i];
+    }
+}
+
+/* The upper half of the order that the rank-th smallest (from 0) has, its place among those. */
+static int find_half(struct search *s, size_t rank, size_t *left)
+{
+    uint32_t upper = 0;
+    while (rank >= s->counts->upper[upper])
+        rank -= s->counts->upper[upper++];
+    *left = rank;
+    for (int i = 0; i < s->halves; i++)
+        if (s->of[i] == upper)
+            return i;
+    s->of[s->halves] = upper;
+    return s->halves++;
+}
+
+static float value_at(const struct search *s, int half, size_t left)
+{
+    uint32_t lower = 0;
+    while (left >= s->counts->lower[half][lower])
+        left -= s->counts->lower[half][lower++];
+    return value_of(s->of[half] << 16 | lower);
+}
+
+/* At most TOGETHER of them. */
+static void find(struct search *s, struct pool *pool, const double *p, int count, double *out)
+{
+    double part[TOGETHER];
+    int half[RANKS];
+    size_t left[RANKS];
+    s->halves = 0;
+    for (int i = 0; i < count; i++) {
+        double at = (double)(s->n - 1) * p[i] / 100.0;
+        size_t below = (size_t)floor(at);
+        below = below > s->n - 1 ? s->n - 1 : below;
+        part[i] = at - (double)below;
+        half[2 * i] = find_half(s, below, &left[2 * i]);
+        half[2 * i + 1] = find_half(s, below + 1 < s->n ? below + 1 : below, &left[2 * i + 1]);
+    }
+    for (int i = 0; i < s->tasks; i++)
+        memset(s->counts[i].lower, 0, (size_t)s->halves * sizeof s->counts->lower[0]);
+    pool_run(pool, s->tasks, count_lower, s);
+    add_up(s, HALF, (size_t)s->halves * HALF);
+    for (int i = 0; i < count; i++) {
+        double a = value_at(s, half[2 * i], left[2 * i]);
+        double b = part[i] > 0 ? value_at(s, half[2 * i + 1], left[2 * i + 1]) : a;
+        out[i] = a + (b - a) * part[i];
+    }
 }
 
 int prepare_percentiles(const float *values, size_t n, const double *p, int count, double *out,
-                        struct err *e)
+                        struct pool *pool, struct err *e)
 {
     if (n == 0 || n > UINT32_MAX)
         return err_set(e, ERR_INVALID, "percentile of %s",
                        n == 0 ? "no values" : "too many values");
-    struct counts *c = calloc(1, sizeof *c);
-    if (c == NULL)
-        return err_set(e, ERR_NOMEM, "percentile: no memory");
-    int rc = 0;
-    bool finite = true;
-    for (size_t i = 0; i < n; i++) {
-        finite &= isfinite(values[i]) != 0;
-        c->upper[order_of(values[i]) >> 16]++;
+    int tasks = n < TASK_LEAST ? 1 : pool_threads(pool), rc = 0;
+    struct search s = {.values = values, .n = n, .tasks = tasks};
+    s.counts = calloc((size_t)tasks, sizeof *s.counts);
+    s.finite = calloc((size_t)tasks, sizeof *s.finite);
+    if (s.counts == NULL || s.finite == NULL) {
+        rc = err_set(e, ERR_NOMEM, "percentile: no memory");
+        goto out;
     }
-    c->counted = HALF;
-    if (!finite)
-        rc = err_set(e, ERR_NUMERIC, "a pixel value is not a finite number");
-    for (int i = 0; rc == 0 && i < count; i++) {
-        double at = (double)(n - 1) * p[i] / 100.0;
-        size_t below = (size_t)floor(at);
-        below = below > n - 1 ? n - 1 : below;
-        double part = at - (double)below;
-        double a = select_rank(values, n, below, c);
-        double b = part > 0 && below + 1 < n ? select_rank(values, n, below + 1, c) : a;
-        out[i] = a + (b - a) * part;
-    }
-    free(c);
+    pool_run(pool, tasks, count_upper, &s);
+    add_up(&s, 0, HALF);
+    for (int i = 0; rc == 0 && i < tasks; i++)
+        if (!s.finite[i])
+            rc = err_set(e, ERR_NUMERIC, "a pixel value is not a finite number");
+    for (int i = 0; rc == 0 && i < count; i += TOGETHER)
+        find(&s, pool, p + i, count - i < TOGETHER ? count - i : TOGETHER, out + i);
+out:
+    free(s.counts);
+    free(s.finite);
     return rc;
 }
 
@@ -319,25 +412,57 @@ double prepare_intercept(const struct prepare *p)
     return p->intercept;
 }
 
+/* Four at a time, written out: the compiler keeps to one where a comparison decides, for the sake
+ * of traps that nobody has set. */
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+typedef uint16_t v4s __attribute__((vector_size(8)));
+
+static inline v4 load(const float *from)
+{
+    v4 x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+/* mask ? a : b */
+static inline v4 pick(v4i mask, v4 a, v4 b)
+{
+    return (v4)((mask & (v4i)a) | (~mask & (v4i)b));
+}
+
+static inline v4 normalise_4(v4 x, float low, float factor)
+{
+    const v4 zero = {0}, one = zero + 1;
+    x = (x - low) * factor;
+    return pick(x < zero, zero, pick(x > one, one, x)) * 2 - 1;
+}
+
 static void normalise(const struct prepare *p, const float *from, float *to, size_t n)
 {
     float low = (float)p->low, factor = (float)(1.0 / (p->high - p->low));
-    for (size_t i = 0; i < n; i++) {
-        float x = (from[i] - low) * factor;
-        x = x < 0 ? 0 : x > 1 ? 1 : x;
-        to[i] = x * 2 - 1;
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        v4 y = normalise_4(load(from + i), low, factor);
+        memcpy(to + i, &y, sizeof y);
     }
+    for (; i < n; i++)
+        to[i] = normalise_4((v4){from[i]}, low, factor)[0];
 }
 
-/* rows × columns into the top left of height × width, the last row and column repeated. */
-static void pad(const float *from, int rows, int columns, float *to, int64_t height, int64_t width)
+/* A slice into the top left of height × width, the last row and column repeated. */
+static void pad(const struct prepare *p, const float *from, float *to)
 {
+    int64_t height = p->input.dim[2], width = p->input.dim[3];
     for (int64_t y = 0; y < height; y++) {
-        const float *line = from + (y < rows ? y : rows - 1) * columns;
         float *out = to + y * width;
-        memcpy(out, line, (size_t)columns * sizeof *out);
-        for (int64_t x = columns; x < width; x++)
-            out[x] = line[columns - 1];
+        if (y >= p->rows) {
+            memcpy(out, out - width, (size_t)width * sizeof *out);
+            continue;
+        }
+        normalise(p, from + y * p->columns, out, (size_t)p->columns);
+        for (int64_t x = p->columns; x < width; x++)
+            out[x] = out[p->columns - 1];
     }
 }
 
@@ -349,13 +474,44 @@ void prepare_input(struct prepare *p, const float *volume, int slices, int slice
     for (int c = 0; c < channels; c++) {
         int s = slice + c - channels / 2;
         s = s < 0 ? 0 : s >= slices ? slices - 1 : s;
-        normalise(p, volume + (size_t)s * plane, p->plane, plane);
         float *to = tensor + (size_t)c * step;
-        if (p->fixed)
-            resample(&p->in, p->plane, to);
-        else
-            pad(p->plane, p->rows, p->columns, to, p->input.dim[2], p->input.dim[3]);
+        if (!p->fixed) {
+            pad(p, volume + (size_t)s * plane, to);
+            continue;
+        }
+        normalise(p, volume + (size_t)s * plane, p->plane, plane);
+        resample(&p->in, p->plane, to);
     }
+}
+
+/* As they are stored; NaN as 0. Nearest, ties to even, as lrintf() does: from 2^23 on a float's
+ * last bit is worth one. */
+static inline v4s store_4(v4 x, float gain, float offset)
+{
+    const v4 zero = {0}, most = zero + PREPARE_VALUE_MAX;
+    x = x * gain + offset;
+    x = pick(x > zero, x, zero);
+    x = pick(x < most, x, most) + 0x1p23f - 0x1p23f;
+    return __builtin_convertvector(__builtin_convertvector(x, v4i), v4s);
+}
+
+/* n of them; 0 if all are finite. */
+static uint32_t store(const float *from, int n, float gain, float offset, uint16_t *to)
+{
+    uint32_t bad = 0;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        v4s y = store_4(load(from + i), gain, offset);
+        memcpy(to + i, &y, sizeof y);
+    }
+    for (; i < n; i++)
+        to[i] = store_4((v4){from[i]}, gain, offset)[0];
+    for (i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + i, sizeof bits);
+        bad |= (bits & UINT32_C(0x7f800000)) == UINT32_C(0x7f800000);
+    }
+    return bad;
 }
 
 int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct err *e)
@@ -371,18 +527,11 @@ int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct
     double span = p->scale == MODEL_OUTPUT_UNIT ? PREPARE_VALUE_MAX : (p->high - p->low) / p->slope;
     double base = p->scale == MODEL_OUTPUT_UNIT ? 0 : (p->low - p->intercept) / p->slope;
     float gain = (float)(span / 2), offset = (float)(base + span / 2);
-    bool finite = true;
-    for (int y = 0; y < p->out_rows; y++) {
-        const float *line = from + (size_t)y * width;
-        for (int x = 0; x < p->out_columns; x++) {
-            finite &= isfinite(line[x]) != 0;
-            float v = line[x] * gain + offset;
-            v = v > 0 ? v : 0; /* NaN becomes 0 and is reported below */
-            v = v < PREPARE_VALUE_MAX ? v : PREPARE_VALUE_MAX;
-            out[(size_t)y * (size_t)p->out_columns + (size_t)x] = (uint16_t)lrintf(v);
-        }
-    }
-    if (!finite)
+    uint32_t bad = 0;
+    for (int y = 0; y < p->out_rows; y++)
+        bad |= store(from + (size_t)y * width, p->out_columns, gain, offset,
+                     out + (size_t)y * (size_t)p->out_columns);
+    if (bad != 0)
         return err_set(e, ERR_NUMERIC, "the model's answer holds values that are not finite");
     return 0;
 }

@@ -145,6 +145,9 @@ struct quality_pair {
  * else whether the structures stayed; the worst of several calls stands. ERR_NOMEM. */
 int quality_result(struct quality_report *r, const struct quality_pair *pair, struct err *e);
 
+/* The figures of a report on other slices of the same result into r: the worst of both stand. */
+void quality_add(struct quality_report *r, const struct quality_report *other);
+
 /* Mirrored left to right, moved one pixel down and to the right (edge repeated), or first mirrored,
  * then moved. */
 enum quality_way { QUALITY_FLIP = 1, QUALITY_SHIFT = 2, QUALITY_BOTH = 3 };

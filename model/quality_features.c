@@ -8,6 +8,7 @@
 #include "model/quality.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,7 +55,7 @@ const char *quality_feature_name(int i)
 struct picture {
     int rows, columns;
     float *grey, *down, *right; /* and its gradients */
-    float *spare;               /* as large */
+    float *spare, *other;       /* as large */
 };
 
 static float at(const struct picture *p, const float *plane, int y, int x)
@@ -78,6 +79,40 @@ static int compare_floats(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
     return (x > y) - (x < y);
+}
+
+#define DIGIT (1 << 11)
+
+/* Sorts n values, which are few, by their bits: three times by eleven of them. spare: as many. */
+static void sort(float *values, int n, float *spare)
+{
+    int counts[3][DIGIT] = {{0}};
+    uint32_t bits;
+    for (int i = 0; i < n; i++) {
+        memcpy(&bits, values + i, sizeof bits);
+        bits ^= (uint32_t)((int32_t)bits >> 31) | UINT32_C(0x80000000);
+        memcpy(values + i, &bits, sizeof bits);
+        for (int k = 0; k < 3; k++)
+            counts[k][bits >> (11 * k) & (DIGIT - 1)]++;
+    }
+    for (int k = 0; k < 3; k++) {
+        int sum = 0;
+        for (int i = 0; i < DIGIT; i++) {
+            int count = counts[k][i];
+            counts[k][i] = sum;
+            sum += count;
+        }
+        for (int i = 0; i < n; i++) {
+            memcpy(&bits, values + i, sizeof bits);
+            memcpy(spare + counts[k][bits >> (11 * k) & (DIGIT - 1)]++, &bits, sizeof bits);
+        }
+        memcpy(values, spare, (size_t)n * sizeof *values);
+    }
+    for (int i = 0; i < n; i++) {
+        memcpy(&bits, values + i, sizeof bits);
+        bits ^= (bits & UINT32_C(0x80000000)) != 0 ? UINT32_C(0x80000000) : UINT32_C(0xffffffff);
+        memcpy(values + i, &bits, sizeof bits);
+    }
 }
 
 /* Of sorted values. */
@@ -106,7 +141,7 @@ static void levels(struct picture *p, float *f)
     int n = p->rows * p->columns;
     double sum = 0, dark = 0, bright = 0;
     memcpy(p->spare, p->grey, (size_t)n * sizeof *p->spare);
-    qsort(p->spare, (size_t)n, sizeof *p->spare, compare_floats);
+    sort(p->spare, n, p->other);
     for (int i = 0; i < 5; i++)
         f[i] = part(p->spare, n, shares[i]);
     for (int i = 0; i < n; i++) {
@@ -203,7 +238,7 @@ static int noise(const float *image, int rows, int columns, float *f, struct err
                                 2 * b[x + 1] + c[x - 1] - 2 * c[x] + c[x + 1]);
     }
     double median, half = 50;
-    int rc = prepare_percentiles(answer, n, &half, 1, &median, e);
+    int rc = prepare_percentiles(answer, n, &half, 1, &median, NULL, e);
     free(answer);
     if (rc == 0)
         f[22] = log_of(median / 0.6745 / 6, 1e-3);
@@ -227,7 +262,7 @@ static void ridges(struct picture *p, bool columns, int half, float *f)
                 }
             p->spare[y * p->columns + x] = sum / 10;
         }
-    qsort(p->spare, (size_t)n, sizeof *p->spare, compare_floats);
+    sort(p->spare, n, p->other);
     f[0] = part(p->spare, n, 0.99);
     f[1] = -part(p->spare, n, 0.01);
 }
@@ -314,12 +349,13 @@ static int small_picture(const float *image, int rows, int columns, struct pictu
     p->rows = p->rows < GRID_MIN ? GRID_MIN : p->rows;
     p->columns = p->columns < GRID_MIN ? GRID_MIN : p->columns;
     size_t n = (size_t)p->rows * (size_t)p->columns;
-    p->grey = malloc(4 * n * sizeof *p->grey);
+    p->grey = malloc(5 * n * sizeof *p->grey);
     if (p->grey == NULL)
         return err_set(e, ERR_NOMEM, "looking at an image: no memory");
     p->down = p->grey + n;
     p->right = p->down + n;
     p->spare = p->right + n;
+    p->other = p->spare + n;
     return prepare_resample(image, rows, columns, p->grey, p->rows, p->columns, e);
 }
 

@@ -129,6 +129,34 @@ static double agreement(const struct field *a, const struct field *b, int top, i
     return both / sqrt(aa * bb);
 }
 
+/* Columns by which a block is moved: -REACH ... REACH, and one more that nobody asks for. */
+#define MOVES 10
+
+/* agreement() with b moved by dy and each of -REACH ... REACH columns: the same sums, side by side.
+ */
+static void agreements(const struct field *a, const struct field *b, int top, int left, int bottom,
+                       int right, int dy, double out[2 * REACH + 1])
+{
+    double both[MOVES] = {0}, aa = 1e-9, bb[MOVES];
+    for (int m = 0; m < MOVES; m++)
+        bb[m] = 1e-9;
+    for (int y = top; y < bottom; y++)
+        for (int x = left; x < right; x++) {
+            int i = y * a->columns + x;
+            float ar = a->right[i], ad = a->down[i], sa = ar * ar + ad * ad;
+            const float *br = b->right + (y + dy) * a->columns + x - REACH;
+            const float *bd = b->down + (y + dy) * a->columns + x - REACH;
+            aa += (double)sa * sa;
+            for (int m = 0; m < MOVES; m++) {
+                float dot = ar * br[m] + ad * bd[m], sb = br[m] * br[m] + bd[m] * bd[m];
+                both[m] += (double)dot * dot;
+                bb[m] += (double)sb * sb;
+            }
+        }
+    for (int m = 0; m < 2 * REACH + 1; m++)
+        out[m] = both[m] / sqrt(aa * bb[m]);
+}
+
 /* How much of edges a block has, in both. */
 static double substance(const struct field *a, const struct field *b, int top, int left, int bottom,
                         int right)
@@ -156,14 +184,15 @@ static void compare_fields(struct quality_report *r, const struct field *a, cons
                 continue;
             double here = agreement(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, 0, 0), best = here;
             int far = 0;
-            for (int dy = -REACH; dy <= REACH; dy++)
-                for (int dx = -REACH; dx <= REACH; dx++) {
-                    double there = agreement(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, dy, dx);
-                    if (there > best) {
-                        best = there;
+            for (int dy = -REACH; dy <= REACH; dy++) {
+                double there[2 * REACH + 1];
+                agreements(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, dy, there);
+                for (int dx = -REACH; dx <= REACH; dx++)
+                    if (there[dx + REACH] > best) {
+                        best = there[dx + REACH];
                         far = abs(dy) > abs(dx) ? abs(dy) : abs(dx);
                     }
-                }
+            }
             blocks++;
             moved += far >= MOVED;
             worst = fmax(worst, 1 - here);
@@ -198,6 +227,13 @@ static int structure(struct quality_report *r, const struct quality_pair *p, str
 int quality_result(struct quality_report *r, const struct quality_pair *pair, struct err *e)
 {
     return pair->scale > 1 ? downsampled(r, pair, e) : structure(r, pair, e);
+}
+
+void quality_add(struct quality_report *r, const struct quality_report *other)
+{
+    for (int i = QUALITY_UNLIKE + 1; i < QUALITY_FIGURE_COUNT; i++)
+        if (!isnan(other->figure[i]))
+            worst_of(r, (enum quality_figure)i, other->figure[i]);
 }
 
 /* ---- a second opinion ---- */

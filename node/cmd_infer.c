@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -328,15 +329,45 @@ static int recognise_series(const struct infer *o, const struct config *c, const
     return r->refusal.code != 0 ? err_set(e, r->refusal.code, "%s", r->refusal.text) : 0;
 }
 
+/* The model, opened while the series is read. */
+struct identity {
+    struct synthesiser *s;
+    const char *path;
+    enum model_task task;
+    char digest[DIGEST_HEX];
+    int rc;
+    struct err e;
+    pthread_t thread;
+    bool started;
+};
+
+static void *identify(void *arg)
+{
+    struct identity *i = arg;
+    i->rc = synthesiser_open(i->s, i->path, i->digest, &i->task, &i->e);
+    return NULL;
+}
+
+static void identify_begin(struct identity *i, const struct config_engine *engine)
+{
+    i->rc = synthesiser_new(engine, 0, &i->s, &i->e);
+    i->started = i->rc == 0 && pthread_create(&i->thread, NULL, identify, i) == 0;
+}
+
+static int identify_end(struct identity *i, struct err *e)
+{
+    if (i->started)
+        pthread_join(i->thread, NULL);
+    else if (i->rc == 0)
+        identify(i);
+    return i->rc == 0 ? 0 : err_set(e, i->rc, "%s", i->e.text);
+}
+
 /* The key holds all that goes into the files, the time included, and so the same UID is the same
  * bytes; and a word that no job of the node has, so that the node's results have others. */
-static int make_key(const struct infer *o, const struct synthesis *what, char digest[DIGEST_HEX],
-                    char key[DIGEST_HEX], struct err *e)
+static int make_key(const struct synthesis *what, const char *task, char key[DIGEST_HEX],
+                    struct err *e)
 {
-    struct package *p = NULL;
-    int rc = package_open(o->model, NULL, &p, e);
-    if (rc != 0)
-        return rc;
     char parameters[160];
     const struct config_gate *may = what->quality;
     int n = snprintf(parameters, sizeof parameters, "infer contrast=%s qualification=%s created=%s",
@@ -346,11 +377,7 @@ static int make_key(const struct infer *o, const struct synthesis *what, char di
         may->uncalibrated != CONFIG_QUALITY_PASS)
         snprintf(parameters + n, sizeof parameters - (size_t)n, " quality=%d,%d,%d",
                  (int)may->input, (int)may->result, (int)may->uncalibrated);
-    rc = digest_file(o->model, digest, e);
-    if (rc == 0)
-        rc = synthesise_key(what->series, model_task_name(p->task), digest, parameters, key, e);
-    package_free(p);
-    return rc;
+    return synthesise_key(what->series, task, what->model_digest, parameters, key, e);
 }
 
 static void print_quality(struct buf *out, const struct synthesis_result *r)
@@ -422,21 +449,13 @@ static int infer_series(const struct infer *o)
     struct scan files = {0};
     struct config *c = NULL;
     struct series *s = NULL;
-    struct synthesiser *synthesiser = NULL;
     struct synthesis_result result = {0};
     struct recognition r;
-    char digest[DIGEST_HEX], key[DIGEST_HEX], created[15];
+    struct identity model = {.path = o->model};
+    char key[DIGEST_HEX], created[15];
     struct config_engine engine = {.name = (char[]){"auto"}, .cache = (char[]){""}};
 
-    int rc = dicom_init(&e);
-    if (rc == 0 && o->config != NULL)
-        rc = config_load(o->config, &c, &e);
-    if (rc == 0)
-        rc = scan_add(&files, o->series, NULL, &e);
-    if (rc == 0)
-        rc = read_series(o, &files, &s, &e);
-    if (rc == 0)
-        rc = recognise_series(o, c, s, &r, &e);
+    int rc = o->config != NULL ? config_load(o->config, &c, &e) : 0;
     if (rc != 0)
         goto out;
     if (c != NULL)
@@ -448,6 +467,18 @@ static int infer_series(const struct infer *o)
     }
     if (o->threads > 0)
         engine.threads = (int32_t)o->threads;
+    identify_begin(&model, &engine);
+    rc = dicom_init(&e);
+    if (rc == 0)
+        rc = scan_add(&files, o->series, NULL, &e);
+    if (rc == 0)
+        rc = read_series(o, &files, &s, &e);
+    if (rc == 0)
+        rc = recognise_series(o, c, s, &r, &e);
+    int identified = identify_end(&model, rc == 0 ? &e : NULL);
+    rc = rc != 0 ? rc : identified;
+    if (rc != 0)
+        goto out;
     struct config_gate may = {CONFIG_QUALITY_REFUSE, CONFIG_QUALITY_REFUSE, CONFIG_QUALITY_PASS};
     if (c != NULL)
         may = c->quality;
@@ -458,7 +489,7 @@ static int infer_series(const struct infer *o)
         .series = s,
         .contrast = r.contrast,
         .model_path = o->model,
-        .model_digest = digest,
+        .model_digest = model.digest,
         .key = key,
         .type = SECONDARY_CAPTURE,
         .qualification = c != NULL ? c->node.content_qualification : NULL,
@@ -468,19 +499,17 @@ static int infer_series(const struct infer *o)
         .maps = o->uncertainty,
         .folder = o->output,
     };
-    rc = make_key(o, &what, digest, key, &e);
-    if (rc == 0)
-        rc = synthesiser_new(&engine, 0, &synthesiser, &e);
+    rc = make_key(&what, model_task_name(model.task), key, &e);
     if (rc == 0)
         rc = file_make_folders(o->output, 0777, &e);
     if (rc == 0 && o->uncertainty != NULL)
         rc = file_make_folders(o->uncertainty, 0777, &e);
     if (rc == 0)
-        rc = synthesise(synthesiser, &what, &result, &e);
+        rc = synthesise(model.s, &what, &result, &e);
 out:;
     int status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_series(o, s, &result);
     synthesis_result_fini(&result);
-    synthesiser_free(synthesiser);
+    synthesiser_free(model.s);
     series_free(s);
     scan_fini(&files);
     config_free(c);

@@ -150,7 +150,7 @@ static int look(struct ask *a, const char *path, struct err *e)
     g.columns = (int)volume.shape.dim[2];
     const double at[2] = {a->package->percentile_low, a->package->percentile_high};
     double start = clock_exact_ms();
-    rc = prepare_percentiles(g.volume, (size_t)shape_count(&volume.shape), at, 2, value, e);
+    rc = prepare_percentiles(g.volume, (size_t)shape_count(&volume.shape), at, 2, value, NULL, e);
     if (rc == 0)
         rc = prepare_new(a->package, g.rows, g.columns, g.low = value[0], g.high = value[1],
                          &g.prepare, e);
@@ -169,7 +169,7 @@ static int look(struct ask *a, const char *path, struct err *e)
             rc = run_slices(&g, stored, e);
         start = clock_exact_ms();
         if (rc == 0)
-            rc = gate_result(&g, stored, &r, e);
+            rc = gate_result(&g, stored, NULL, &r, e);
         ms[1] = clock_exact_ms() - start;
     }
     if (rc == 0)

@@ -11,6 +11,7 @@
 #include "model/engine.h"
 #include "model/package.h"
 #include "model/prepare.h"
+#include "node/slices.h"
 
 static int64_t plane_of(const struct gate *g)
 {
@@ -22,37 +23,51 @@ static int64_t result_of(const struct gate *g)
     return (int64_t)prepare_rows(g->prepare) * prepare_columns(g->prepare);
 }
 
+/* The slices that are looked at, and what is seen of each. */
+struct look {
+    const struct gate *g;
+    int slice[QUALITY_SLICES_MAX], count;
+    float (*features)[QUALITY_FEATURES];
+    const uint16_t *stored, *second;
+    struct quality_report report[QUALITY_SLICES_MAX + 1];
+};
+
+static int look_at_input(void *arg, unsigned i, struct err *e)
+{
+    const struct look *l = arg;
+    const struct gate *g = l->g;
+    float *unit = malloc((size_t)plane_of(g) * sizeof *unit);
+    if (unit == NULL)
+        return err_set(e, ERR_NOMEM, "looking at the images: no memory");
+    quality_normalise(g->volume + l->slice[i] * plane_of(g), plane_of(g), g->low, g->high, unit);
+    int rc = quality_features(unit, g->rows, g->columns, l->features[i], e);
+    free(unit);
+    return rc;
+}
+
 int gate_input(const struct gate *g, const struct quality_view *view, struct quality_report *r,
                float (*features)[QUALITY_FEATURES], int *n, struct err *e)
 {
     float own[QUALITY_SLICES_MAX][QUALITY_FEATURES];
-    int slice[QUALITY_SLICES_MAX], rc = 0;
+    struct look look = {.g = g, .features = features != NULL ? features : own};
     quality_begin(r, g->package->gate);
     quality_view(r, g->package->gate, view);
     if (features == NULL && g->package->gate == NULL)
         return 0;
-    features = features != NULL ? features : own;
-    int count = quality_slices(g->slices, slice);
-    float *unit = malloc((size_t)plane_of(g) * sizeof *unit);
-    if (unit == NULL)
-        return err_set(e, ERR_NOMEM, "looking at the images: no memory");
-    for (int i = 0; rc == 0 && i < count; i++) {
-        quality_normalise(g->volume + slice[i] * plane_of(g), plane_of(g), g->low, g->high, unit);
-        rc = quality_features(unit, g->rows, g->columns, features[i], e);
-    }
-    free(unit);
+    look.count = quality_slices(g->slices, look.slice);
+    int rc = slices_run(g->pool, 0, (unsigned)look.count, look_at_input, &look, e);
     if (rc == 0)
-        quality_input(r, g->package->gate, features, count);
+        quality_input(r, g->package->gate, look.features, look.count);
     if (n != NULL)
-        *n = count;
+        *n = look.count;
     return rc;
 }
 
 /* One image on its way through a plan that may take several at once. */
 struct single {
     const struct gate *g;
-    const float *volume;
-    int slices, slice;
+    int slice;
+    enum quality_way way; /* 0: as it is */
     uint16_t *stored;
 };
 
@@ -60,8 +75,9 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
 {
     const struct single *s = ctx;
     (void)image;
-    (void)e;
-    prepare_input(s->g->prepare, s->volume, s->slices, s->slice, in[0]);
+    if (s->way != 0)
+        return gate_second_input(s->g, s->slice, s->way, in[0], e);
+    prepare_input(s->g->prepare, s->g->volume, s->g->slices, s->slice, in[0]);
     return 0;
 }
 
@@ -72,18 +88,18 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
     return prepare_output(s->g->prepare, out[0], s->stored, e);
 }
 
-/* The model's answer for slice `slice` of `slices` at volume. */
-static int answer(const struct gate *g, const float *volume, int slices, int slice,
-                  uint16_t *stored, struct err *e)
+/* The model's answer for a slice, as it is or changed. */
+static int answer(const struct gate *g, int slice, enum quality_way way, uint16_t *stored,
+                  struct err *e)
 {
-    struct single one = {g, volume, slices, slice, stored};
-    const struct engine_stack stack = {1, fill, take, &one};
+    struct single one = {g, slice, way, stored};
+    const struct engine_stack stack = {.images = 1, .fill = fill, .take = take, .ctx = &one};
     return engine_run_stack(g->plan, g->workspace, &stack, e);
 }
 
 int gate_run(const struct gate *g, int slice, uint16_t *stored, struct err *e)
 {
-    return answer(g, g->volume, g->slices, slice, stored, e);
+    return answer(g, slice, 0, stored, e);
 }
 
 void gate_unit(const struct gate *g, const uint16_t *stored, float *unit)
@@ -100,59 +116,126 @@ void gate_unit(const struct gate *g, const uint16_t *stored, float *unit)
     }
 }
 
-int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e)
+int gate_second_input(const struct gate *g, int slice, enum quality_way way, float *tensor,
+                      struct err *e)
 {
-    int context = g->package->input_slices, rc = 0;
+    int context = g->package->input_slices;
     float *changed = malloc((size_t)plane_of(g) * (size_t)context * sizeof *changed);
-    float *there = malloc((size_t)result_of(g) * sizeof *there);
-    uint16_t *stored = malloc((size_t)result_of(g) * sizeof *stored);
-    if (changed == NULL || there == NULL || stored == NULL)
-        rc = err_set(e, ERR_NOMEM, "asking the model again: no memory");
-    for (int i = 0; rc == 0 && i < context; i++) {
+    if (changed == NULL)
+        return err_set(e, ERR_NOMEM, "asking the model again: no memory");
+    for (int i = 0; i < context; i++) {
         int from = slice + i - context / 2;
         from = from < 0 ? 0 : from >= g->slices ? g->slices - 1 : from;
         quality_do(way, g->volume + from * plane_of(g), g->rows, g->columns,
                    changed + i * plane_of(g));
     }
-    if (rc == 0)
-        rc = answer(g, changed, context, context / 2, stored, e);
-    if (rc == 0) {
-        gate_unit(g, stored, there);
-        quality_undo(way, there, prepare_rows(g->prepare), prepare_columns(g->prepare),
-                     g->package->scale, unit);
-    }
+    prepare_input(g->prepare, changed, context, context / 2, tensor);
     free(changed);
+    return 0;
+}
+
+/* A second opinion brought back. */
+static int bring_back(const struct gate *g, enum quality_way way, const uint16_t *stored,
+                      float *unit, struct err *e)
+{
+    float *there = malloc((size_t)result_of(g) * sizeof *there);
+    if (there == NULL)
+        return err_set(e, ERR_NOMEM, "asking the model again: no memory");
+    gate_unit(g, stored, there);
+    quality_undo(way, there, prepare_rows(g->prepare), prepare_columns(g->prepare),
+                 g->package->scale, unit);
     free(there);
+    return 0;
+}
+
+int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e)
+{
+    uint16_t *stored = malloc((size_t)result_of(g) * sizeof *stored);
+    int rc = stored != NULL ? answer(g, slice, way, stored, e)
+                            : err_set(e, ERR_NOMEM, "asking the model again: no memory");
+    if (rc == 0)
+        rc = bring_back(g, way, stored, unit, e);
     free(stored);
     return rc;
 }
 
-int gate_result(const struct gate *g, const uint16_t *stored, struct quality_report *r,
-                struct err *e)
+static int look_at_result(struct look *l, unsigned i, struct err *e)
 {
-    int slice[QUALITY_SLICES_MAX], count = quality_slices(g->slices, slice), rc = 0;
+    const struct gate *g = l->g;
     float *source = malloc((size_t)plane_of(g) * sizeof *source);
     float *result = malloc((size_t)result_of(g) * sizeof *result);
-    float *second = malloc((size_t)result_of(g) * sizeof *second);
-    if (source == NULL || result == NULL || second == NULL)
+    const struct quality_pair pair = {source, result, g->rows, g->columns, g->package->scale};
+    int rc = 0;
+    quality_begin(&l->report[i], g->package->gate);
+    if (source == NULL || result == NULL) {
         rc = err_set(e, ERR_NOMEM, "looking at the result: no memory");
-    for (int i = 0; rc == 0 && i < count; i++) {
-        const struct quality_pair pair = {source, result, g->rows, g->columns, g->package->scale};
-        quality_normalise(g->volume + slice[i] * plane_of(g), plane_of(g), g->low, g->high, source);
-        gate_unit(g, stored + slice[i] * result_of(g), result);
-        rc = quality_result(r, &pair, e);
-        if (rc != 0 || i != count / 2)
-            continue;
-        rc = gate_second(g, slice[i], QUALITY_BOTH, second, e);
-        if (rc == 0)
-            quality_disagreement(r, result, second, prepare_rows(g->prepare),
-                                 prepare_columns(g->prepare), g->package->scale);
+    } else {
+        quality_normalise(g->volume + l->slice[i] * plane_of(g), plane_of(g), g->low, g->high,
+                          source);
+        gate_unit(g, l->stored + l->slice[i] * result_of(g), result);
+        rc = quality_result(&l->report[i], &pair, e);
     }
-    if (rc == 0)
-        quality_judge(r, g->package->gate);
     free(source);
     free(result);
-    free(second);
+    return rc;
+}
+
+/* The model's second opinion on a slice beside its first. */
+static int look_again(const struct gate *g, int slice, const uint16_t *stored,
+                      const uint16_t *second, struct quality_report *r, struct err *e)
+{
+    float *first = malloc((size_t)result_of(g) * sizeof *first);
+    float *other = malloc((size_t)result_of(g) * sizeof *other);
+    int rc = 0;
+    if (first == NULL || other == NULL)
+        rc = err_set(e, ERR_NOMEM, "looking at the result: no memory");
+    else
+        rc = bring_back(g, QUALITY_BOTH, second, other, e);
+    if (rc == 0) {
+        gate_unit(g, stored + slice * result_of(g), first);
+        quality_disagreement(r, first, other, prepare_rows(g->prepare), prepare_columns(g->prepare),
+                             g->package->scale);
+    }
+    free(first);
+    free(other);
+    return rc;
+}
+
+int gate_middle(const struct gate *g)
+{
+    int slice[QUALITY_SLICES_MAX], count = quality_slices(g->slices, slice);
+    return slice[count / 2];
+}
+
+/* What is seen of slice i; the one after the last: of the second opinion. */
+static int look_at(void *arg, unsigned i, struct err *e)
+{
+    struct look *l = arg;
+    if (i < (unsigned)l->count)
+        return look_at_result(l, i, e);
+    quality_begin(&l->report[i], l->g->package->gate);
+    return look_again(l->g, gate_middle(l->g), l->stored, l->second, &l->report[i], e);
+}
+
+int gate_result(const struct gate *g, const uint16_t *stored, const uint16_t *second,
+                struct quality_report *r, struct err *e)
+{
+    uint16_t *own = NULL;
+    struct look look = {.g = g, .stored = stored, .second = second};
+    int rc = 0;
+    look.count = quality_slices(g->slices, look.slice);
+    if (second == NULL) {
+        look.second = own = malloc((size_t)result_of(g) * sizeof *own);
+        rc = own != NULL ? answer(g, gate_middle(g), QUALITY_BOTH, own, e)
+                         : err_set(e, ERR_NOMEM, "asking the model again: no memory");
+    }
+    if (rc == 0)
+        rc = slices_run(g->pool, 0, (unsigned)look.count + 1, look_at, &look, e);
+    for (int i = 0; rc == 0 && i <= look.count; i++)
+        quality_add(r, &look.report[i]);
+    if (rc == 0)
+        quality_judge(r, g->package->gate);
+    free(own);
     return rc;
 }
 

@@ -16,6 +16,7 @@
 struct err;
 struct package;
 struct plan;
+struct pool;
 struct prepare;
 struct series;
 struct workspace;
@@ -29,6 +30,8 @@ struct gate {
     const float *volume;     /* slices x rows x columns of the source */
     int slices, rows, columns;
     double low, high; /* values at the package's percentiles */
+    struct pool
+        *pool; /* who looks at the slices; NULL: the caller alone. The figures are the same */
 };
 
 /* How the input lies and looks into *r, which is begun here. plan, workspace and prepare are not
@@ -43,14 +46,23 @@ int gate_run(const struct gate *g, int slice, uint16_t *stored, struct err *e);
 /* Stored values as 0 ... 1. */
 void gate_unit(const struct gate *g, const uint16_t *stored, float *unit);
 
-/* The model's answer for a slice that was mirrored or moved, brought back, as 0 ... 1: as many
- * values as stored. Its neighbours are mirrored and moved with it. */
+/* What the model is given for a second opinion on a slice: the slice mirrored or moved, and its
+ * neighbours with it. tensor: as from prepare_input(). ERR_NOMEM. */
+int gate_second_input(const struct gate *g, int slice, enum quality_way way, float *tensor,
+                      struct err *e);
+
+/* The model's answer to that, brought back, as 0 ... 1: as many values as stored. */
 int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e);
 
+/* The slice on which gate_result() has a second opinion, by QUALITY_BOTH. */
+int gate_middle(const struct gate *g);
+
 /* Figures of the slices that are looked at into *r, one second opinion on the middle one, and the
- * verdict. stored: result of slice i at stored + i * prepare_rows() * prepare_columns(). */
-int gate_result(const struct gate *g, const uint16_t *stored, struct quality_report *r,
-                struct err *e);
+ * verdict. stored: result of slice i at stored + i * prepare_rows() * prepare_columns(). second:
+ * what the model said of gate_second_input() for gate_middle(), stored in the same way; NULL: it is
+ * asked now. */
+int gate_result(const struct gate *g, const uint16_t *stored, const uint16_t *second,
+                struct quality_report *r, struct err *e);
 
 /* How far a second opinion on each pixel is from the first, PREPARE_VALUE_MAX being the whole
  * range: the larger one of the answers for the mirrored and for the moved slice. As many as stored.

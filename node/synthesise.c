@@ -2,16 +2,21 @@
  * synthesise.c - see synthesise.h
  *
  * The whole series is held in memory, source and result: the percentiles of the normalisation and
- * the window of the result are those of all slices together.
+ * the window of the result are those of all slices together. What is not the model's work is done
+ * for several slices at once, and the pixels are read while the model is.
  */
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "node/base/big.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
 
@@ -19,182 +24,20 @@
 #include "dicom/series.h"
 #include "model/engine.h"
 #include "model/package.h"
+#include "model/pool.h"
 #include "model/prepare.h"
 #include "node/config.h"
 #include "node/engines.h"
 #include "node/gate.h"
+#include "node/slices.h"
 #include "node/synthesise.h"
-
-/* Compiled models that are kept, and the memory that they may take together (the last one used is
- * kept whatever it takes). */
-#define KEPT_MODELS 4
-#define KEPT_BYTES  (INT64_C(1) << 30)
-
-/* Images at once on a GPU, where the configuration does not say. */
-#define BATCH 8
+#include "node/synthesiser.h"
 
 /* Scanners round pixel spacing to few digits; a bound is not missed by that. */
 #define SPACING_TOLERANCE 0.005
 
-/* A model compiled for one size of source. */
-struct kept {
-    char digest[DIGEST_HEX];
-    int rows, columns;           /* package_grid() of the source */
-    const struct engine *engine; /* for which it was asked; it may have come to be another */
-    const struct engine *ran;
-    char fallback_reason[ERR_TEXT_MAX];
-    int batch;
-    struct package *package;
-    struct plan *plan;
-    struct workspace *workspace;
-    int64_t bytes;
-    uint64_t used; /* of synthesiser.uses */
-};
-
-struct synthesiser {
-    const struct engine *engine, *fallback; /* fallback: where engine cannot; NULL: nowhere */
-    char fallback_reason[ERR_TEXT_MAX];     /* when engine already is the fallback */
-    struct engine_options options;
-    int batch; /* images at once, on a GPU */
-    unsigned kept_max;
-    struct kept kept[KEPT_MODELS];
-    uint64_t uses;
-};
-
-/* ---- the synthesiser ---- */
-
-/* The engine that is asked for, and what may stand in for it. */
-static int choose(const struct config_engine *engine, struct synthesiser *s, struct err *e)
-{
-    bool automatic = strcmp(engine->name, "auto") == 0;
-    struct err why = {0};
-    int rc = engines_choose(engine->name, &s->engine, &why);
-    if (engine->fallback == CONFIG_FALLBACK_CPU ||
-        (engine->fallback == CONFIG_FALLBACK_AUTO && automatic))
-        s->fallback = engine_find("cpu");
-    if (rc == ERR_DEVICE && s->fallback != NULL) {
-        s->engine = s->fallback;
-        snprintf(s->fallback_reason, sizeof s->fallback_reason, "%s", why.text);
-        rc = 0;
-    }
-    if (rc != 0)
-        return err_set(e, rc, "%s", why.text);
-    if (s->fallback == s->engine || strcmp(s->engine->name, "cuda") != 0)
-        s->fallback = NULL;
-    return 0;
-}
-
-int synthesiser_new(const struct config_engine *engine, int number, struct synthesiser **out,
-                    struct err *e)
-{
-    static const char *const isas[] = {[CONFIG_ISA_AUTO] = NULL,
-                                       [CONFIG_ISA_BASE] = "base",
-                                       [CONFIG_ISA_AVX2] = "avx2",
-                                       [CONFIG_ISA_AVX512] = "avx512"};
-    static const enum engine_precision precisions[] = {[CONFIG_PRECISION_F16] = ENGINE_F16,
-                                                       [CONFIG_PRECISION_TF32] = ENGINE_TF32,
-                                                       [CONFIG_PRECISION_F32] = ENGINE_F32};
-    struct synthesiser *s = calloc(1, sizeof *s);
-    if (s == NULL)
-        return err_set(e, ERR_NOMEM, "starting the engine: no memory");
-    int rc = choose(engine, s, e);
-    if (rc != 0) {
-        free(s);
-        return rc;
-    }
-    s->options.threads = engine->threads;
-    s->options.isa = isas[engine->isa];
-    s->options.low_memory = engine->low_memory;
-    s->options.precision = precisions[engine->precision];
-    s->options.cache_folder = engine->cache;
-    if (engine->devices_count > 0)
-        s->options.device =
-            engine->devices[(unsigned)(number > 0 ? number - 1 : 0) % engine->devices_count];
-    s->batch = engine->batch > 0 ? engine->batch : BATCH;
-    s->kept_max = engine->low_memory ? 1 : KEPT_MODELS;
-    *out = s;
-    return 0;
-}
-
-bool synthesiser_may_fall_back(const struct synthesiser *s)
-{
-    return s != NULL && s->fallback != NULL;
-}
-
-static void kept_fini(struct kept *k)
-{
-    engine_workspace_free(k->workspace);
-    engine_plan_free(k->plan);
-    package_free(k->package);
-    *k = (struct kept){0};
-}
-
-void synthesiser_free(struct synthesiser *s)
-{
-    if (s == NULL)
-        return;
-    for (unsigned i = 0; i < KEPT_MODELS; i++)
-        kept_fini(&s->kept[i]);
-    free(s);
-}
-
-static int grid_of(const struct package *p, const struct series *s, int *rows, int *columns,
-                   struct err *e)
-{
-    return package_grid(p, s->rows, s->columns, s->row_spacing_mm, s->column_spacing_mm, rows,
-                        columns, e);
-}
-
-static struct kept *kept_find(struct synthesiser *s, const char *digest,
-                              const struct series *series, const struct engine *engine)
-{
-    for (unsigned i = 0; i < KEPT_MODELS; i++) {
-        struct kept *k = &s->kept[i];
-        int rows, columns;
-        if (k->plan != NULL && strcmp(k->digest, digest) == 0 && k->engine == engine &&
-            grid_of(k->package, series, &rows, &columns, NULL) == 0 && k->rows == rows &&
-            k->columns == columns)
-            return k;
-    }
-    return NULL;
-}
-
-/* Frees all but `but`. How many there were. */
-static int kept_free_others(struct synthesiser *s, const struct kept *but)
-{
-    int n = 0;
-    for (unsigned i = 0; i < KEPT_MODELS; i++) {
-        if (&s->kept[i] == but || s->kept[i].plan == NULL)
-            continue;
-        kept_fini(&s->kept[i]);
-        n++;
-    }
-    return n;
-}
-
-/* Frees the models used longest ago until another one of so many bytes fits; returns its place. */
-static struct kept *kept_make_room(struct synthesiser *s, int64_t bytes)
-{
-    for (;;) {
-        struct kept *empty = NULL, *oldest = NULL;
-        int64_t total = bytes;
-        unsigned count = 1;
-        for (unsigned i = 0; i < KEPT_MODELS; i++) {
-            struct kept *k = &s->kept[i];
-            if (k->plan == NULL) {
-                empty = k;
-                continue;
-            }
-            total += k->bytes;
-            count++;
-            if (oldest == NULL || k->used < oldest->used)
-                oldest = k;
-        }
-        if (oldest == NULL || (empty != NULL && count <= s->kept_max && total <= KEPT_BYTES))
-            return empty;
-        kept_fini(oldest);
-    }
-}
+/* Threads that write files: each waits for the disk most of its time. */
+#define WRITERS 8
 
 /* ---- may this model see this series? ---- */
 
@@ -214,7 +57,7 @@ int synthesise_fits(const struct package *facts, const struct series *series, co
         return err_set(e, ERR_REFUSED, "the model %s is made for %s, and the series is %s",
                        facts->name, wanted, contrast);
     int rows, columns;
-    int rc = grid_of(facts, series, &rows, &columns, e);
+    int rc = synthesiser_grid(facts, series, &rows, &columns, e);
     if (rc != 0)
         return rc;
     if (rows < facts->rows_min || rows > facts->rows_max || columns < facts->columns_min ||
@@ -266,13 +109,22 @@ struct job {
     const struct synthesis *what;
     struct synthesis_result *result;
     struct err *e;
+    struct pool *pool; /* NULL: the caller's thread alone */
+    struct reader {
+        pthread_t thread;
+        bool started;
+        atomic_bool stop; /* nobody wants the pixels any more */
+        int rc;
+        struct err e;
+    } reader;
     struct kept *model;
     struct prepare *prepare;
     struct gate gate;  /* the same, for the gate */
     int rows, columns; /* of the source as the model takes it: package_grid() */
     float *volume;     /* slices × rows × columns of that */
     uint16_t *stored;  /* slices × rows × columns of the result */
-    uint16_t *maps;    /* as many; NULL: not wanted */
+    uint16_t *second;  /* one more result, for the gate; NULL: not wanted */
+    uint16_t *maps;    /* as many as stored; NULL: not wanted */
     unsigned maps_written;
     unsigned steps; /* done; two for each slice: computed, written */
 };
@@ -288,13 +140,23 @@ static int step_done(struct job *j)
 }
 
 /* The package is the caller's, also when the series does not fit it. */
-static int open_model(struct job *j, struct package **out)
+static int open_model(struct job *j, const char *digest, struct package **out)
 {
     const struct synthesis *w = j->what;
+    *out = synthesiser_take_opened(j->s, w->model_path, digest);
+    if (*out != NULL)
+        return synthesise_fits(*out, w->series, w->contrast, j->e);
     int rc = package_open(w->model_path, NULL, out, j->e);
-    if (rc != 0)
-        return rc;
-    return synthesise_fits(*out, w->series, w->contrast, j->e);
+    if (rc == 0)
+        rc = synthesise_fits(*out, w->series, w->contrast, j->e);
+    char found[DIGEST_HEX];
+    if (rc == 0)
+        rc = digest_file(w->model_path, found, j->e);
+    if (rc == 0 && strcmp(found, digest) != 0)
+        rc = err_set(j->e, ERR_REFUSED,
+                     "%s is not the model that the job was made for: its SHA-256 is %s",
+                     w->model_path, found);
+    return rc;
 }
 
 static void plan_drop(struct kept *k)
@@ -387,16 +249,9 @@ static int get_model(struct job *j)
         r->was_compiled = true;
         rc = synthesise_fits(k->package, w->series, w->contrast, j->e);
     } else {
-        rc = open_model(j, &new.package);
-        char digest[DIGEST_HEX];
+        rc = open_model(j, new.digest, &new.package);
         if (rc == 0)
-            rc = digest_file(w->model_path, digest, j->e);
-        if (rc == 0 && strcmp(digest, new.digest) != 0)
-            rc = err_set(j->e, ERR_REFUSED,
-                         "%s is not the model that the job was made for: its SHA-256 is %s",
-                         w->model_path, digest);
-        if (rc == 0)
-            rc = grid_of(new.package, w->series, &new.rows, &new.columns, j->e);
+            rc = synthesiser_grid(new.package, w->series, &new.rows, &new.columns, j->e);
         double loaded = clock_exact_ms();
         r->load_ms = loaded - start;
         if (rc == 0)
@@ -421,51 +276,100 @@ static int get_model(struct job *j)
     return 0;
 }
 
+/* ---- pixels ---- */
+
+static int read_slice(void *arg, unsigned i, struct err *e)
+{
+    struct job *j = arg;
+    const struct series *s = j->what->series;
+    size_t plane = (size_t)s->rows * s->columns;
+    if (atomic_load(&j->reader.stop))
+        return 0;
+    return series_pixels(s, i, j->volume + i * plane, plane, e);
+}
+
+static void *read_all(void *arg)
+{
+    struct job *j = arg;
+    double start = clock_exact_ms();
+    j->reader.rc = slices_run(j->pool, 0, j->what->series->slices, read_slice, j, &j->reader.e);
+    j->result->read_ms = clock_exact_ms() - start;
+    return NULL;
+}
+
+/* From here on the pixels are read, by threads of their own if there can be some. */
+static int reading_begin(struct job *j)
+{
+    const struct series *s = j->what->series;
+    size_t total = (size_t)s->rows * s->columns * s->slices;
+    if (total > (size_t)SYNTHESISE_VALUES_MAX)
+        return err_set(j->e, ERR_LIMIT, "%u images of %u x %u are more than the node takes at once",
+                       s->slices, s->rows, s->columns);
+    j->volume = big_alloc(total * sizeof *j->volume);
+    if (j->volume == NULL)
+        return err_set(j->e, ERR_NOMEM, "reading %u images: no memory", s->slices);
+    j->reader.started = pthread_create(&j->reader.thread, NULL, read_all, j) == 0;
+    return 0;
+}
+
+/* wanted: else what is still to be read is left. */
+static int reading_end(struct job *j, bool wanted)
+{
+    if (!wanted)
+        atomic_store(&j->reader.stop, true);
+    if (j->reader.started)
+        pthread_join(j->reader.thread, NULL);
+    else if (wanted)
+        read_all(j);
+    j->reader.started = false;
+    return wanted && j->reader.rc != 0 ? err_set(j->e, j->reader.rc, "%s", j->reader.e.text) : 0;
+}
+
+struct to_grid {
+    const struct job *j;
+    float *volume;
+};
+
+static int slice_to_grid(void *arg, unsigned i, struct err *e)
+{
+    const struct to_grid *t = arg;
+    const struct job *j = t->j;
+    const struct series *s = j->what->series;
+    size_t from = (size_t)s->rows * s->columns, to = (size_t)j->rows * (size_t)j->columns;
+    return prepare_resample(j->volume + i * from, (int)s->rows, (int)s->columns, t->volume + i * to,
+                            j->rows, j->columns, e);
+}
+
 /* The volume on the grid that the model takes, where that is not the source's own. */
 static int to_grid(struct job *j)
 {
     const struct series *s = j->what->series;
     if (j->model->package->pixel_mm <= 0)
         return 0;
-    size_t from = (size_t)s->rows * s->columns, to = (size_t)j->rows * (size_t)j->columns;
+    double start = clock_exact_ms();
+    size_t to = (size_t)j->rows * (size_t)j->columns;
     float *volume = to * s->slices <= (size_t)SYNTHESISE_VALUES_MAX
-                        ? malloc(to * s->slices * sizeof *volume)
+                        ? big_alloc(to * s->slices * sizeof *volume)
                         : NULL;
     if (volume == NULL)
         return err_set(j->e, ERR_NOMEM, "resampling %u images to %d x %d: no memory", s->slices,
                        j->rows, j->columns);
-    int rc = 0;
-    for (unsigned i = 0; rc == 0 && i < s->slices; i++)
-        rc = prepare_resample(j->volume + i * from, (int)s->rows, (int)s->columns, volume + i * to,
-                              j->rows, j->columns, j->e);
+    struct to_grid work = {j, volume};
+    int rc = slices_run(j->pool, 0, s->slices, slice_to_grid, &work, j->e);
     if (rc != 0) {
         free(volume);
         return rc;
     }
     free(j->volume);
     j->volume = volume;
+    j->result->read_ms += clock_exact_ms() - start;
     return 0;
 }
 
-static int read_pixels(struct job *j)
+/* Does the gate want the model's second opinion on a slice? It is one more image of the stack. */
+static bool asks_again(const struct job *j)
 {
-    const struct series *s = j->what->series;
-    double start = clock_exact_ms();
-    size_t plane = (size_t)s->rows * s->columns, total = plane * s->slices;
-    if (total > (size_t)SYNTHESISE_VALUES_MAX)
-        return err_set(j->e, ERR_LIMIT, "%u images of %u x %u are more than the node takes at once",
-                       s->slices, s->rows, s->columns);
-    j->volume = malloc(total * sizeof *j->volume);
-    if (j->volume == NULL)
-        return err_set(j->e, ERR_NOMEM, "reading %u images: no memory", s->slices);
-    for (unsigned i = 0; i < s->slices; i++) {
-        int rc = series_pixels(s, i, j->volume + i * plane, plane, j->e);
-        if (rc != 0)
-            return rc;
-    }
-    int rc = to_grid(j);
-    j->result->read_ms = clock_exact_ms() - start;
-    return rc;
+    return j->what->quality != NULL && j->model->package->gate != NULL;
 }
 
 static int prepare(struct job *j)
@@ -476,7 +380,7 @@ static int prepare(struct job *j)
     double start = clock_exact_ms();
     const double at[2] = {p->percentile_low, p->percentile_high};
     double value[2];
-    int rc = prepare_percentiles(j->volume, total, at, 2, value, j->e);
+    int rc = prepare_percentiles(j->volume, total, at, 2, value, j->pool, j->e);
     if (rc == 0)
         rc = prepare_new(p, j->rows, j->columns, value[0], value[1], &j->prepare, j->e);
     j->result->read_ms += clock_exact_ms() - start;
@@ -494,10 +398,13 @@ static int prepare(struct job *j)
     if (total > (size_t)SYNTHESISE_VALUES_MAX)
         return err_set(j->e, ERR_LIMIT, "%u images of %d x %d are more than the node makes at once",
                        s->slices, prepare_rows(j->prepare), prepare_columns(j->prepare));
-    j->stored = malloc(total * sizeof *j->stored);
+    j->stored = big_alloc(total * sizeof *j->stored);
+    if (asks_again(j))
+        j->second = malloc(total / s->slices * sizeof *j->second);
     if (j->what->maps != NULL)
-        j->maps = malloc(total * sizeof *j->maps);
-    if (j->stored == NULL || (j->what->maps != NULL && j->maps == NULL))
+        j->maps = big_alloc(total * sizeof *j->maps);
+    if (j->stored == NULL || (asks_again(j) && j->second == NULL) ||
+        (j->what->maps != NULL && j->maps == NULL))
         return err_set(j->e, ERR_NOMEM, "making the images: no memory");
     j->gate = (struct gate){
         .package = p,
@@ -508,6 +415,7 @@ static int prepare(struct job *j)
         .columns = j->columns,
         .low = value[0],
         .high = value[1],
+        .pool = j->pool,
     };
     return 0;
 }
@@ -540,7 +448,6 @@ static const struct gate *gate_of(struct job *j)
     return &j->gate;
 }
 
-/* Costs a run of the model for one slice more, and less than that for the comparisons. */
 static int gate_look_at_result(struct job *j)
 {
     const struct config_gate *may = j->what->quality;
@@ -549,7 +456,7 @@ static int gate_look_at_result(struct job *j)
     quality_begin(&r->quality, j->model->package->gate);
     if (may == NULL || !r->quality.calibrated)
         return 0;
-    int rc = gate_result(gate_of(j), j->stored, &r->quality, j->e);
+    int rc = gate_result(gate_of(j), j->stored, j->second, &r->quality, j->e);
     if (rc == 0)
         rc = gate_act(&r->quality, may->result, &r->outcome, r->doubt, j->e);
     r->gate_ms += clock_exact_ms() - start;
@@ -568,7 +475,8 @@ static int make_maps(struct job *j)
 static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
 {
     struct job *j = ctx;
-    (void)e;
+    if (image == j->what->series->slices)
+        return gate_second_input(&j->gate, gate_middle(&j->gate), QUALITY_BOTH, in[0], e);
     prepare_input(j->prepare, j->volume, (int)j->what->series->slices, (int)image, in[0]);
     return 0;
 }
@@ -577,6 +485,8 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
 {
     struct job *j = ctx;
     size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    if (image == j->what->series->slices)
+        return prepare_output(j->prepare, out[0], j->second, e);
     int rc = prepare_output(j->prepare, out[0], j->stored + (size_t)image * plane, e);
     return rc != 0 ? err_context(e, "image %d of %u", (int)image + 1, j->what->series->slices)
                    : step_done(j);
@@ -596,7 +506,11 @@ static int shrink(struct job *j)
 
 static int run(struct job *j)
 {
-    const struct engine_stack stack = {j->what->series->slices, fill, take, j};
+    const struct engine_stack stack = {.images = j->what->series->slices + (j->second != NULL),
+                                       .fill = fill,
+                                       .take = take,
+                                       .ctx = j,
+                                       .counted = j->what->series->slices};
     double start = clock_exact_ms();
     int rc;
     for (;;) {
@@ -652,6 +566,53 @@ static int write_maps(struct job *j, struct secondary_spec *spec)
     return rc == 0 ? file_sync_folder(w->maps, j->e) : rc;
 }
 
+struct writing {
+    struct job *j;
+    const struct secondary_spec *spec;
+};
+
+static int write_slice(void *arg, unsigned i, struct err *e)
+{
+    const struct writing *w = arg;
+    struct job *j = w->j;
+    struct synthesis_output *o = &j->result->output[i];
+    const struct series *s = j->what->series;
+    size_t plane = (size_t)w->spec->rows * w->spec->columns;
+    struct secondary_result written;
+    char path[PATH_BYTES];
+    snprintf(o->file, sizeof o->file, "%04u.dcm", i + 1);
+    int rc = file_join(path, j->what->folder, o->file, e);
+    if (rc == 0)
+        rc = secondary_write(s, i, w->spec, j->stored + i * plane, path, &written, e);
+    if (rc != 0)
+        return rc;
+    memcpy(o->sop_class_uid, written.sop_class_uid, sizeof o->sop_class_uid);
+    memcpy(o->source_sop_instance_uid, s->slice[i].sop_instance_uid,
+           sizeof o->source_sop_instance_uid);
+    memcpy(o->sop_instance_uid, written.sop_instance_uid, sizeof o->sop_instance_uid);
+    return 0;
+}
+
+/* A few at a time, so that the caller hears of it, and can stop it, in between. */
+static int write_slices(struct job *j, const struct secondary_spec *spec)
+{
+    struct writing work = {j, spec};
+    struct pool *writers = NULL;
+    unsigned slices = j->what->series->slices;
+    int rc = 0;
+    if (pool_new(&writers, slices < WRITERS ? (int)slices : WRITERS, false, NULL) != 0)
+        writers = NULL; /* the caller's thread alone, then */
+    for (unsigned i = 0; rc == 0 && i < slices; i += WRITERS) {
+        unsigned n = slices - i < WRITERS ? slices - i : WRITERS;
+        j->result->count = i + n;
+        rc = slices_run(writers, i, n, write_slice, &work, j->e);
+        for (unsigned k = 0; rc == 0 && k < n; k++)
+            rc = step_done(j);
+    }
+    pool_free(writers);
+    return rc;
+}
+
 static int write_files(struct job *j)
 {
     const struct synthesis *w = j->what;
@@ -689,23 +650,8 @@ static int write_files(struct job *j)
     if (r->output == NULL)
         return err_set(j->e, ERR_NOMEM, "writing the images: no memory");
     int rc = secondary_series_uid(w->series, &spec, r->series_uid, j->e);
-    for (unsigned i = 0; rc == 0 && i < slices; i++) {
-        struct synthesis_output *o = &r->output[i];
-        struct secondary_result written;
-        char path[PATH_BYTES];
-        snprintf(o->file, sizeof o->file, "%04u.dcm", i + 1);
-        rc = output_path(j, w->folder, i, path);
-        if (rc == 0)
-            rc = secondary_write(w->series, i, &spec, j->stored + i * plane, path, &written, j->e);
-        if (rc != 0)
-            break;
-        r->count++;
-        memcpy(o->sop_class_uid, written.sop_class_uid, sizeof o->sop_class_uid);
-        memcpy(o->sop_instance_uid, written.sop_instance_uid, sizeof o->sop_instance_uid);
-        memcpy(o->source_sop_instance_uid, w->series->slice[i].sop_instance_uid,
-               sizeof o->source_sop_instance_uid);
-        rc = step_done(j);
-    }
+    if (rc == 0)
+        rc = write_slices(j, &spec);
     if (rc == 0)
         rc = file_sync_folder(w->folder, j->e);
     if (rc == 0 && j->maps != NULL)
@@ -721,12 +667,23 @@ static void remove_files(struct job *j)
     char path[PATH_BYTES];
     j->e = &ignored;
     for (unsigned i = 0; i < j->result->count; i++)
-        if (output_path(j, j->what->folder, i, path) == 0)
+        if (j->result->output[i].sop_instance_uid[0] != '\0' && /* written by us */
+            output_path(j, j->what->folder, i, path) == 0)
             unlink(path);
     for (unsigned i = 0; i < j->maps_written; i++)
         if (output_path(j, j->what->maps, i, path) == 0)
             unlink(path);
     j->e = kept;
+}
+
+/* Threads that the engine may take. */
+static int threads_of(const struct job *j)
+{
+    cpu_set_t set;
+    int n = j->s->options.threads;
+    if (n <= 0)
+        n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n > 0 ? n : 1;
 }
 
 int synthesise(struct synthesiser *s, const struct synthesis *what, struct synthesis_result *out,
@@ -737,10 +694,17 @@ int synthesise(struct synthesiser *s, const struct synthesis *what, struct synth
     int rc = 0;
     if (what->series->problem.code != 0)
         rc = err_set(e, ERR_REFUSED, "%s", what->series->problem.text);
+    if (rc == 0 && pool_new(&j.pool, threads_of(&j), false, NULL) != 0)
+        j.pool = NULL;
     if (rc == 0)
+        rc = reading_begin(&j);
+    if (rc == 0) {
         rc = get_model(&j);
+        int read = reading_end(&j, rc == 0);
+        rc = rc != 0 ? rc : read;
+    }
     if (rc == 0)
-        rc = read_pixels(&j);
+        rc = to_grid(&j);
     if (rc == 0)
         rc = prepare(&j);
     if (rc == 0)
@@ -759,9 +723,11 @@ int synthesise(struct synthesiser *s, const struct synthesis *what, struct synth
         remove_files(&j);
         synthesis_result_fini(&result);
     }
+    pool_free(j.pool);
     prepare_free(j.prepare);
     free(j.volume);
     free(j.stored);
+    free(j.second);
     free(j.maps);
     return rc;
 }

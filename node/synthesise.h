@@ -18,6 +18,7 @@
 
 #include "dicom/secondary.h"
 #include "model/engine.h"
+#include "model/package.h"
 #include "node/base/digest.h"
 #include "node/base/err.h"
 #include "node/base/file.h"
@@ -43,11 +44,18 @@ int synthesiser_new(const struct config_engine *engine, int number, struct synth
                     struct err *e);
 void synthesiser_free(struct synthesiser *s); /* NULL is fine */
 
+/* Opens a model ahead of synthesise(), which then need not, if it is asked for the same path and
+ * digest: by a thread, say, that reads the model while the caller reads the series. Until then
+ * *task is the model's. The errors of package_open() and digest_file(). */
+int synthesiser_open(struct synthesiser *s, const char *path, char digest[DIGEST_HEX],
+                     enum model_task *task, struct err *e);
+
 /* May the CPU stand in for the GPU? NULL: no. */
 bool synthesiser_may_fall_back(const struct synthesiser *s);
 
-/* Called after each step with how many of how many are done; a slice has two, computed and written.
- * Anything but 0 stops the work: ERR_CANCELLED. */
+/* Called after each step with how many of how many are done; a slice has two, computed and written
+ * (a few are written before it is called for each of them). Always by the thread that called
+ * synthesise(). Anything but 0 stops the work: ERR_CANCELLED. */
 typedef int synthesise_progress(void *closure, unsigned done, unsigned total);
 
 /* All texts borrowed for the call. */
@@ -97,7 +105,9 @@ struct synthesis_result {
     struct quality_report input, quality; /* what was found, whatever the gate may do */
     char map_series_uid[UID_BYTES];       /* "" without maps */
     double gate_ms;                       /* all that the gate took */
-    double read_ms, run_ms, write_ms;     /* all slices: pixels with percentiles, model, files */
+    /* All slices: pixels with percentiles, model, files. Pixels are read while the model is: their
+     * times overlap. */
+    double read_ms, run_ms, write_ms;
 };
 
 /* Does it. The files are fsync'd, and the folder. On success *out is to be given to

@@ -197,7 +197,7 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
 
 static int run_stack(struct bench *b, int64_t images, bool keep, double *ms, struct err *e)
 {
-    const struct engine_stack stack = {images, fill, take, b};
+    const struct engine_stack stack = {.images = images, .fill = fill, .take = take, .ctx = b};
     b->keep = keep;
     double start = now_ms();
     int64_t bad;

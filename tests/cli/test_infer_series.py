@@ -208,6 +208,17 @@ def test_series__that_must_not_be_processed_is_refused_and_nothing_is_written(cl
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
+def test_folder__with_a_file_in_the_way_keeps_it_and_gets_no_other(cli, tmp_path):
+    make_model(tmp_path / "m.onnx")
+    make_series(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "0003.dcm").write_text("mine")
+    done = cli("infer", "m.onnx", "--series", "in", "--output", "out", status=1)
+    assert "0003.dcm: File exists" in done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["0003.dcm"]
+    assert (tmp_path / "out" / "0003.dcm").read_text() == "mine"
+
+
 def test_loop__a_result_is_never_processed_again(cli, tmp_path):
     make_model(tmp_path / "m.onnx", output_contrast="T2")
     make_series(tmp_path / "in")

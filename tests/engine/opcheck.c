@@ -268,7 +268,8 @@ static int run_engine(const struct options *o, const char *name, const struct gr
     for (int k = 0; k < repeat && rc == 0; k++) {
         start = now_ms();
         struct images images = {in, r, g->n_inputs, shape[0].dim[0]};
-        const struct engine_stack stack = {images.n, fill, take, &images};
+        const struct engine_stack stack = {
+            .images = images.n, .fill = fill, .take = take, .ctx = &images};
         rc = stacked ? engine_run_stack(plan, work, &stack, e)
                      : engine_run(plan, work, in_data, out_data, e);
         double ms = now_ms() - start;

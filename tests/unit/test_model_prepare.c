@@ -16,6 +16,7 @@
 #include "node/base/err.h"
 
 #include "model/package.h"
+#include "model/pool.h"
 #include "model/prepare.h"
 
 static float *sequence(int n)
@@ -23,7 +24,7 @@ static float *sequence(int n)
     float *x = malloc((size_t)n * sizeof *x);
     assert_non_null(x);
     for (int i = 0; i < n; i++)
-        x[i] = (float)((i * 7919 + 13) % 1009 / 10.0 - 20);
+        x[i] = (float)(((int64_t)i * 7919 + 13) % 1009 / 10.0 - 20);
     return x;
 }
 
@@ -35,7 +36,7 @@ static void assert_near(double got, double expected, double tolerance)
 
 static int percentile(const float *x, size_t n, double p, double *out, struct err *e)
 {
-    return prepare_percentiles(x, n, &p, 1, out, e);
+    return prepare_percentiles(x, n, &p, 1, out, NULL, e);
 }
 
 static void percentile__is_that_of_numpy(void **state)
@@ -57,7 +58,7 @@ static void percentile__is_that_of_numpy(void **state)
     }
     const double both[] = {99, 1};
     double got[2];
-    assert_int_equal(prepare_percentiles(x, 1000, both, 2, got, &e), 0);
+    assert_int_equal(prepare_percentiles(x, 1000, both, 2, got, NULL, &e), 0);
     assert_near(got[0], expected[4][1], 1e-12);
     assert_near(got[1], expected[2][1], 1e-12);
     free(x);
@@ -69,6 +70,28 @@ static void percentile__is_that_of_numpy(void **state)
         assert_int_equal(percentile(few, 3, few_expected[i][0], &one, &e), 0);
         assert_near(one, few_expected[i][1], 1e-12);
     }
+}
+
+static void percentile__is_the_same_whoever_counts(void **state)
+{
+    (void)state;
+    struct err e;
+    struct pool *pool = NULL;
+    const int n = 300007; /* for which several threads are worth their while; no multiple of them */
+    const double at[] = {0, 1, 37.5, 99.5, 100};
+    double alone[5], together[5];
+    float *x = sequence(n);
+    x[n - 1] = 1e6f;
+    assert_int_equal(pool_new(&pool, 3, false, &e), 0);
+    assert_int_equal(prepare_percentiles(x, (size_t)n, at, 5, alone, NULL, &e), 0);
+    assert_int_equal(prepare_percentiles(x, (size_t)n, at, 5, together, pool, &e), 0);
+    assert_memory_equal(alone, together, sizeof alone);
+    assert_near(together[0], -20, 1e-12);
+    assert_near(together[4], 1e6, 1e-12);
+    x[n / 2] = NAN;
+    assert_int_equal(prepare_percentiles(x, (size_t)n, at, 5, together, pool, &e), ERR_NUMERIC);
+    pool_free(pool);
+    free(x);
 }
 
 static void percentile__refuses_what_is_not_finite(void **state)
@@ -274,6 +297,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentile__is_that_of_numpy),
+        cmocka_unit_test(percentile__is_the_same_whoever_counts),
         cmocka_unit_test(percentile__refuses_what_is_not_finite),
         cmocka_unit_test(resample__is_pytorchs_antialiased_bilinear),
         cmocka_unit_test(input__pads_by_the_edge_to_a_multiple),
