@@ -59,7 +59,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all evaluate gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
+.PHONY: all evaluate gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-build fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -167,6 +167,17 @@ FUZZ_S ?= 600
 build/fuzz/fuzz_onnx: $(patsubst %,build/fuzz/%.o,tests/fuzz/fuzz_onnx.c $(MODEL_SRC) $(filter-out node/base/digest.c,$(BASE_SRC)))
 	clang -fsanitize=fuzzer,address,undefined $^ $(ENGINE_LIBS) -o $@
 build/fuzz/model/cpu_avx2.c.o build/fuzz/model/cpu_avx512.c.o: FUZZ_OPT := -O0
+# What the fuzzers are made of, compiled by clang as fast as that goes: gcc takes builtins that clang has not.
+FUZZ_PARTS := $(sort $(wildcard tests/fuzz/*.c) $(MODEL_SRC) $(BASE_SRC) $(DICOM_SRC) dicom/dataset.cc dicom/dataset_write.cc dicom/pixel.cc)
+build/clang/model/cpu_avx2.c.o:   ISA := -mavx2 -mfma
+build/clang/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma
+build/clang/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(Q)clang -std=gnu17 -O0 $(CPPFLAGS) $(ISA) -c $< -o $@
+build/clang/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(Q)clang++ -std=gnu++17 -O0 $(CPPFLAGS) -c $< -o $@
+fuzz-build: $(patsubst %,build/clang/%.o,$(FUZZ_PARTS))
 fuzz: fuzz-model fuzz-dicom fuzz-dataset
 fuzz-model: build/fuzz/fuzz_onnx
 	.venv/bin/python tests/fuzz/seeds_onnx.py build/fuzz/seeds-onnx
@@ -255,6 +266,7 @@ help:
 	@echo "make unit       the C unit tests alone"
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
 	@echo "make fuzz       FUZZ_S=600 seconds each of hostile model files, command sets and data sets (needs clang and .venv)"
+	@echo "make fuzz-build  only compile, by clang, what the fuzzers are made of"
 	@echo "make mutate     break the code on purpose, see that a test notices each break; ARGS=--coverage: which tests none made fail"
 	@echo "make lint       the house rules; make format: clang-format"
 	@echo "make bench-engine  set up, the CPU engine beside onnxruntime and OpenVINO"
