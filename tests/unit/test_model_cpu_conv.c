@@ -526,9 +526,49 @@ static void conv__refuses_sizes_that_do_not_fit(void **state)
     assert_int_equal(cpu_conv_new(&conv, &d, k, 1, NULL, &e), ERR_UNSUPPORTED);
 }
 
+static int load_not(const void *ctx, int64_t first, int64_t n, float *to, struct err *e)
+{
+    memset(to, 0, (size_t)n * sizeof *to);
+    const int64_t *bad = ctx;
+    return *bad < first || *bad >= first + n ? 0 : err_set(e, ERR_NUMERIC, "no weights here");
+}
+
+static void pack__tells_of_weights_that_cannot_be_loaded(void **state)
+{
+    (void)state;
+    const struct cpu_kernels *k;
+    assert_int_equal(cpu_kernels_pick("base", &k, NULL), 0);
+    /* whole kernels at a time, by Winograd and directly; and element by element */
+    const struct cpu_conv_desc layers[] = {layer(1, 40, 40, 72, 32, 3, 1, 1),
+                                           transposed(1, 2, 2, 72, 32, 4, 2, 1),
+                                           layer(1, 8, 8, 3, 5, 3, 1, 1)};
+    for (int i = 0; i < 3; i++) {
+        struct err e = {0};
+        struct pool *pool;
+        struct cpu_conv *conv;
+        assert_int_equal(pool_new(&pool, 3, false, &e), 0);
+        assert_int_equal(cpu_conv_new(&conv, &layers[i], k, 3, NULL, &e), 0);
+        float *packed = floats(cpu_conv_packed_floats(conv));
+        float *spare = floats(cpu_conv_pack_floats(conv));
+        assert_int_equal(cpu_conv_pack_floats(conv) == 0, i < 2);
+        int64_t bad =
+            (int64_t)layers[i].c * layers[i].oc * layers[i].kernel[0] * layers[i].kernel[1] - 1;
+        const struct cpu_weights weights = {load_not, &bad};
+        assert_int_equal(cpu_conv_pack(conv, &weights, NULL, packed, spare, pool, &e), ERR_NUMERIC);
+        assert_string_equal(e.text, "no weights here");
+        bad++;
+        assert_int_equal(cpu_conv_pack(conv, &weights, NULL, packed, spare, pool, &e), 0);
+        pool_free(pool);
+        cpu_conv_free(conv);
+        free(packed);
+        free(spare);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pack__tells_of_weights_that_cannot_be_loaded),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_the_unet_layers),
         cmocka_unit_test(conv__agrees_with_plain_loops_where_outputs_fill_whole_panels),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_image_outputs_and_inputs),

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "model/constant.h"
 #include "model/cpu_kernels.h"
 #include "model/engine.h"
 #include "model/pool.h"
@@ -418,6 +419,31 @@ static void kernels__let_what_is_not_finite_through(void **state)
     }
 }
 
+static void constant__is_scaled_alike_wherever_reading_begins(void **state)
+{
+    (void)state;
+    enum { COUNT = 3, INNER = 7, ALL = 2 * COUNT * INNER };
+    const int64_t dim[] = {ALL};
+    const double scale[COUNT] = {2, 3, 5};
+    struct graph *g = graph_new();
+    assert_non_null(g);
+    int v = constant(g, 1, dim);
+    float plain[ALL], got[ALL];
+    struct err e;
+    assert_int_equal(constant_load_f32(&g->value[v], 0, ALL, plain, &e), 0);
+    g->value[v].constant = constant_scaled(g, g->value[v].constant, scale, COUNT, INNER);
+    assert_non_null(g->value[v].constant);
+    for (int first = 0; first < ALL; first++)
+        for (int n = 1; first + n <= ALL; n++) {
+            assert_int_equal(constant_load_f32(&g->value[v], first, n, got, &e), 0);
+            for (int i = 0; i < n; i++) {
+                float want = (float)(plain[first + i] * scale[(first + i) / INNER % COUNT]);
+                assert_true(got[i] == want);
+            }
+        }
+    graph_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -430,6 +456,7 @@ int main(void)
         cmocka_unit_test(pool__binds_its_workers_to_a_cpu_each_if_asked),
         cmocka_unit_test(kernels__follow_the_mathematics_to_the_ends_of_the_range),
         cmocka_unit_test(kernels__let_what_is_not_finite_through),
+        cmocka_unit_test(constant__is_scaled_alike_wherever_reading_begins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
