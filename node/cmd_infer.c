@@ -101,7 +101,7 @@ struct tensor_run {
     struct npy in;
     float *out[GRAPH_INPUTS_MAX];
     double *ms; /* of each repeat */
-    double load_ms, min_ms, median_ms;
+    double load_ms, min_ms, median_ms, total_ms;
 };
 
 /* Compiles with the engine that was named, or with the fastest that this machine can use. */
@@ -165,6 +165,8 @@ static int run_network(const struct infer *o, struct tensor_run *r, struct err *
             return rc;
         r->ms[i] = clock_exact_ms() - start;
     }
+    for (int64_t i = 0; i < o->repeat; i++)
+        r->total_ms += r->ms[i];
     qsort(r->ms, (size_t)o->repeat, sizeof *r->ms, compare_ms);
     r->min_ms = r->ms[0];
     r->median_ms = (r->ms[(o->repeat - 1) / 2] + r->ms[o->repeat / 2]) / 2;
@@ -232,6 +234,7 @@ static int print_tensor(const struct infer *o, const struct tensor_run *r)
         json_real(&out, "load_ms", r->load_ms);
         json_real(&out, "min_ms", r->min_ms);
         json_real(&out, "median_ms", r->median_ms);
+        json_real(&out, "total_ms", r->total_ms);
         json_real(&out, "peak_mb", peak_mb());
         json_int(&out, "repeat", o->repeat);
         json_text(&out, "plan", engine_plan_text(r->plan));

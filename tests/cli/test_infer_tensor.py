@@ -59,6 +59,7 @@ def test_json__has_the_figures_of_a_measurement(cli, engines, tmp_path):
         assert figures["threads"] == 2
         assert figures["batch"] == 2
         assert 0 < figures["min_ms"] <= figures["median_ms"]
+        assert figures["total_ms"] >= 2 * figures["min_ms"] + 3 * figures["median_ms"] - 1e-3
         assert figures["load_ms"] > 0
         assert 1 < figures["peak_mb"] < 1000
 
