@@ -220,8 +220,8 @@ def explain(goals, attempts):
 
 
 def facts_table(models):
-    return table(["model", "version", "run by default", "file bytes", "MACs per 512-pixel result", "training", "SHA-256"],
-                 [[m["name"], m["version"], "no: experimental" if m["experimental"] else "yes", m["bytes"], f"{m['gmac']:.1f} G", m["training"],
+    return table(["model", "version", "file bytes", "MACs per 512-pixel result", "training", "SHA-256"],
+                 [[m["name"], m["version"], m["bytes"], f"{m['gmac']:.1f} G", m["training"],
                    m["sha256"][:16] + "…"] for m in models])
 
 

