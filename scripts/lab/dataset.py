@@ -22,7 +22,7 @@ SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
 FAT = [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
-VERSION = 7  # raise it when the phantom changes in a way that makes cached slices stale
+VERSION = 8  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -104,19 +104,19 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
     scanned = ["t2-elsewhere" if c == "t2" and tables else c for c in contrasts]
     middle = float(np.mean([b.x for b in subject.bodies[5:9]]))
     spread = rng.permutation(np.linspace(-19, 19, max(slices, 1)))[:slices] if slices > 1 else np.array([0.0])
-    noisy, mean, marks = [], [], []
+    noisy, usual, mean, marks = [], [], [], []
     for k, offset in enumerate(spread + rng.uniform(-3, 3, slices)):
         images, pure, plane = scanner.render_plane(subject, middle + offset, scene, protocols, n, field, subject.centre,
                                                    np.random.default_rng([seed, 53, k]), thickness=float(rng.uniform(3.0, 5.0)),
                                                    texture=1000 + k, both=True, tables=tables)
         noisy.append([images[c] for c in scanned])
+        usual.append([images[c] for c in contrasts])
         mean.append([pure[c] for c in contrasts])
         marks.append(plane.marked.astype(np.float16))
-    noisy, mean = np.array(noisy), np.array(mean)
-    for i, c in enumerate(contrasts):
-        low_high = tuple(map(float, limits(noisy[:, i])))
-        noisy[:, i], _ = normalise(noisy[:, i], low_high)
-        mean[:, i], _ = normalise(mean[:, i], low_high if scanned[i] == c else None)
+    noisy, usual, mean = np.array(noisy), np.array(usual), np.array(mean)
+    for i in range(len(contrasts)):  # a mean is normalised as the series that it is the mean of: without noise air has another level
+        mean[:, i], _ = normalise(mean[:, i], limits(usual[:, i]))
+        noisy[:, i], _ = normalise(noisy[:, i])
     facts = {"seed": seed, "spacing_mm": field / n, "contrasts": list(contrasts)}
     return [(a.astype(np.float16), b.astype(np.float16), m, facts) for a, b, m in zip(noisy, mean, marks)]
 

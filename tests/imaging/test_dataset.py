@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from lab import dataset, degrade, evaluation, nifti, testset
 from lab.anatomy import Subject
@@ -26,6 +27,22 @@ def test_samples__follow_the_seed_and_are_normalised():
     stack = np.stack([a for a, *_ in one]).astype(float)
     assert stack.min() == 0.0 and stack.max() == 1.0
     assert 0.2 < np.mean(stack > 0.02) < 0.99
+
+
+def test_means__have_the_level_of_the_air_that_noise_gives():
+    for _, mean, _, facts in dataset.draw_subject(dataset.SPLITS["train"] + 7, 2, size=128):
+        assert np.all(mean > 0) and np.all(np.percentile(mean, 5, (1, 2)) < 0.05), facts
+
+
+def test_elsewhere__changes_what_is_given_and_not_what_is_to_be_made():
+    differ = []
+    for seed in range(6):
+        (noisy, mean, _, facts), = dataset.draw_subject(dataset.SPLITS["train"] + seed, 1, size=128)
+        at = facts["contrasts"].index("t2")
+        gap = [np.abs(ndimage.gaussian_filter(noisy[k].astype(np.float32) - mean[k].astype(np.float32), 2)).max() for k in range(4)]
+        differ.append(gap[at])
+        assert max(g for k, g in enumerate(gap) if k != at) < 0.15
+    assert max(differ) > 0.2
 
 
 def test_marks__are_where_the_findings_are():
