@@ -41,7 +41,8 @@ RADIOGRAPH_LIMITS = ("Preliminary: briefly trained on a numerical phantom, not v
                      "lumbar spine for presentation. A radiograph does not show discs' water, fluid, nerves, cord, protrusions, oedema or "
                      "fatty marrow: all of these in the result are guesses of what is usual and no findings. Bones' outlines, alignment, disc "
                      "heights and the shape of fractures follow the radiograph; widths are magnified as on it.")
-FLUID = " On the one real T2 volume tried, cerebrospinal fluid came out wrong (too bright on T1, partly dark on STIR and TIRM)."
+FLUID = (" On the one real T2 volume tried (3D, fluid no brighter than fat) cerebrospinal fluid came out right near the midline and was partly "
+         "lost in lateral slices; what lies in front of the spine is guessed.")
 
 
 class Deployed(torch.nn.Module):

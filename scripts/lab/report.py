@@ -5,6 +5,7 @@ this file only joins the two: an entry for a goal that is met is left out, a mis
 """
 
 import fnmatch
+import json
 import tomllib
 
 import numpy as np
@@ -227,6 +228,30 @@ def facts_table(models):
 
 def goals_table(goals):
     return table(["goal", "reached", "measured (95 % interval)"], [[text, "yes" if ok else "**no**", measured] for _, text, ok, measured in goals.rows])
+
+
+class Told:
+    """What a run found out: its goals, sections (title, lines), figures, and lines of introduction."""
+
+    def __init__(self):
+        self.goals, self.sections, self.figures, self.intro = Goals(), [], {}, []
+
+
+def save(path, described, told):
+    """Keep a run, so that its report can be written again; described: what describe() says of its models."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"models": [m["sha256"] for m in described], "goals": told.goals.rows, "sections": told.sections, "intro": told.intro}, file)
+
+
+def load(path, described):
+    """The Told of the run that save() kept, without its figures.  ValueError: it measured other models."""
+    with open(path, encoding="utf-8") as file:
+        kept = json.load(file)
+    if kept["models"] != [m["sha256"] for m in described]:
+        raise ValueError(f"{path} is of other models than these")
+    told = Told()
+    told.goals.rows, told.sections, told.intro = [tuple(r) for r in kept["goals"]], kept["sections"], kept["intro"]
+    return told
 
 
 def write(path, intro, sections, goals, misses):

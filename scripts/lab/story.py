@@ -28,13 +28,6 @@ BOUND = ("The observer is given what the reader measures on the native source (a
          "it lies below a goal, the goal asks for more than these measurements tell.")
 
 
-class Story:
-    """Goals, sections and figures as they come in."""
-
-    def __init__(self):
-        self.goals, self.sections, self.figures, self.intro = report.Goals(), [], {}, []
-
-
 def numbered(count):
     """Validation subjects from whom the naming of vertebrae is learned."""
     first = dataset.SPLITS["validation"] + testset.FIRST + RADIOGRAPH_FIRST
@@ -46,8 +39,8 @@ def gather(results, key, task):
 
 
 def tell(work, args, facts):
-    """Run every step and return the Story.  facts: {task: metadata of its model}."""
-    told = Story()
+    """Run every step and return the report.Told.  facts: {task: metadata of its model}."""
+    told = report.Told()
     natives, rich, ill, digests = work.validate(args.validation, args.enriched, args.lesions)
     reader = findings.Reader(natives, rich, ill)
     if "xray-to-t2" in facts:

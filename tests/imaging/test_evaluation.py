@@ -246,3 +246,21 @@ def test_likeness__sees_darkness_texture_and_detail():
     assert evaluation.likeness(rough)[1] == pytest.approx(0.1, rel=0.15)
     waves = [0.5 + 0.3 * np.sin(2 * np.pi * np.arange(128) * n / 128)[None] * np.ones((128, 1)) for n in (8, 50)]
     assert evaluation.likeness(waves[0])[2] < 0.01 and evaluation.likeness(waves[1])[2] > 0.99
+
+
+def test_report__is_written_again_without_measuring_but_not_for_other_models(tmp_path):
+    told = report.Told()
+    told.goals.add("a/b", "a: b at least 1", np.bool_(False), "0.5")
+    told.intro.append("of something")
+    told.sections.append(("A section", ["| x |", "|---|"]))
+    models = [{"sha256": "11"}, {"sha256": "22"}]
+    report.save(tmp_path / "kept.json", models, told)
+    again = report.load(tmp_path / "kept.json", models)
+    assert again.goals.rows == told.goals.rows and again.intro == told.intro
+    texts = []
+    for one in (told, again):
+        report.write(tmp_path / "r.md", one.intro, one.sections, one.goals, report.explain(one.goals, {})[0])
+        texts.append((tmp_path / "r.md").read_text())
+    assert texts[0] == texts[1] and "A section" in texts[0]
+    with pytest.raises(ValueError, match="other models"):
+        report.load(tmp_path / "kept.json", models[:1] + [{"sha256": "33"}])
