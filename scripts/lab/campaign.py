@@ -44,13 +44,16 @@ def _test(seed, pictures, keep):
     return {**out, "digests": leaks.slice_digests(case)}
 
 
-def _hidden(seed, source):
-    """A lesion that the source contrast does not show: readings of source, native targets and synthetic images."""
+def _hidden(seed, source, outlined):
+    """A lesion that the source contrast does not show: readings of source, native targets and synthetic images.
+
+    outlined: the source shows the line that chemical shift draws around it.
+    """
     contrasts = ("t1", "t2") if source == "t1" else dataset.CONTRASTS
-    case = testset.cached(_here["cache"], seed, contrasts, 1, 512, {"modic1"}, f"hidden on {source}")
+    case = testset.cached(_here["cache"], seed, contrasts, 1, 512, {"modic1"}, f"hidden on {source}" + testset.OUTLINED * outlined)
     models = {t: m for t, m in _here["models"].items() if m.task.source == source and m.scale == 1}
     out = evaluation.measure_case(case, models, {}, {}, pictures=False)
-    return source, out
+    return (source, outlined), out
 
 
 def _radiograph(seed, keep):
@@ -129,12 +132,13 @@ class Campaign:
         return self._run("test subjects", [(_test, (s, i < pictures, i < SHOWN)) for i, s in enumerate(testset.seeds("test", subjects))])
 
     def hidden(self, subjects):
-        """{source: results} of the sets whose lesions the source does not show."""
+        """{(source, outlined): results} of the sets whose lesions the source does not show, or only their outline."""
         first = dataset.SPLITS["test"] + testset.FIRST + HIDDEN_FIRST
         sources = sorted({TASKS[t].source for t in self.models if TASKS[t].scale == 1 and TASKS[t].source in ("t1", "t2")})
-        out = {s: [] for s in sources}
-        for source, result in self._run("hidden lesions", [(_hidden, (first + i, s)) for s in sources for i in range(subjects)]):
-            out[source].append(result)
+        kinds = [(s, outlined) for s in sources for outlined in (False, True)]
+        out = {kind: [] for kind in kinds}
+        for kind, result in self._run("hidden lesions", [(_hidden, (first + i, *kind)) for kind in kinds for i in range(subjects)]):
+            out[kind].append(result)
         return out
 
     def radiographs(self, subjects):

@@ -123,7 +123,7 @@ def lesion_goals(goals, task, found, unseen):
     goals.add(f"{task}/invented", f"{task}: healthy endplates read as ill on the synthetic image, at most 2 %", worst[0] <= 0.02,
               f"test set {percent(found['invented'])}, hidden lesions' set {percent(unseen['invented'])}; reader on native {percent(found['invented_native'])}")
     goals.add(f"{task}/hidden", f"{task}: lesions that the source does not show are not shown either (no more often than 2 %, within the interval)",
-              unseen["synthetic"][1] <= 0.02, f"read as ill: source {percent(unseen['source'])}, native {percent(unseen['native'])}, synthetic {percent(unseen['synthetic'])}")
+              unseen["synthetic"][1] <= 0.02, f"read as ill: source {percent(unseen['source'])}, native {percent(unseen['native'])}, synthetic {percent(unseen['synthetic'])}, synthetic where they are outlined {percent(unseen['outlined'])}")
 
 
 def finding_table(task, comparison, paper=None, bounds=None):
@@ -176,7 +176,8 @@ def lesion_table(found, unseen):
     return lines + table(["read as ill", "share"], [
         ["healthy endplates, synthetic", percent(found["invented"])], ["healthy endplates, native", percent(found["invented_native"])],
         ["hidden lesions, source", percent(unseen["source"])], ["hidden lesions, native target", percent(unseen["native"])],
-        ["hidden lesions, synthetic", percent(unseen["synthetic"])], ["healthy endplates beside hidden lesions, synthetic", percent(unseen["invented"])]])
+        ["hidden lesions, synthetic", percent(unseen["synthetic"])],
+        ["the same lesions, synthetic, where chemical shift draws their outline on the source", percent(unseen["outlined"])], ["healthy endplates beside hidden lesions, synthetic", percent(unseen["invented"])]])
 
 
 def compare_plainly(rows):

@@ -476,7 +476,7 @@ class Plane:
         if abs(u) >= 0.9 or box is None:
             return
         p, q = c.local(b.frame, box)
-        inside = c.cover(self._limits(b, p, q, u) + 0.9)
+        inside = c.cover(self._limits(b, p, q, u) + 0.5 * self.rough[box] + 0.9)  # never into the endplate
         edge = b.top(p) - q if up > 0 else b.bottom(p) + q
         along = np.exp(-((p / b.depth - 0.45 * d.modic_side) / 0.55) ** 4)
         fuzz = self.noise(5.0, 5.0, box=box)

@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -115,10 +115,23 @@ def _hide(subject, protocol, column, low, high):
             high = middle
 
 
-ALTERATIONS = {
-    "hidden on t1": lambda subject, protocols: _hide(subject, protocols["t1"], 0, 150.0, 3000.0),
-    "hidden on t2": lambda subject, protocols: _hide(subject, protocols["t2"], 1, 15.0, 400.0),
-}
+def _hide_borders(protocols, contrast):
+    """Take the chemical shift from a protocol: it draws a line around a lesion that holds less fat than the marrow."""
+    protocols[contrast] = replace(protocols[contrast], bandwidth_hz=NO_SHIFT_HZ)
+
+
+def _hidden(contrast, column, low, high, borders):
+    def alter(subject, protocols):
+        _hide(subject, protocols[contrast], column, low, high)
+        if borders:
+            _hide_borders(protocols, contrast)
+    return alter
+
+
+NO_SHIFT_HZ = 100_000
+OUTLINED = ", but outlined"
+ALTERATIONS = {f"hidden on {c}{'' if borders else OUTLINED}": _hidden(c, *how, borders) for borders in (True, False)
+               for c, how in {"t1": (0, 150.0, 3000.0), "t2": (1, 15.0, 400.0)}.items()}
 
 
 @functools.cache

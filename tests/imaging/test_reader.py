@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lab import agreement, dataset, reader, testset, tissue
+from lab import agreement, dataset, reader, scanner, testset, tissue
 from lab.anatomy import S1, Subject
 from lab.spine import Plane
 
@@ -117,6 +117,17 @@ def test_hidden_lesion__is_nil_on_its_source_and_plain_on_the_target(source, tar
     assert np.median(np.abs(seen[source])) < 0.12
     for target in targets:
         assert np.min(seen[target]) > 0.25 and np.median(seen[target]) > 0.6
+
+
+@pytest.mark.parametrize("source", ["t1", "t2"])
+def test_hidden_lesion__is_outlined_by_chemical_shift_only_where_that_is_asked_for(source):
+    shifts = []
+    for name in (f"hidden on {source}", f"hidden on {source}{testset.OUTLINED}"):
+        *_, protocols, _ = testset.prepare(dataset.SPLITS["validation"] + 7200, ("t1", "t2", "stir"), 384, {"modic1"}, name)
+        shifts.append({c: scanner.FAT_SHIFT_HZ / p.bandwidth_hz for c, p in protocols.items()})  # pixels
+    hidden, outlined = shifts
+    assert hidden[source] < 0.01 < 0.5 < outlined[source]
+    assert all(hidden[c] == outlined[c] for c in hidden if c != source)
 
 
 def test_hidden_lesion__has_the_grain_of_the_marrow_around_it():
