@@ -20,15 +20,18 @@
 #include "node/base/err.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
+/* Beyond this it is weights, which a run reads once from end to end: large pages gain it a
+ * hundredth, and where they are new to a virtual machine its host takes a second to give them. */
+#define HUGE_MAX ((size_t)256 << 20)
 
-/* Memory that the system gives as zeros when it is first written; large pages where it can. */
+/* Memory that the system gives as zeros when it is first written; large pages where they pay. */
 static float *map_floats(size_t floats, size_t *bytes)
 {
     *bytes = (floats * sizeof(float) + 4096 + 4095) / 4096 * 4096;
     void *p = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    if (*bytes >= 2 * HUGE_PAGE)
+    if (*bytes >= 2 * HUGE_PAGE && *bytes <= HUGE_MAX)
         madvise(p, *bytes, MADV_HUGEPAGE);
     return p;
 }
