@@ -2,8 +2,12 @@
 #include "dicom/series.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "node/base/pool.h"
+#include "node/base/slices.h"
 
 #include "dicom/dataset.h"
 #include "dicom/pixel.h"
@@ -12,6 +16,10 @@
 
 /* Most files that series_group() takes at once. */
 #define GROUP_MAX_FILES 200000
+
+/* Headers are read by so many threads at most, each with so many files to read at least. */
+#define READERS         4
+#define FILES_OF_READER 4
 
 const struct series_limits series_default_limits = {
     .slices = 512, .side = 8192, .position_mm = 0.01, .angle_cosine = 0.9995, .spacing_part = 0.1};
@@ -151,6 +159,43 @@ static void copy_uid(char out[UID_BYTES], const char in[UID_BYTES])
     memcpy(out, in, UID_BYTES);
 }
 
+/* Calls fn for each of n files, by several threads where it pays: slices_run(). */
+static int each_file(size_t n, slices_fn *fn, void *arg, struct err *e)
+{
+    struct pool *pool = NULL;
+    cpu_set_t set;
+    size_t threads = sched_getaffinity(0, sizeof set, &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
+    threads = threads < READERS ? threads : READERS;
+    threads = threads < n / FILES_OF_READER ? threads : n / FILES_OF_READER;
+    if (threads > 1 && pool_new(&pool, (int)threads, false, NULL) != 0)
+        pool = NULL; /* the caller's thread alone, then */
+    int rc = slices_run(pool, 0, (unsigned)n, fn, arg, e);
+    pool_free(pool);
+    return rc;
+}
+
+struct reading {
+    const char *const *paths;
+    const struct series_limits *limits;
+    struct series_header *headers;
+    struct slice *slice;
+};
+
+static int read_slice(void *arg, unsigned i, struct err *e)
+{
+    const struct reading *r = arg;
+    struct slice *slice = &r->slice[i];
+    const struct series_header *h = &r->headers[i];
+    int rc = read_one(r->paths[i], r->limits->file, &r->headers[i], e);
+    if (rc != 0)
+        return rc;
+    copy_uid(slice->sop_instance_uid, h->sop_instance_uid);
+    memcpy(slice->position_mm, h->position, sizeof slice->position_mm);
+    slice->instance_number = h->instance_number;
+    slice->path = strdup(r->paths[i]);
+    return slice->path ? 0 : err_set(e, ERR_NOMEM, "no memory for the path of an image");
+}
+
 /* The series' own facts are those of its first file. */
 static void start_series(struct series *s, const struct series_header *h)
 {
@@ -183,20 +228,9 @@ int series_read(const char *const *paths, size_t n, const struct series_limits *
         goto out;
     }
     s->slices = (unsigned)kept;
-    for (size_t i = 0; i < kept; i++) {
-        rc = read_one(paths[i], limits->file, &headers[i], e);
-        if (rc != 0)
-            goto out;
-        struct slice *slice = &s->slice[i];
-        copy_uid(slice->sop_instance_uid, headers[i].sop_instance_uid);
-        memcpy(slice->position_mm, headers[i].position, sizeof slice->position_mm);
-        slice->instance_number = headers[i].instance_number;
-        slice->path = strdup(paths[i]);
-        if (!slice->path) {
-            rc = err_set(e, ERR_NOMEM, "no memory for a series of %zu images", n);
-            goto out;
-        }
-    }
+    rc = each_file(kept, read_slice, &(struct reading){paths, limits, headers, s->slice}, e);
+    if (rc != 0)
+        goto out;
     start_series(s, &headers[0]);
     if (too_many)
         err_set(&s->problem, ERR_LIMIT,
@@ -258,6 +292,21 @@ static int find_uid(char (*uids)[UID_BYTES], int count, int last, const char *ui
     return count;
 }
 
+struct naming {
+    const char *const *paths;
+    char (*series_uid)[UID_BYTES]; /* "": no readable image */
+};
+
+static int read_name(void *arg, unsigned i, struct err *e)
+{
+    const struct naming *n = arg;
+    struct series_header h;
+    (void)e; /* what cannot be read belongs to no series */
+    if (read_one(n->paths[i], NULL, &h, NULL) == 0)
+        copy_uid(n->series_uid[i], h.series_uid);
+    return 0;
+}
+
 int series_group(const char *const *paths, size_t n, int **group, struct err *e)
 {
     if (n > GROUP_MAX_FILES)
@@ -265,14 +314,17 @@ int series_group(const char *const *paths, size_t n, int **group, struct err *e)
     int count = 0, capacity = 0, last = -1, rc = 0;
     char(*uids)[UID_BYTES] = NULL;
     int *numbers = calloc(n ? n : 1, sizeof *numbers);
-    if (!numbers)
-        return err_set(e, ERR_NOMEM, "no memory to group %zu files", n);
+    char(*names)[UID_BYTES] = calloc(n ? n : 1, sizeof *names);
+    if (!numbers || !names) {
+        rc = err_set(e, ERR_NOMEM, "no memory to group %zu files", n);
+        goto out;
+    }
+    each_file(n, read_name, &(struct naming){paths, names}, NULL);
     for (size_t i = 0; i < n; i++) {
-        struct series_header h;
         numbers[i] = -1;
-        if (read_one(paths[i], NULL, &h, NULL) != 0 || h.series_uid[0] == '\0')
+        if (names[i][0] == '\0')
             continue;
-        last = find_uid(uids, count, last, h.series_uid);
+        last = find_uid(uids, count, last, names[i]);
         numbers[i] = last;
         if (last < count)
             continue;
@@ -285,13 +337,14 @@ int series_group(const char *const *paths, size_t n, int **group, struct err *e)
             }
             uids = grown;
         }
-        copy_uid(uids[count++], h.series_uid);
+        copy_uid(uids[count++], names[i]);
     }
     *group = numbers;
     numbers = NULL;
     rc = count;
 out:
     free(numbers);
+    free(names);
     free(uids);
     return rc;
 }

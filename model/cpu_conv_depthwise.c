@@ -6,7 +6,7 @@
  */
 #include "model/cpu_conv_plan.h"
 
-#include "model/pool.h"
+#include "node/base/pool.h"
 
 #define TAPS_AT_ONCE 64
 

@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "model/pool.h"
+#include "node/base/pool.h"
 #include "node/base/err.h"
 
 #define NR_MAX 32

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#include "model/pool.h"
+#include "node/base/pool.h"
 
 struct run {
     const struct cpu_conv *c;

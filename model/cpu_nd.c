@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "model/pool.h"
+#include "node/base/pool.h"
 
 #define OPERANDS   3
 #define TASK_ITEMS 8192 /* elements below which a task is not worth a thread */

@@ -16,8 +16,8 @@
 #include <sys/mman.h>
 
 #include "model/cpu_conv_plan.h"
-#include "model/pool.h"
 #include "node/base/err.h"
+#include "node/base/pool.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 /* Beyond this it is weights, which a run reads once from end to end: large pages gain it a

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "model/cpu_conv_plan.h"
-#include "model/pool.h"
+#include "node/base/pool.h"
 
 struct cpu_nd cpu_place_nd(const struct place *at, float *const *base)
 {

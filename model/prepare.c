@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "node/base/err.h"
+#include "node/base/pool.h"
 
 #include "model/package.h"
-#include "model/pool.h"
 
 /* ---- percentiles ---- */
 

@@ -292,10 +292,19 @@ static void newest_time(const struct scan *files, char out[15])
         memcpy(out, "19700101000000", 15);
 }
 
+/* The one series among the files; what is no image is left out. */
 static int read_series(const struct infer *o, const struct scan *files, struct series **out,
                        struct err *e)
 {
     int *group = NULL;
+    /* Most folders hold a sound series and nothing else: then every header is read once. */
+    if (files->count > 0 &&
+        series_read((const char *const *)files->paths, files->count, NULL, out, NULL) == 0) {
+        if ((*out)->problem.code == 0)
+            return 0;
+        series_free(*out);
+        *out = NULL;
+    }
     int count = series_group((const char *const *)files->paths, files->count, &group, e);
     if (count < 0)
         return count;

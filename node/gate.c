@@ -6,12 +6,12 @@
 #include <string.h>
 
 #include "node/base/err.h"
+#include "node/base/slices.h"
 
 #include "dicom/series.h"
 #include "model/engine.h"
 #include "model/package.h"
 #include "model/prepare.h"
-#include "node/slices.h"
 
 static int64_t plane_of(const struct gate *g)
 {

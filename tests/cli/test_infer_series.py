@@ -248,6 +248,14 @@ def test_folder__with_two_series_or_none_is_refused(cli, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+def test_folder__may_hold_what_is_no_image(cli, tmp_path):
+    make_model(tmp_path / "m.onnx")
+    make_series(tmp_path / "in")
+    (tmp_path / "in" / "0000-notes.txt").write_text("no DICOM")
+    cli("infer", "m.onnx", "--series", "in", "--output", "out")
+    assert len(read(tmp_path / "out")) == 5
+
+
 def test_output__that_is_there_is_never_overwritten(cli, tmp_path):
     make_model(tmp_path / "m.onnx")
     make_series(tmp_path / "in")

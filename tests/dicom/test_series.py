@@ -157,6 +157,24 @@ def test_series__unreadable_file_is_an_error_with_its_path(driver, tmp_path):
     assert paths[1].name in refused.value.text
 
 
+def test_series__of_many_files_tells_the_first_that_is_unreadable(driver, tmp_path):
+    paths = save(tmp_path, mr_images(slices=16))
+    said = driver.series(paths)
+    assert "problem" not in said or not said["problem"]
+    for k in (5, 9, 15):
+        paths[k].write_bytes(paths[k].read_bytes()[:2000])
+    for _ in range(5):  # several threads read them
+        with pytest.raises(Refused) as refused:
+            driver.series(paths)
+        assert paths[5].name in refused.value.text
+
+
+def test_group__of_many_files_is_that_of_few(driver, tmp_path):
+    folders = [save(tmp_path / str(k), mr_images(slices=10)) for k in range(3)]
+    mixed = [folder[i] for i in range(10) for folder in folders]
+    assert driver.run("group", *mixed).split() == ["0", "1", "2"] * 10
+
+
 def test_group__sorts_files_into_series_and_leaves_out_what_is_no_image(driver, tmp_path):
     one, two = save(tmp_path / "a", mr_images(slices=2)), save(tmp_path / "b", mr_images(slices=2))
     (tmp_path / "notes.txt").write_text("no DICOM")

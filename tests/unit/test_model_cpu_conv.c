@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "model/cpu_conv.h"
-#include "model/pool.h"
+#include "node/base/pool.h"
 #include "node/base/err.h"
 
 #define TOLERANCE 2e-6 /* relative L2 */

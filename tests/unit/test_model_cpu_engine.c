@@ -18,7 +18,7 @@
 #include "model/constant.h"
 #include "model/cpu_kernels.h"
 #include "model/engine.h"
-#include "model/pool.h"
+#include "node/base/pool.h"
 #include "node/base/err.h"
 
 /* Counts allocations of the whole process while `watching`; not under sanitizers, whose own

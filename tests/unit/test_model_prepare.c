@@ -16,7 +16,7 @@
 #include "node/base/err.h"
 
 #include "model/package.h"
-#include "model/pool.h"
+#include "node/base/pool.h"
 #include "model/prepare.h"
 
 static float *sequence(int n)

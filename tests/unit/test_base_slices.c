@@ -1,4 +1,4 @@
-/* test_node_slices.c - the same work for each slice, by several threads */
+/* test_base_slices.c - the same work for each slice, by several threads */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,8 +10,8 @@
 
 #include "node/base/err.h"
 
-#include "model/pool.h"
-#include "node/slices.h"
+#include "node/base/pool.h"
+#include "node/base/slices.h"
 
 #define SLICES 40
 

@@ -3,8 +3,8 @@
  *
  * Each slice has memory of its own to write to, so that the result does not depend on who did it.
  */
-#ifndef SPINENODE_SLICES_H
-#define SPINENODE_SLICES_H
+#ifndef SPINENODE_BASE_SLICES_H
+#define SPINENODE_BASE_SLICES_H
 
 struct err;
 struct pool;

@@ -5,7 +5,7 @@
  * it sleeps, and the caller does the same while the last tasks end. Under a loaded machine the
  * spin is bounded: it then costs at most that while per step.
  */
-#include "model/pool.h"
+#include "node/base/pool.h"
 
 #include <pthread.h>
 #include <sched.h>

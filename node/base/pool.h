@@ -5,8 +5,8 @@
  * works too, so a pool of one thread starts no thread at all. Which thread runs a task never
  * changes a result: tasks write to places of their own.
  */
-#ifndef SPINENODE_MODEL_POOL_H
-#define SPINENODE_MODEL_POOL_H
+#ifndef SPINENODE_BASE_POOL_H
+#define SPINENODE_BASE_POOL_H
 
 #include <stdbool.h>
 

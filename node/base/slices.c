@@ -1,12 +1,11 @@
 /* slices.c - see slices.h */
-#include "node/slices.h"
+#include "node/base/slices.h"
 
 #include <limits.h>
 #include <pthread.h>
 
 #include "node/base/err.h"
-
-#include "model/pool.h"
+#include "node/base/pool.h"
 
 struct slices {
     slices_fn *fn;
