@@ -30,6 +30,10 @@ def begin_with(network, paths):
     for name, wanted in state.items():
         if name.startswith("tail.") and len(files) > 1 and all(name in f for f, _ in files):
             given[name] = torch.cat([f[name] for f, _ in files])
+        first = given.get(name)
+        if first is not None and first.dim() == 4 and first.shape[1] == 1 < wanted.shape[1] and first.shape[0] == wanted.shape[0]:
+            given[name] = torch.zeros_like(wanted)  # slices of context that it was not given count nothing to begin with
+            given[name][:, wanted.shape[1] // 2] = first[:, 0]
         if name not in given:
             raise ValueError(f"{paths[0]} has no {name}: it is not of this kind of network")
         if given[name].shape != wanted.shape:

@@ -22,7 +22,8 @@ SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
 FAT = [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
-VERSION = 9  # raise it when the phantom changes in a way that makes cached slices stale
+SLICES = 5  # of a subject, beside each other
+VERSION = 10  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -52,7 +53,7 @@ def normalise(stack, low_high=None):
 
 
 def widen(rng, values, protocols):
-    """Vary what differs between people and scanners more than one phantom's table says: bowel, oedema, field, bandwidth.
+    """Vary what differs between people and scanners more than one phantom's table says: bowel, oedema, field, bandwidth, noise.
 
     values: tissue table of a subject, changed in place; returns the protocols.
     """
@@ -63,6 +64,14 @@ def widen(rng, values, protocols):
     if rng.random() < 0.3:  # a stronger field: water recovers more slowly
         values[[i for i in range(tissue.COUNT) if i not in FAT], 0] *= rng.uniform(1.0, 1.3)
     return [replace(p, bandwidth_hz=round(rng.uniform(250, 600))) if rng.random() < 0.3 else p for p in protocols]
+
+
+def roughen(rng, subject):
+    """Make marrow, or everything, grainier than the phantom has it in every third subject: real images are."""
+    if rng.random() < 0.33:
+        subject.uneven = tuple(v * rng.uniform(1.0, 2.5) for v in subject.uneven)
+    if rng.random() < 0.33:
+        subject.grain = tuple(v * rng.uniform(1.0, 2.5) for v in subject.grain)
 
 
 def elsewhere(rng, values, protocol):
@@ -81,7 +90,7 @@ def elsewhere(rng, values, protocol):
 
 
 def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
-    """Normalised slices of a subject: list of (noisy, mean, marks, facts).
+    """Normalised slices of a subject, neighbours in their order: list of (noisy, mean, marks, facts).
 
     noisy, mean: as scanned, and the mean over all noise, (contrasts, n, n) float16; marks: share of each
     pixel that a finding covers, (n, n) float16.
@@ -92,22 +101,24 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
     subject = Subject(seed, odds=2.5 if wide and rng.random() < 0.6 else 1.0)
     n = size or int(rng.choice([512, 512, 512, 448, 384, 320, 256]))
     field = float(rng.uniform(260, 350)) if n > 320 else float(rng.uniform(240, 350))
-    scene = scanner.Scene.sample(rng, float(rng.choice([0.5, 1.0, 1.6])) if wide else 1.0)
+    scene = scanner.Scene.sample(rng, float(rng.choice([0.5, 1.0, 1.6, 2.5])) if wide else 1.0)
     protocols = [tissue.sample_protocol(c, np.random.default_rng([seed, 52, i]), n) for i, c in enumerate(contrasts)]
     if wide:
         subject.values = tissue.sample_values(np.random.default_rng([seed, 51]), 0.16)
         protocols = widen(np.random.default_rng([seed, 54]), subject.values, protocols)
+        roughen(np.random.default_rng([seed, 56]), subject)
     tables = {}
     if wide and "t2" in contrasts:
         tables["t2-elsewhere"], other = elsewhere(np.random.default_rng([seed, 55]), subject.values, protocols[contrasts.index("t2")])
         protocols.append(other)
     scanned = ["t2-elsewhere" if c == "t2" and tables else c for c in contrasts]
-    middle = float(np.mean([b.x for b in subject.bodies[5:9]]))
-    spread = rng.permutation(np.linspace(-19, 19, max(slices, 1)))[:slices] if slices > 1 else np.array([0.0])
+    middle = float(np.mean([b.x for b in subject.bodies[5:9]])) + rng.uniform(-12, 12)
+    thickness = float(rng.uniform(3.0, 5.0))
+    places = middle + (np.arange(slices) - (slices - 1) / 2) * thickness * rng.uniform(1.0, 1.3)
     noisy, usual, mean, marks = [], [], [], []
-    for k, offset in enumerate(spread + rng.uniform(-3, 3, slices)):
-        images, pure, plane = scanner.render_plane(subject, middle + offset, scene, protocols, n, field, subject.centre,
-                                                   np.random.default_rng([seed, 53, k]), thickness=float(rng.uniform(3.0, 5.0)),
+    for k, place in enumerate(places):
+        images, pure, plane = scanner.render_plane(subject, place, scene, protocols, n, field, subject.centre,
+                                                   np.random.default_rng([seed, 53, k]), thickness=thickness,
                                                    texture=1000 + k, both=True, tables=tables)
         noisy.append([images[c] for c in scanned])
         usual.append([images[c] for c in contrasts])
@@ -133,7 +144,7 @@ def _make(folder, seed, slices, contrasts):
         json.dump(samples[0][3], file)
 
 
-def build(folder, split, subjects, slices=3, contrasts=CONTRASTS, workers=2, progress=None):
+def build(folder, split, subjects, slices=SLICES, contrasts=CONTRASTS, workers=2, progress=None):
     """Make sure that the cache holds the first so many subjects of a split; returns their paths."""
     folder = os.path.join(folder, f"v{VERSION}-{split}-{'-'.join(contrasts)}")
     os.makedirs(folder, exist_ok=True)
@@ -161,8 +172,9 @@ def whole(planes, rng, size):
 class Pool:
     """Random crops from cached subjects, read from the page cache as they are needed.
 
-    picks: list of (variant, contrast); variant 0 is as scanned, 1 the mean over all noise.  ("marks", None) is
-    the map of findings; where it is picked, a share of the crops is drawn around findings.
+    picks: list of (variant, contrast), or of (variant, contrast, how many slices further); variant 0 is as scanned, 1 the
+    mean over all noise.  ("marks", None) is the map of findings; where it is picked, a share of the crops is drawn
+    around findings.  Beyond the last slice of a subject comes that slice again, as the node does it.
     """
 
     NEAR = 0.4  # share of the crops that hold a finding, where the slice has one
@@ -175,22 +187,29 @@ class Pool:
         self.whole = whole
         self.extra, self.share = list(extra), share if len(extra) else 0.0
         count = len(contrasts)
-        self.planes = [2 * count if v == "marks" else v * count + list(contrasts).index(c) for v, c in picks]
-        self.aims = any(v == "marks" for v, _ in picks)
-        self.slices = []
+        self.planes = [(2 * count if v == "marks" else v * count + list(contrasts).index(c), away[0] if away else 0)
+                       for v, c, *away in picks]
+        self.aims = any(v == "marks" for v, *_ in picks)
+        self.slices = []  # (all of the subject's, which of them)
         for path in paths:
-            self.slices += list(np.load(path, mmap_mode="r"))
+            stack = np.load(path, mmap_mode="r")
+            self.slices += [(stack, k) for k in range(len(stack))]
         self.wide, self.marked, self.kept = {}, {}, {}
+
+    def picked(self, number, where=(slice(None), slice(None))):
+        """The picked images of a slice, or a part of them, (len(picks), rows, columns) float32."""
+        stack, k = self.slices[number]
+        return np.stack([stack[(min(max(k + away, 0), len(stack) - 1), p, *where)] for p, away in self.planes]).astype(np.float32)
 
     def crop(self, rng, size):
         """The picked images, (len(picks), size, size) float32, from a random place of a random slice."""
         if self.whole:
             number = int(rng.integers(len(self.slices)))
             if number not in self.kept:
-                self.kept[number] = enlarged([self.slices[number][p] for p in self.planes], size)
+                self.kept[number] = enlarged(self.picked(number), size)
             return whole(self.kept[number], rng, size)
         if size not in self.wide:
-            self.wide[size] = [k for k, s in enumerate(self.slices) if s.shape[-1] >= size]
+            self.wide[size] = [k for k, (s, _) in enumerate(self.slices) if s.shape[-1] >= size]
         if not self.wide[size]:
             raise ValueError(f"no slice in the pool is as large as the crop of {size}")
         if self.share and rng.random() < self.share:
@@ -198,18 +217,18 @@ class Pool:
             top, left = (int(rng.integers(0, n - size + 1)) for n in one.shape[1:])
             return one[:, top:top + size, left:left + size].astype(np.float32)
         number = self.wide[size][rng.integers(len(self.wide[size]))]
-        one = self.slices[number]
-        n = one.shape[-1]
+        stack, k = self.slices[number]
+        n = stack.shape[-1]
         # The spine is right of the middle more often than not; leave most of the belly out.
         top, left = int(rng.integers(0, n - size + 1)), int(round((n - size) * rng.beta(2.2, 1.6)))
         if self.aims and rng.random() < self.NEAR:
             if number not in self.marked:
-                self.marked[number] = np.argwhere(one[-1][::4, ::4] > 0.5).astype(np.int16) * 4
+                self.marked[number] = np.argwhere(stack[k, -1, ::4, ::4] > 0.5).astype(np.int16) * 4
             places = self.marked[number]
             if len(places):
                 row, column = places[rng.integers(len(places))] - rng.integers(size // 8, size - size // 8, 2)
                 top, left = int(np.clip(row, 0, n - size)), int(np.clip(column, 0, n - size))
-        return np.stack([one[p, top:top + size, left:left + size] for p in self.planes]).astype(np.float32)
+        return self.picked(number, (slice(top, top + size), slice(left, left + size)))
 
 
 REAL_TEST_SLICES = 8  # sagittal slices through the middle of the real volume that are for measuring only

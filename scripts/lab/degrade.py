@@ -68,7 +68,7 @@ def random(image, factor, rng):
 
 
 def as_elsewhere(image, rng):
-    """An image in [0, 1] as another scanner's chain might have made it; the scene stays what it is.
+    """Images of one series, (…, rows, columns) in [0, 1], as another scanner's chain might have made them; the scene stays what it is.
 
     Display curve and limits of the normalisation, shading that no filter took out, a smoothing or sharpening
     reconstruction filter, noise: each at random, so that a network leans on none of them.
@@ -76,13 +76,13 @@ def as_elsewhere(image, rng):
     if rng.random() < 0.6:
         image = np.clip(image * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02), 0, 1) ** np.exp(rng.uniform(-0.35, 0.3))
     if rng.random() < 0.35:
-        y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape)
+        y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape[-2:])
         a, b, c, d = rng.uniform(-0.25, 0.25, 4)
         image = image * np.exp(a * y[:, None] + b * x + c * y[:, None] * x + d * (x * x - 0.3)).astype(np.float32)
     way = rng.random()
     if way < 0.35:
-        smooth = ndimage.gaussian_filter(image, rng.uniform(0.3, 0.9), truncate=3.0)
+        smooth = ndimage.gaussian_filter(image, rng.uniform(0.3, 1.4 if way < 0.08 else 0.9), truncate=3.0, axes=(-2, -1))
         image = smooth if way < 0.15 else image + rng.uniform(0.3, 1.0) * (image - smooth)
     if rng.random() < 0.5:
-        image = np.abs(image + rng.uniform(0, 0.05) * rng.standard_normal(image.shape, dtype=np.float32))
+        image = np.abs(image + rng.uniform(0, 0.07) * rng.standard_normal(image.shape, dtype=np.float32))
     return np.clip(image, 0, 1).astype(np.float32)

@@ -98,7 +98,7 @@ def facts_of(spec, step, figures):
     return {
         "spinenode.format": "1", "spinenode.task": task.name, "spinenode.version": spec["version"],
         "spinenode.name": spec["name"], "spinenode.input_contrast": task.input_contrast,
-        "spinenode.output_contrast": task.output_contrast, "spinenode.input_slices": "1", "spinenode.scale": str(scale),
+        "spinenode.output_contrast": task.output_contrast, "spinenode.input_slices": str(networks.context_of(spec["network"])), "spinenode.scale": str(scale),
         "spinenode.grid": "{0}x{0}".format(spec["data"]["crop"] // scale) if spec["data"].get("whole") else f"any:{network.multiple}",
         **{"spinenode." + key: value for key, value in task.accepts.items()},
         "spinenode.normalisation": f"percentile {low:g} {high:g}",
@@ -122,7 +122,8 @@ def export(run, path, figures=None, task=None, program=None, cache=os.path.join(
     scale = TASKS[spec["task"]].scale
     deployed = Deployed(network).eval()  # exporting puts the mode back that it finds
     whole = spec["data"]["crop"] // scale if spec["data"].get("whole") else 0
-    example = torch.rand(1, 1, whole or 64, whole or 96) * 2 - 1
+    context = networks.context_of(spec["network"])
+    example = torch.rand(1, context, whole or 64, whole or 96) * 2 - 1
     axes = {0: "N"} if whole else {0: "N", 2: "H", 3: "W"}
     temporary = path + ".tmp"
     torch.onnx.export(deployed, (example,), temporary, input_names=["image"], output_names=["synthetic"], opset_version=17,
@@ -162,14 +163,14 @@ def export(run, path, figures=None, task=None, program=None, cache=os.path.join(
     if program:
         gate.calibrate(path, program, cache=cache)
     size = 512 // scale
-    macs, parameters = networks.cost(network, size, size)
+    macs, parameters = networks.cost(network, size, size, context)
     return {"bytes": os.path.getsize(path), "difference": difference, "half": is_half, "macs_512": macs, "parameters": parameters, "step": step}
 
 
 def probes(spec):
     """Inputs that the exported file is compared on: two of a validation subject, [C, H, W] each."""
-    images = TASKS[spec["task"]].examples(dataset.SPLITS["validation"] + 5000)
-    return [torch.from_numpy(image[None].astype(np.float32) * 2 - 1) for image in images]
+    images = TASKS[spec["task"]].examples(dataset.SPLITS["validation"] + 5000, networks.context_of(spec["network"]))
+    return [torch.from_numpy(image.astype(np.float32) * 2 - 1) for image in images]
 
 
 def last_figures(run):

@@ -161,6 +161,11 @@ class PatchDiscriminator(nn.Module):
 KINDS = {"resunet": ResUNet, "super": SuperResolution, "encoder-decoder": EncoderDecoder}
 
 
+def context_of(spec):
+    """Slices of the source that a network of this description is given."""
+    return spec.get("inputs", 1)
+
+
 def build(spec):
     """A generator from {"kind": …, other constructor arguments}."""
     spec = dict(spec)

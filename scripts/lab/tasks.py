@@ -7,6 +7,9 @@ import numpy as np
 from . import dataset, degrade, radiographs
 
 
+ALONE = 0.1  # share of the training pairs whose neighbours are copies of the slice itself
+
+
 @dataclass(frozen=True)
 class Task:
     """What goes in and what comes out; contrasts as the phantom names them."""
@@ -38,40 +41,46 @@ class Task:
             return {"spacing_mm": "1.8-3.2", "rows": "64-192", "columns": "64-192"}
         return {"spacing_mm": "0.4-1.5", "rows": "192-1024", "columns": "192-1024"}
 
-    def examples(self, seed):
-        """Two inputs of a subject, in [0, 1]."""
-        samples = dataset.draw_subject(seed, 2, size=256)
-        return [noisy[facts["contrasts"].index(self.source), ::self.scale, ::self.scale] for noisy, *_, facts in samples]
+    def examples(self, seed, context=1):
+        """Two inputs of a subject, (context, rows, columns) in [0, 1]."""
+        samples = dataset.draw_subject(seed, 1 + context, size=256)
+        images = [noisy[facts["contrasts"].index(self.source), ::self.scale, ::self.scale] for noisy, *_, facts in samples]
+        return [np.stack(images[k:k + context]) for k in range(2)]
 
     def build(self, cache, split, subjects, workers=2):
         """Make sure that the cache folder holds so many subjects of a split; returns their paths."""
         return dataset.build(cache, split, subjects, workers=workers)
 
-    def pool(self, paths, real=None, share=0.0, crop=0, whole=False):
+    def pool(self, paths, real=None, share=0.0, crop=0, whole=False, context=1):
         """The cached slices that this task learns from: source as scanned, target as the mean over its noise.
 
         real: folder of the real volumes, whose lateral slices make a share of super-resolution's crops.
         whole: whole slices, resampled to the crop's size, in place of crops.
+        context: slices of the source, the one in question in their middle.
         """
         if self.scale == 1:
-            picks = [(0, self.source)] + [(1, target) for target in self.targets] + [("marks", None)]
+            picks = [(0, self.source, k - context // 2) for k in range(context)] + [(1, target) for target in self.targets] + [("marks", None)]
             return dataset.Pool(paths, picks, whole=whole)
         picks = [(1, self.source)]
         extra = dataset.real_for_training(real, crop + 128) if share else []
         return dataset.Pool(paths, picks, extra=extra, share=share, whole=whole)
 
     def pair(self, pool, rng, size):
-        """A training pair, float32: input of one channel in [-1, 1]; target of one channel per contrast in
-        [-1, 1], and last the map of findings in 0 to 1."""
+        """A training pair, float32: input of one channel per slice of context in [-1, 1]; target of one channel per contrast
+        in [-1, 1], and last the map of findings in 0 to 1."""
         if self.scale > 1 and pool.whole:  # the paper's way: plain linear interpolation, no noise
             high = pool.crop(rng, size)
             low = np.clip(degrade.linear(high[0], self.scale), 0, 1)
             return low[None] * 2 - 1, np.concatenate([high * 2 - 1, np.zeros_like(high)])
         if self.scale > 1:
             return self._low_and_high(pool.crop(rng, size + 128)[0], rng, size)
-        source, *target, marks = pool.crop(rng, size)
-        source = degrade.as_elsewhere(source, rng)
-        return (source[None] * 2 - 1).astype(np.float32), np.stack([t * 2 - 1 for t in target] + [marks])
+        planes = pool.crop(rng, size)
+        context = len(planes) - len(self.targets) - 1
+        source, target, marks = planes[:context], planes[context:-1], planes[-1:]
+        if context > 1:  # patients are read from either side, and some series have one slice only
+            source = source[::-1] if rng.random() < 0.5 else source
+            source = source[[context // 2] * context] if rng.random() < ALONE else source
+        return degrade.as_elsewhere(source, rng) * 2 - 1, np.concatenate([target * 2 - 1, marks])
 
     def _low_and_high(self, high, rng, size):
         """Degrade a wide crop, then cut both so that the filters' borders are left out."""
@@ -91,13 +100,13 @@ class Radiograph(Task):
     def accepts(self):
         return {"spacing_mm": "0.05-1.02", "pixel_mm": f"{radiographs.PIXEL_MM:g}", "rows": "128-640", "columns": "128-640"}
 
-    def examples(self, seed):
-        return [radiographs.draw_pair(s)[0][:256, :160] for s in (seed, seed + 1)]
+    def examples(self, seed, context=1):
+        return [radiographs.draw_pair(s)[0][None, :256, :160] for s in (seed, seed + 1)]
 
     def build(self, cache, split, subjects, workers=2):
         return radiographs.build(cache, split, subjects, workers)
 
-    def pool(self, paths, real=None, share=0.0, crop=0, whole=False):
+    def pool(self, paths, real=None, share=0.0, crop=0, whole=False, context=1):
         return radiographs.Pool(paths, whole)
 
     def pair(self, pool, rng, size):

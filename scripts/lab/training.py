@@ -112,6 +112,7 @@ class Run:
         due = {k: 3.0 * (self.step % 3 == 0) if k == "ssim" else 1.0 for k in kinds}
         parts = {k: loss(out, target, weight) for k, loss in kinds.items() if self.t.get(k) and due[k]}
         total = sum(due[k] * self.t[k] * v for k, v in parts.items())
+        source = middle(source)
         if source.shape[-1] != out.shape[-1]:  # the critic compares on one grid
             source = torch.nn.functional.interpolate(source, size=out.shape[-2:], mode="bilinear")
         if adversarial:
@@ -141,9 +142,14 @@ class Run:
         return {k: float(v.detach()) for k, v in parts.items()}
 
 
-def validation_set(task, paths, crop, whole=False):
+def middle(source):
+    """The slice in question, without those beside it: [N, 1, H, W]."""
+    return source[:, source.shape[1] // 2:][:, :1]
+
+
+def validation_set(task, paths, crop, whole=False, context=1):
     """Fixed pairs from validation subjects."""
-    pool = task.pool(paths, whole=whole)
+    pool = task.pool(paths, whole=whole, context=context)
     pairs = [task.pair(pool, np.random.default_rng([61, k]), crop) for k in range(16)]
     source, target = (torch.from_numpy(np.stack(side)) for side in zip(*pairs))
     return source, target[:, :-1]
@@ -159,7 +165,7 @@ def validate(network, pairs, folder, step):
     psnr = float((10 * torch.log10(4.0 / mse)).mean())
     ssim = 1.0 - float(losses.structure(output, target))
     size = target.shape[-1]
-    shown = torch.nn.functional.interpolate(source, size=(size, size), mode="nearest")
+    shown = torch.nn.functional.interpolate(middle(source), size=(size, size), mode="nearest")
     rows = [torch.cat([s[k, 0] for s in (shown, output, target)], 1) for k in range(6)]
     grid = torch.cat([torch.cat(rows[:3], 0), torch.cat(rows[3:], 0)], 1)
     Image.fromarray(((grid.numpy() + 1) * 127.5).astype("uint8")).save(os.path.join(folder, "samples", f"{step:06d}.png"))
@@ -182,10 +188,10 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
         run.begin(begin)
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
-    whole = bool(data.get("whole"))
-    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers), real, data.get("real", 0.0), data["crop"], whole)
+    whole, context = bool(data.get("whole")), networks.context_of(spec["network"])
+    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers), real, data.get("real", 0.0), data["crop"], whole, context)
     held_out = run.task.build(cache, "validation", data["validation"], workers)
-    pairs = validation_set(run.task, held_out, data["crop"], whole)
+    pairs = validation_set(run.task, held_out, data["crop"], whole, context)
     loader = Loader(run.task, pool, data["crop"], run.t["batch"], spec["seed"], run.step)
     curve = open(os.path.join(folder, "curve.csv"), "a" if resumed else "w", newline="", encoding="utf-8")
     writer = csv.writer(curve)

@@ -74,6 +74,36 @@ def test_pool__aims_at_findings(tmp_path):
     assert hits > pool.NEAR
 
 
+def test_pool__gives_neighbours_in_their_order_and_ends_as_the_node_does(tmp_path):
+    data = np.zeros((3, 9, 64, 64), np.float16)
+    data[:, 0] = (np.arange(3) / 4).reshape(3, 1, 1)
+    data[:, 8] = np.eye(3)[1].reshape(3, 1, 1)
+    np.save(tmp_path / "1.npy", data)
+    np.save(tmp_path / "2.npy", np.full_like(data, 9))
+    pool = dataset.Pool([tmp_path / "1.npy", tmp_path / "2.npy"], [(0, "t1", -1), (0, "t1", 0), (0, "t1", 1), ("marks", None)])
+    got = [tuple(float(v) for v in pool.picked(k)[:, 0, 0]) for k in range(3)]
+    assert got == [(0, 0, 0.25, 0), (0, 0.25, 0.5, 1), (0.25, 0.5, 0.5, 0)]
+    seen = {tuple(float(v) for v in pool.crop(np.random.default_rng(k), 32)[:3, 0, 0]) for k in range(60)}
+    assert seen == {g[:3] for g in got} | {(9, 9, 9)}
+
+
+def test_slices_of_a_subject__lie_beside_each_other():
+    alike = []
+    for seed in range(3):
+        marks = [np.clip(n[1].astype(np.float32), 0, 1) for n, *_ in dataset.draw_subject(dataset.SPLITS["train"] + seed, 4, size=128)]
+        alike.append([np.corrcoef(marks[0].ravel(), m.ravel())[0, 1] for m in marks[1:]])
+    assert np.mean(alike, 0)[0] > np.mean(alike, 0)[1] > np.mean(alike, 0)[2] > 0.3
+
+
+def test_roughen__makes_some_subjects_grainier_and_none_smoother():
+    ratio = []
+    for seed in range(40):
+        subject, plain = Subject(seed), Subject(seed)
+        dataset.roughen(np.random.default_rng(seed), subject)
+        ratio.append([a / b for a, b in zip(subject.uneven + subject.grain, plain.uneven + plain.grain)])
+    assert np.min(ratio) == 1.0 and np.max(ratio) > 2.0 and 0.4 < np.mean(np.array(ratio) == 1.0) < 0.9
+
+
 def test_rice__mean_is_that_of_many_draws():
     rng = np.random.default_rng(3)
     amplitude = np.array([0.0, 0.5, 1.0, 3.0, 30.0])
@@ -136,3 +166,6 @@ def test_as_elsewhere__changes_the_look_and_not_the_scene():
     levels = [m[image > 0.5].mean() - m[image < 0.5].mean() for m in made]
     assert np.ptp(levels) > 0.2 and np.std([m[:48].mean() - m[48:].mean() for m in made]) > 0.02
     assert any(np.array_equal(m, image) for m in made)  # and some as they were
+    for k in range(20):  # the slices of a series come from one scanner
+        stack = degrade.as_elsewhere(np.stack([image, image, image]), np.random.default_rng(k))
+        assert np.abs(ndimage.gaussian_filter(stack - stack[:1], (0, 6, 6))).max() < 0.02

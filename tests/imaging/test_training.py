@@ -182,10 +182,49 @@ def test_begin__takes_up_the_weights_of_exported_models(tmp_path, cache):
     assert onnx.load(files[0]).metadata_props
 
 
+def test_context__is_learned_from_exported_and_begun_without(tmp_path, cache):
+    import yaml
+    pytest.importorskip("onnxruntime")
+    from lab import export
+    from lab.begin import begin_with
+    from lab.engine import Model
+    path, run = experiment(tmp_path, steps=3), str(tmp_path / "run")
+    training.train(path, run, cache, threads=1, workers=1)
+    export.export(run, str(tmp_path / "one.onnx"))
+    net = networks.build({**SMALL, "inputs": 3})
+    begin_with(net, [str(tmp_path / "one.onnx")])
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(net(x), export.load(run)[1](x[:, 1:2]), atol=2e-3)
+
+    with open(path, encoding="utf-8") as file:
+        spec = yaml.safe_load(file)
+    spec["network"] = {**SMALL, "inputs": 3}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(spec, file)
+    run = training.train(path, str(tmp_path / "three"), cache, threads=1, workers=1)
+    facts = export.export(run, str(tmp_path / "three.onnx"))
+    model = Model(str(tmp_path / "three.onnx"))
+    assert facts["difference"] < export.GREY_LEVEL and model.context == 3
+    assert model.stack(np.random.default_rng(0).random((4, 40, 36))).shape == (4, 40, 36)
+
+
+def test_pairs__give_the_slice_between_its_neighbours(cache):
+    task = TASKS["t2-to-all"]
+    pool = task.pool(dataset.build(cache, "train", 2, workers=1), context=3)
+    pairs = [task.pair(pool, np.random.default_rng(k), 64) for k in range(60)]
+    assert {(s.shape, t.shape) for s, t in pairs} == {((3, 64, 64), (4, 64, 64))}
+    assert {s.dtype for s, _ in pairs} == {t.dtype for _, t in pairs} == {np.dtype(np.float32)}
+    shown = [s for s, t in pairs if t[0].std() > 0.2]
+    beside = np.mean([np.abs(s[0] - s[2]).mean() for s in shown])
+    assert np.mean([np.abs(s[0] - s[1]).mean() + np.abs(s[1] - s[2]).mean() for s in shown]) < 2 * beside
+    target = [[abs(np.corrcoef(one.ravel(), t[1].ravel())[0, 1]) for one in s] for s, t in pairs if t[1].std() > 0.1 and s.std() > 0.1]
+    assert np.argmax(np.mean(target, 0)) == 1  # what is to be made is the slice in the middle
+
+
 def test_pairs__line_up_low_and_high_resolution(cache):
     task = TASKS["super-resolution"]
     pool = task.pool(dataset.build(cache, "train", 2, workers=1))
-    pool.slices = [s for s in pool.slices if s.shape[-1] >= 192] or pytest.skip("no slice is large enough")
+    pool.slices = [s for s in pool.slices if s[0].shape[-1] >= 192] or pytest.skip("no slice is large enough")
     for k in range(5):
         low, high = task.pair(pool, np.random.default_rng(k), 64)
         assert low.shape == (1, 16, 16) and high.shape == (2, 64, 64)
