@@ -41,7 +41,8 @@ def _validation(seed, findings):
 def _test(seed, pictures, keep):
     case = testset.cached(_here["cache"], seed)
     out = evaluation.measure_case(case, _here["models"], _here["papers"], _here["references"], pictures, keep)
-    return {**out, "digests": leaks.slice_digests(case)}
+    again = evaluation.native_readings(testset.cached(_here["cache"], seed, again=True))
+    return {**out, "again": again, "digests": leaks.slice_digests(case)}
 
 
 def _hidden(seed, source, outlined):

@@ -106,12 +106,13 @@ def resolution_goal(goals, label, way, rows):
               all(r[1] > 0 for r in results.values()), "; ".join(f"{NAMES[m]} {interval(r, 3, True)}" for m, r in results.items()))
 
 
-def kappa_goals(goals, task, comparison, bounds):
-    """bounds: what an observer of the source's measurements alone reaches, said beside the figure."""
+def kappa_goals(goals, task, comparison, bounds, twice):
+    """bounds, twice: what an observer of the source's measurements alone and a second scan of the target reach, said beside the figure."""
     by = {row["finding"]: row for row in comparison}
     for name, goal in zip(("disc", "modic"), KAPPA_GOALS[task]):
         value = by[name]["kappa"]
         beside = f"; an observer of the source's measurements alone {interval(bounds[name])}" if name in bounds else ""
+        beside += f"; a second scan of the target itself {interval(twice[name])}" if name in twice else ""
         goals.add(f"{task}/{name}-kappa", f"{task}: kappa of {'discs' if name == 'disc' else 'Modic'} at least {goal}", value[0] >= goal, interval(value) + beside)
 
 
@@ -126,21 +127,21 @@ def lesion_goals(goals, task, found, unseen):
               unseen["synthetic"][1] <= 0.02, f"read as ill: source {percent(unseen['source'])}, native {percent(unseen['native'])}, synthetic {percent(unseen['synthetic'])}, synthetic where they are outlined {percent(unseen['outlined'])}")
 
 
-def finding_table(task, comparison, paper=None, bounds=None):
+def finding_table(task, comparison, paper=None, bounds=None, twice=None):
     """Agreement of readings, native against synthetic, beside the paper's readers and the paper's network on this phantom.
 
-    bounds: {finding: kappa} of what an observer of the source's measurements alone reads; a column of its own.
+    bounds: {finding: kappa} of what an observer of the source's measurements alone reads, twice: of a second scan of the target; a column each.
     """
     theirs = {row["finding"]: row for row in paper or []}
     rows = []
     for row in comparison:
         name = row["finding"]
         known = PAPER_KAPPA.get(task, {}).get(name)
-        bound = [] if bounds is None else [interval(bounds[name]) if name in bounds else ""]
+        bound = [interval(side[name]) if name in side else "" for side in (bounds, twice) if side is not None]
         rows.append([name, interval(row["kappa"]), *bound, row["kappa"][3], "" if known is None else f"{known:.3f}",
                      interval(theirs[name]["kappa"]) if name in theirs else "not at hand", interval(row["sensitivity"]), interval(row["specificity"]),
                      f"{row['native_truth'][0]:.2f}, {row['synthetic_truth'][0]:.2f}"])
-    head = [] if bounds is None else ["an observer of the source's measurements alone"]
+    head = [text for text, side in (("an observer of the source's measurements alone", bounds), ("a second scan of the target", twice)) if side is not None]
     return table(["finding", "kappa", *head, "readings", "the paper's readers", "the paper's network, here", "sensitivity", "specificity",
                   "kappa with the truth: native, synthetic"], rows)
 

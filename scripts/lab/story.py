@@ -25,7 +25,8 @@ STEPS = 300  # subjects from whose spines is learned how far one disc lies above
 BOUND = ("The observer is given what the reader measures on the native source (a disc's signal, rim and height, an endplate's signal, each on three slices) and knows from "
          "validation subjects what the reader says of the native target where the source measures so. His kappa is what these measurements hold of the finding, "
          "by densities of one kind: not what the image holds. A network that sees the whole image may pass it; one that lies below it leaves something lying; where "
-         "it lies below a goal, the goal asks for more than these measurements tell.")
+         "it lies below a goal, the goal asks for more than these measurements tell. A second scan is of the same slices of the same subjects by the same protocol, so that "
+         "only noise differs: its kappa is how well the reader agrees with himself, and no synthetic image can be asked for more.")
 
 
 def numbered(count):
@@ -50,7 +51,7 @@ def tell(work, args, facts):
     digests |= {r["seed"]: r["digests"] for r in results}
     unseen = work.hidden(args.hidden)
     folder = next((p for p in args.real if os.path.isdir(p)), None)
-    native = {c: [entry for r in results for entry in r["native"][c]] for c in dataset.CONTRASTS}
+    native, again = ({c: [entry for r in results for entry in r[key][c]] for c in dataset.CONTRASTS} for key in ("native", "again"))
     for task in report.ORDER:
         if task not in facts:
             if not args.only:
@@ -61,7 +62,7 @@ def tell(work, args, facts):
         elif task == "xray-to-t2":
             _radiograph(told, work, args, reader)
         else:
-            _translation(told, work, args, task, results, reader, native, unseen)
+            _translation(told, work, args, task, results, reader, native, again, unseen)
     _real(told, work, args, folder, facts)
     _likeness(told, args, folder)
     _reader(told, reader, native)
@@ -102,22 +103,23 @@ def _same_subjects(native, synthetic):
     return [entry for entry in native if entry[0] in seeds], synthetic
 
 
-def _translation(told, work, args, task, results, reader, native, unseen):
+def _translation(told, work, args, task, results, reader, native, again, unseen):
     spec = TASKS[task]
     rows, synthetic, paper = (gather(results, key, task) for key in ("rows", "synthetic", "paper"))
     comparison = findings.compare(reader, spec.target, native[spec.target], synthetic)
     papers = findings.compare(reader, spec.target, native[spec.target], paper) if paper else None
     bounds = findings.bounds(reader, spec, native[spec.source], native[spec.target])
+    twice = {row["finding"]: row["kappa"] for row in findings.compare(reader, spec.target, native[spec.target], again[spec.target])}
     found = findings.lesions(reader, spec, native[spec.source], native[spec.target], synthetic)
     hidden, outlined = (findings.hidden(reader, spec, *([e for r in unseen[spec.source, kind] for e in r["native"][c]] for c in (spec.source, spec.target)),
                                         gather(unseen[spec.source, kind], "synthetic", task)) for kind in (False, True))
     hidden["outlined"] = outlined["synthetic"]
     report.translation_goals(told.goals, task, rows, TRANSLATION[1:4])
-    report.kappa_goals(told.goals, task, comparison, bounds)
+    report.kappa_goals(told.goals, task, comparison, bounds, twice)
     report.lesion_goals(told.goals, task, found, hidden)
-    told.sections.append((task, report.mean_table(rows, TRANSLATION) + [""] + report.finding_table(task, comparison, papers, bounds) + ["", BOUND, ""]
+    told.sections.append((task, report.mean_table(rows, TRANSLATION) + [""] + report.finding_table(task, comparison, papers, bounds, twice) + ["", BOUND, ""]
                           + report.lesion_table(found, hidden)))
-    told.figures[task] = {"rows": rows, "findings": comparison, "bounds": bounds, "lesions": {**found, "threshold": vars(found["threshold"])}, "hidden": hidden}
+    told.figures[task] = {"rows": rows, "findings": comparison, "bounds": bounds, "twice": twice, "lesions": {**found, "threshold": vars(found["threshold"])}, "hidden": hidden}
     plots.boxes(os.path.join(args.output, f"{task}-box.png"), task, rows, TRANSLATION)
     _sheet(args, task, results)
 

@@ -66,15 +66,18 @@ def prepare(seed, contrasts, size, findings=None, alter=None):
     return subject, scene, field, protocols, rng
 
 
-def draw(seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None, alter=None):
-    """The midsagittal slice and its neighbours, ordinary protocols and noise."""
+def draw(seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None, alter=None, again=False):
+    """The midsagittal slice and its neighbours, ordinary protocols and noise.
+
+    again: the same slices scanned a second time, by the same protocols: only noise and ghosts differ.
+    """
     subject, scene, field, protocols, rng = prepare(seed, contrasts, size, findings, alter)
     middle = float(np.mean([b.x for b in subject.bodies[5:9]])) + rng.normal(0, 1)
     positions = [middle + 4.4 * (k - (slices - 1) / 2) for k in range(slices)]
     stacks = {c: [] for c in contrasts}
     for k, x in enumerate(positions):
         images, _ = scanner.render_plane(subject, x, scene, list(protocols.values()), size, field, subject.centre,
-                                         np.random.default_rng([seed, 72, k]), texture=k)
+                                         np.random.default_rng([seed, 72, k] + [1] * again), texture=k)
         for c in contrasts:
             stacks[c].append(images[c])
     normal, limits = {}, {}
@@ -145,13 +148,13 @@ def recipe():
     return digest.hexdigest()[:12]
 
 
-def cached(folder, seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None, alter=None):
+def cached(folder, seed, contrasts=dataset.CONTRASTS, slices=3, size=512, findings=None, alter=None, again=False):
     """As draw(), from a file in the folder if there is one; images in 4095 steps, as a scanner stores them."""
-    options = {"contrasts": tuple(contrasts), "slices": slices, "size": size, "findings": findings and tuple(sorted(findings)), "alter": alter}
+    options = {"contrasts": tuple(contrasts), "slices": slices, "size": size, "findings": findings and tuple(sorted(findings)), "alter": alter} | ({"again": True} if again else {})
     key = hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:8]
     path = os.path.join(folder, recipe(), f"{seed}-{key}.npz")
     if not os.path.exists(path):
-        case = draw(seed, contrasts, slices, size, findings, alter)
+        case = draw(seed, contrasts, slices, size, findings, alter, again)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{os.getpid()}.tmp.npz"
         np.savez(temporary, positions=case.positions, field_mm=case.field_mm, limits=np.array(list(case.limits.values())),
