@@ -167,5 +167,6 @@ def test_as_elsewhere__changes_the_look_and_not_the_scene():
     assert np.ptp(levels) > 0.2 and np.std([m[:48].mean() - m[48:].mean() for m in made]) > 0.02
     assert any(np.array_equal(m, image) for m in made)  # and some as they were
     for k in range(20):  # the slices of a series come from one scanner
-        stack = degrade.as_elsewhere(np.stack([image, image, image]), np.random.default_rng(k))
+        stack, other = (degrade.as_elsewhere(np.stack([image, beside, image]), np.random.default_rng(k)) for beside in (image, 1 - image))
         assert np.abs(ndimage.gaussian_filter(stack - stack[:1], (0, 6, 6))).max() < 0.02
+        assert np.array_equal(stack[0], other[0]) and np.array_equal(stack[2], other[2])  # and do not run into each other
