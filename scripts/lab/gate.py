@@ -32,7 +32,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__
 # ---- ordinary series ----
 
 def draw_mr(seed, contrasts=CONTRASTS, wide=None):
-    """({contrast: (3, n, n) float32}, field of view in mm): three slices through the canal, ordinary protocols.
+    """({contrast: (3, n, n) float32}, field of view in mm): three slices beside each other through the canal, ordinary protocols.
 
     wide: tissue values and protocols vary as much as in training; by default in every second subject.
     """
@@ -44,8 +44,9 @@ def draw_mr(seed, contrasts=CONTRASTS, wide=None):
     if seed % 2 if wide is None else wide:
         subject.values = tissue.sample_values(np.random.default_rng([seed, 62]), 0.14)
         protocols = dataset.widen(np.random.default_rng([seed, 63]), subject.values, protocols)
+        dataset.roughen(np.random.default_rng([seed, 67]), subject)
     middle = float(np.mean([b.x for b in subject.bodies[5:9]])) + rng.normal(0, 2)
-    slices = [scanner.render_plane(subject, middle + 8.8 * (k - 1), scene, protocols, n, field, subject.centre,
+    slices = [scanner.render_plane(subject, middle + 4.4 * (k - 1), scene, protocols, n, field, subject.centre,
                                    np.random.default_rng([seed, 64, k]), texture=k)[0] for k in range(3)]
     return {c: np.stack([s[c] for s in slices]).astype(np.float32) for c in contrasts}, field
 
