@@ -70,7 +70,7 @@ def _draw(path, seed, radiograph):
 def _fingerprint(radiograph):
     """Of the code that draws: other code, other subjects."""
     here, digest = os.path.dirname(os.path.realpath(__file__)), hashlib.sha256()
-    for name in ("anatomy", "canvas", "spine", "tissue", *(("projection", "trunk", "xray") if radiograph else ("scanner",))):
+    for name in ("anatomy", "canvas", "spine", "tissue", *(("projection", "trunk", "xray") if radiograph else ("scanner", "dataset", "gate"))):
         with open(os.path.join(here, name + ".py"), "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()[:12]
