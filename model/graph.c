@@ -108,13 +108,17 @@ int64_t shape_count(const struct shape *s)
     if (s->rank < 0)
         return -1;
     int64_t n = 1;
+    bool empty = false;
     for (int i = 0; i < s->rank; i++) {
-        if (s->dim[i] < 0)
+        int64_t dim = s->dim[i];
+        if (dim < 0)
             return -1;
-        if (__builtin_mul_overflow(n, s->dim[i], &n) || n > INT64_MAX / 8)
+        /* also of a shape that holds nothing every product of dimensions stays a number */
+        empty = empty || dim == 0;
+        if (__builtin_mul_overflow(n, dim == 0 ? 1 : dim, &n) || n > INT64_MAX / 8)
             return -1;
     }
-    return n;
+    return empty ? 0 : n;
 }
 
 bool shape_equal(const struct shape *a, const struct shape *b)
