@@ -45,16 +45,16 @@ def _test(seed, pictures, keep):
     return {**out, "again": again, "digests": leaks.slice_digests(case)}
 
 
-def _hidden(seed, source, outlined):
+def _hidden(seed, source, kind):
     """A lesion that the source contrast does not show: readings of source, native targets and synthetic images.
 
-    outlined: the source shows the line that chemical shift draws around it.
+    kind, of testset.KINDS: also that the source shows the line that chemical shift draws around it, or that it is not there.
     """
     contrasts = ("t1", "t2") if source == "t1" else dataset.CONTRASTS
-    case = testset.cached(_here["cache"], seed, contrasts, 1, 512, {"modic1"}, f"hidden on {source}" + testset.OUTLINED * outlined)
+    case = testset.cached(_here["cache"], seed, contrasts, 3, 512, {"modic1"}, f"hidden on {source}{kind}")
     models = {t: m for t, m in _here["models"].items() if m.task.source == source and m.scale == 1}
     out = evaluation.measure_case(case, models, {}, {}, pictures=False)
-    return (source, outlined), out
+    return (source, kind), out
 
 
 def _radiograph(seed, keep):
@@ -133,10 +133,10 @@ class Campaign:
         return self._run("test subjects", [(_test, (s, i < pictures, i < SHOWN)) for i, s in enumerate(testset.seeds("test", subjects))])
 
     def hidden(self, subjects):
-        """{(source, outlined): results} of the sets whose lesions the source does not show, or only their outline."""
+        """{(source, kind of testset.KINDS): results} of the sets whose lesions the source does not show, or only their outline, and of the same subjects without."""
         first = dataset.SPLITS["test"] + testset.FIRST + HIDDEN_FIRST
         sources = sorted({TASKS[t].source for t in self.models if TASKS[t].scale == 1 and TASKS[t].source in ("t1", "t2")})
-        kinds = [(s, outlined) for s in sources for outlined in (False, True)]
+        kinds = [(s, kind) for s in sources for kind in testset.KINDS]
         out = {kind: [] for kind in kinds}
         for kind, result in self._run("hidden lesions", [(_hidden, (first + i, *kind)) for kind in kinds for i in range(subjects)]):
             out[kind].append(result)

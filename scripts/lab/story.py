@@ -73,7 +73,7 @@ def tell(work, args, facts):
         f"{3 * args.subjects} slices in all; findings are read on all of them, images compared with the truth on the first {args.pictures} subjects "
         f"({3 * args.pictures} slices; the paper has 30 images). The reader was set on {args.validation} + {args.enriched} other subjects, the "
         f"observer of the source on {args.validation} + {args.lesions}. "
-        f"X-ray: {args.radiographs} subjects, one radiograph each. Hidden lesions: {args.hidden} subjects for either source contrast, "
+        f"X-ray: {args.radiographs} subjects, one radiograph each. Hidden lesions: {args.hidden} subjects for either source contrast, three slices each, "
         "whose source shows the lesion neither by brightness nor by grain nor, since fat and water are not displaced on it, by an outline.",
         "Intervals are 95 %, by resampling subjects. MSE, PSNR and SSIM on a range of 1; VIFp ('valid' borders) and CPBD (Sobel edges) on 0 to 255.",
         "A phantom is not a patient: these figures rank methods, they do not promise what happens on clinical images."]
@@ -111,9 +111,10 @@ def _translation(told, work, args, task, results, reader, native, again, unseen)
     bounds = findings.bounds(reader, spec, native[spec.source], native[spec.target])
     twice = {row["finding"]: row["kappa"] for row in findings.compare(reader, spec.target, native[spec.target], again[spec.target])}
     found = findings.lesions(reader, spec, native[spec.source], native[spec.target], synthetic)
-    hidden, outlined = (findings.hidden(reader, spec, *([e for r in unseen[spec.source, kind] for e in r["native"][c]] for c in (spec.source, spec.target)),
-                                        gather(unseen[spec.source, kind], "synthetic", task)) for kind in (False, True))
-    hidden["outlined"] = outlined["synthetic"]
+    sets = {kind: [*([e for r in unseen[spec.source, kind] for e in r["native"][c]] for c in (spec.source, spec.target)),
+                   gather(unseen[spec.source, kind], "synthetic", task)] for kind in testset.KINDS}
+    hidden = findings.hidden(reader, spec, *sets[""], sets[testset.ABSENT][2])
+    hidden["outlined"] = findings.hidden(reader, spec, *sets[testset.OUTLINED])["synthetic"]
     report.translation_goals(told.goals, task, rows, TRANSLATION[1:4])
     report.kappa_goals(told.goals, task, comparison, bounds, twice)
     report.lesion_goals(told.goals, task, found, hidden)

@@ -123,17 +123,21 @@ def _hide_borders(protocols, contrast):
     protocols[contrast] = replace(protocols[contrast], bandwidth_hz=NO_SHIFT_HZ)
 
 
-def _hidden(contrast, column, low, high, borders):
+def _hidden(contrast, column, low, high, kind):
     def alter(subject, protocols):
         _hide(subject, protocols[contrast], column, low, high)
-        if borders:
+        if kind != OUTLINED:
             _hide_borders(protocols, contrast)
+        if kind == ABSENT:
+            for level in subject.modics:
+                subject.discs[level].modic = 0
     return alter
 
 
 NO_SHIFT_HZ = 100_000
-OUTLINED = ", but outlined"
-ALTERATIONS = {f"hidden on {c}{'' if borders else OUTLINED}": _hidden(c, *how, borders) for borders in (True, False)
+OUTLINED, ABSENT = ", but outlined", ", or rather absent"  # ABSENT: the same people without the lesion
+KINDS = ("", OUTLINED, ABSENT)
+ALTERATIONS = {f"hidden on {c}{kind}": _hidden(c, *how, kind) for kind in KINDS
                for c, how in {"t1": (0, 150.0, 3000.0), "t2": (1, 15.0, 400.0)}.items()}
 
 

@@ -147,3 +147,13 @@ def test_hidden_lesion__has_the_grain_of_the_marrow_around_it():
             grain[there] = (image - ndimage.gaussian_filter(image, 3))[place].std()
         ratios.append(grain[True] / grain[False])
     assert 0.8 < np.median(ratios) < 1.2, ratios
+
+
+@pytest.mark.parametrize("source", ["t1", "t2"])
+def test_absent_lesion__leaves_everything_else_of_the_same_person(source):
+    target = "t2" if source == "t1" else "stir"
+    there, absent = (case(7210, {"modic1"}, alter=f"hidden on {source}{kind}") for kind in ("", testset.ABSENT))
+    assert any(d is not None and d.modic for d in there.subject.discs) and not any(d is not None and d.modic for d in absent.subject.discs)
+    changed = np.abs(there.images[target] - absent.images[target])[0] > 0.15
+    assert 0.0002 < changed.mean() < 0.03
+    assert np.abs(there.images[target] - absent.images[target])[0][~changed].mean() < 0.03
