@@ -119,12 +119,12 @@ def test_a_constant_made_of_nothing_that_is_huge(tmp_path):
     assert_refused(save(tmp_path, model), "bomb", "too large")
 
 
-@pytest.mark.parametrize("dims", [(0, 1 << 34, 1 << 30), (1 << 34, 0, 1 << 30), (1 << 34, 1 << 30, 0)])
+@pytest.mark.parametrize("dims", [(0, 1 << 30, 1 << 30, 1 << 30), (1 << 30, 0, 1 << 30, 1 << 30), (1 << 30, 1 << 30, 1 << 30, 0)])
 def test_an_empty_constant_of_huge_sides(dims, tmp_path):
     huge = onnx.TensorProto(dims=dims, data_type=TensorProto.FLOAT, name="huge")
     model = make_model([N("Min", ["x", "huge"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"])
     model.graph.initializer.append(huge)
-    assert_refused(save(tmp_path, model), "huge")
+    assert_refused(save(tmp_path, model), "huge", "elements")
 
 
 def test_constants_that_double_forty_times(tmp_path):
