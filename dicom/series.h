@@ -100,7 +100,7 @@ struct series {
 /*
  * Reads n files. limits NULL: the defaults. One file more than limits->slices and nothing is read:
  * ERR_LIMIT in problem. Errors: what dataset_open() says of the first file that cannot be read.
- * The caller frees *out with series_free().
+ * The caller frees *out with series_free(). Many files are read by several threads.
  */
 int series_read(const char *const *paths, size_t n, const struct series_limits *limits,
                 struct series **out, struct err *e);
@@ -117,7 +117,8 @@ int series_pixels(const struct series *s, unsigned index, float *out, size_t cap
 /*
  * Groups files into series by their Series Instance UID: *group[i] is the number (from 0, in order
  * of first appearance) of file i's series, or -1 for a file that is no readable DICOM image.
- * Returns the number of series or an error. The caller frees *group.
+ * Returns the number of series or an error. The caller frees *group. Many files are read by several
+ * threads.
  */
 int series_group(const char *const *paths, size_t n, int **group, struct err *e);
 

@@ -35,7 +35,8 @@ struct shape {
     int64_t dim[GRAPH_RANK_MAX];
 };
 
-/* Product of the dimensions; -1 if one is unknown or the product passes INT64_MAX / 8. */
+/* Product of the dimensions; -1 if one is unknown or the product, leaving out those that are 0,
+ * passes INT64_MAX / 8: so no product of some of them overflows. */
 int64_t shape_count(const struct shape *s);
 bool shape_equal(const struct shape *a, const struct shape *b);
 /* "1x3x256x256", "?" where unknown, "scalar" for rank 0. Returns out. */

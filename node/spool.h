@@ -1,10 +1,11 @@
 /*
  * spool.h - the node's files: what came in, what is being made, what goes out
  *
- *     <spool>/lock            one node per spool
- *     <spool>/in/<name>.dcm   received instances, created under their final name
- *     <spool>/work/<job>-<n>/ outputs of a job that worker n is at
- *     <spool>/out/<job>/      outputs of a job that is done, complete or not there at all
+ * In its folder:
+ *     lock            one node per spool
+ *     in/<name>.dcm   received instances, created under their final name
+ *     work/<job>-<n>/ outputs of a job that worker n is at
+ *     out/<job>/      outputs of a job that is done, complete or not there at all
  *
  * Names are made of digests and random numbers, never of anything that a peer sent. A received
  * file counts only if a row of the store names it and its size agrees; an output folder only if its

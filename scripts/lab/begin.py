@@ -23,7 +23,8 @@ def begin_with(network, paths):
     """Load the weights of one file, or of several that were learned together, one for each output in the network's order.
 
     Files of one training share all but the last layer, whose rows are put one below the other.  A parameter that the
-    first file does not hold, or in another shape, is an error that names it.  Returns what was begun with, in words.
+    first file does not hold, or in another shape, is an error that names it; but a first layer for one slice serves a network
+    that is given neighbours, which then count nothing to begin with.  Returns what was begun with, in words.
     """
     files = [weights(p) for p in paths]
     state, given = network.state_dict(), dict(files[0][0])

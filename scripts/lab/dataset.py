@@ -53,7 +53,7 @@ def normalise(stack, low_high=None):
 
 
 def widen(rng, values, protocols):
-    """Vary what differs between people and scanners more than one phantom's table says: bowel, oedema, field, bandwidth, noise.
+    """Vary what differs between people and scanners more than one phantom's table says: bowel, oedema, field, bandwidth.
 
     values: tissue table of a subject, changed in place; returns the protocols.
     """

@@ -110,7 +110,7 @@ def test_work__enters_a_job_as_done_when_its_results_are_on_the_disk(watched):
     assert job["state"] == "done"
     [folder] = (it.node.folder / "spool" / "out").iterdir()
     synced = [path for what, path in it.did("work") if what == "sync"]
-    made = f"spool/work/{folder.name}-1"
+    made = "/".join(("spool", "work", f"{folder.name}-1"))
     entered = len(synced) - 1 - synced[::-1].index("spinenode.db-wal")
     published = synced.index("spool/out")
     assert published < entered, synced
