@@ -26,7 +26,7 @@ BOUND = ("The observer is given what the reader measures on the native source (a
          "validation subjects what the reader says of the native target where the source measures so. His kappa is what these measurements hold of the finding, "
          "by densities of one kind: not what the image holds. A network that sees the whole image may pass it; one that lies below it leaves something lying; where "
          "it lies below a goal, the goal asks for more than these measurements tell. A second scan is of the same slices of the same subjects by the same protocol, so that "
-         "only noise differs: its kappa is how well the reader agrees with himself, and no synthetic image can be asked for more.")
+         "only noise differs: its kappa is how well the reader agrees with himself, about the most that a synthetic image can be asked for.")
 
 
 def numbered(count):
