@@ -75,8 +75,8 @@ def _real_pair(task, number, source, truth, reference):
     return task, rows, [source, truth, results["model"][0]]
 
 
-def _result(task, image):
-    return _here["models"][task](image)
+def _result(task, stack):
+    return _here["models"][task].stack(stack)[len(stack) // 2]
 
 
 class Campaign:
@@ -165,6 +165,6 @@ class Campaign:
             mine[1].append(example)
         return out
 
-    def apply(self, task, images):
-        """A model's results on single images."""
-        return self._run("real slices", [(_result, (task, i)) for i in images])
+    def apply(self, task, stacks):
+        """A model's results on the middle slices of stacks."""
+        return self._run("real slices", [(_result, (task, s)) for s in stacks])

@@ -22,8 +22,9 @@ SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
 FAT = [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
+WIDE_HZ = (400, 20_000)  # bandwidths per pixel at which fat is displaced by half a pixel, and not to be seen
 SLICES = 5  # of a subject, beside each other
-VERSION = 11  # raise it when the phantom changes in a way that makes cached slices stale
+VERSION = 12  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -80,7 +81,8 @@ def elsewhere(rng, values, protocol):
     """(tissue table, protocol) by which a T2-weighted series looks as another site's sequence would make it.
 
     How bright fluid and fat are on it depends on motion, refocusing pulses and the length of the train, which the
-    signal equation knows nothing of.  Only what a network is given looks so, never what it is to make.
+    signal equation knows nothing of; and a wide bandwidth leaves fat where it is, so that no line is drawn between it
+    and water.  Only what a network is given looks so, never what it is to make.
     """
     values = values.copy()
     if rng.random() < 0.4:
@@ -88,7 +90,9 @@ def elsewhere(rng, values, protocol):
         values[tissue.INDEX["csf"], 2] *= rng.uniform(0.5, 1.0)
     if rng.random() < 0.4:
         values[FAT, 1] *= rng.uniform(0.75, 1.6)
-    return values, replace(protocol, contrast="t2-elsewhere", te=round(rng.uniform(60, 150)) if rng.random() < 0.3 else protocol.te)
+    te = round(rng.uniform(60, 150)) if rng.random() < 0.3 else protocol.te
+    bandwidth = round(np.exp(rng.uniform(*np.log(WIDE_HZ)))) if rng.random() < 0.35 else protocol.bandwidth_hz
+    return values, replace(protocol, contrast="t2-elsewhere", te=te, bandwidth_hz=bandwidth)
 
 
 def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
@@ -146,11 +150,11 @@ def _make(folder, seed, slices, contrasts):
         json.dump(samples[0][3], file)
 
 
-def build(folder, split, subjects, slices=SLICES, contrasts=CONTRASTS, workers=2, progress=None):
-    """Make sure that the cache holds the first so many subjects of a split; returns their paths."""
+def build(folder, split, subjects, slices=SLICES, contrasts=CONTRASTS, workers=2, progress=None, skip=0):
+    """Make sure that the cache holds the first so many subjects of a split, after those skipped; returns their paths."""
     folder = os.path.join(folder, f"v{VERSION}-{split}-{'-'.join(contrasts)}")
     os.makedirs(folder, exist_ok=True)
-    seeds = [SPLITS[split] + i for i in range(subjects)]
+    seeds = [SPLITS[split] + skip + i for i in range(subjects)]
     missing = [s for s in seeds if not os.path.exists(os.path.join(folder, f"{s}.json"))]
     if missing:
         crew.spread(_make, [(folder, s, slices, contrasts) for s in missing], workers, progress)

@@ -162,6 +162,21 @@ def real_slices(folder, count=dataset.REAL_TEST_SLICES):
     return slices[first:first + count], voxel
 
 
+BESIDE_MM = 4  # as far apart as slices of a 2D series are
+
+
+def real_beside(folder, count=dataset.REAL_TEST_SLICES):
+    """The slices of real_slices(), each between those BESIDE_MM to either side of it: (3, rows, columns) arrays.
+
+    Those beside the outermost lie in the gap that nobody learns from.
+    """
+    slices, voxel = dataset.real_volume(folder)
+    first, step = len(slices) // 2 - count // 2, round(BESIDE_MM / float(voxel[0]))
+    if step > dataset.REAL_GAP:
+        raise ValueError(f"slices {voxel[0]:g} mm apart: those {BESIDE_MM} mm beside the measured ones are learned from")
+    return [np.stack([slices[k - step], slices[k], slices[k + step]]) for k in range(first, first + count)]
+
+
 LIKENESS = ("share that is dark", "texture of what is not", "share of fine detail")
 
 

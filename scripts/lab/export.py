@@ -90,7 +90,7 @@ def facts_of(spec, step, figures):
     """The metadata of a model file; every value is text."""
     task, scale = TASKS[spec["task"]], TASKS[spec["task"]].scale
     network = networks.build(spec["network"])  # only for the grid it needs
-    first = dataset.SPLITS["train"]
+    first = dataset.SPLITS["train"] + spec["data"].get("skip", 0)
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True,
                             cwd=os.path.dirname(os.path.realpath(__file__)), check=False).stdout.strip()
     low, high = dataset.PERCENTILES

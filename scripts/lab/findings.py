@@ -287,15 +287,15 @@ def lesions(reader, task, source, native, synthetic):
 def hidden(reader, task, source, native, synthetic, absent=None):
     """The set whose lesions the source does not show: how often each image is read as ill at lesions, and at healthy endplates.
 
-    absent: synthetic readings of the same subjects without the lesions; how often they are read as ill at the same places.
+    absent: (native, synthetic) readings of the same subjects without the lesions; how often they are read as ill at the same places.
     """
-    sides = [by_place(r, "modic") for r in (source, native, synthetic, absent) if r is not None]
+    sides = [by_place(r, "modic") for r in (source, native, synthetic, *(absent or ()))]
     s, a, b, *without, groups = common(*sides)
     groups = np.array(groups)
     ill = [reader.read(c, r) != 0 for c, r in ((task.source, s), (task.target, a), (task.target, b))]
     lesion = np.array([not r.healthy and r.truth != 0 for r in a.values()])
     healthy = np.array([r.healthy for r in a.values()])
     names = ("source", "native", "synthetic")
-    control = {"absent": agreement.share((reader.read(task.target, without[0]) != 0)[lesion], groups[lesion])} if without else {}
+    control = {n: agreement.share((reader.read(task.target, r) != 0)[lesion], groups[lesion]) for n, r in zip(("absent_native", "absent"), without)}
     return {**{n: agreement.share(v[lesion], groups[lesion]) for n, v in zip(names, ill)}, **control,
             "invented": agreement.share(ill[2][healthy], groups[healthy])}

@@ -68,11 +68,11 @@ def _make(path, seed):
         json.dump({"seed": seed, "spacing_mm": exposure.pixel_mm, "magnification": exposure.view.magnification}, file)
 
 
-def build(folder, split, subjects, workers=2, progress=None):
-    """Make sure that the cache holds the first so many subjects of a split; returns their paths."""
+def build(folder, split, subjects, workers=2, progress=None, skip=0):
+    """Make sure that the cache holds the first so many subjects of a split, after those skipped; returns their paths."""
     folder = os.path.join(folder, f"xray{VERSION}-{split}")
     os.makedirs(folder, exist_ok=True)
-    paths = [os.path.join(folder, f"{dataset.SPLITS[split] + i}.npy") for i in range(subjects)]
+    paths = [os.path.join(folder, f"{dataset.SPLITS[split] + skip + i}.npy") for i in range(subjects)]
     missing = [p for p in paths if not os.path.exists(p[:-4] + ".json")]
     if missing:
         crew.spread(_make, [(p, int(os.path.basename(p)[:-4])) for p in missing], workers, progress)

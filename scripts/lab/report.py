@@ -125,7 +125,7 @@ def lesion_goals(goals, task, found, unseen):
               f"test set {percent(found['invented'])}, hidden lesions' set {percent(unseen['invented'])}; reader on native {percent(found['invented_native'])}")
     goals.add(f"{task}/hidden", f"{task}: lesions that the source does not show are not shown either (no more often than 2 %, within the interval)",
               unseen["synthetic"][1] <= 0.02, f"read as ill: source {percent(unseen['source'])}, native {percent(unseen['native'])}, synthetic {percent(unseen['synthetic'])}, synthetic where they are outlined {percent(unseen['outlined'])}, "
-              f"synthetic of the same people without them {percent(unseen['absent'])}")
+              f"of the same people without them: native {percent(unseen['absent_native'])}, synthetic {percent(unseen['absent'])}")
 
 
 def finding_table(task, comparison, paper=None, bounds=None, twice=None):
@@ -180,7 +180,8 @@ def lesion_table(found, unseen):
         ["hidden lesions, source", percent(unseen["source"])], ["hidden lesions, native target", percent(unseen["native"])],
         ["hidden lesions, synthetic", percent(unseen["synthetic"])],
         ["the same lesions, synthetic, where chemical shift draws their outline on the source", percent(unseen["outlined"])],
-        ["the same endplates, synthetic, of the same people without the lesion", percent(unseen["absent"])],
+        ["the same endplates of the same people without the lesion, native target", percent(unseen["absent_native"])],
+        ["the same endplates of the same people without the lesion, synthetic", percent(unseen["absent"])],
         ["healthy endplates beside hidden lesions, synthetic", percent(unseen["invented"])]])
 
 

@@ -113,7 +113,7 @@ def _translation(told, work, args, task, results, reader, native, again, unseen)
     found = findings.lesions(reader, spec, native[spec.source], native[spec.target], synthetic)
     sets = {kind: [*([e for r in unseen[spec.source, kind] for e in r["native"][c]] for c in (spec.source, spec.target)),
                    gather(unseen[spec.source, kind], "synthetic", task)] for kind in testset.KINDS}
-    hidden = findings.hidden(reader, spec, *sets[""], sets[testset.ABSENT][2])
+    hidden = findings.hidden(reader, spec, *sets[""], sets[testset.ABSENT][1:])
     hidden["outlined"] = findings.hidden(reader, spec, *sets[testset.OUTLINED])["synthetic"]
     report.translation_goals(told.goals, task, rows, TRANSLATION[1:4])
     report.kappa_goals(told.goals, task, comparison, bounds, twice)
@@ -167,10 +167,11 @@ def _real(told, work, args, folder, facts):
             told.goals.add("super-resolution/real", "super-resolution, real slices: better than cubic", False, "the real volumes were not found")
     others = [t for t in facts if TASKS[t].source == "t2" and TASKS[t].scale == 1]
     if slices and others:
-        made = {t: work.apply(t, slices[::2]) for t in others}
+        beside = evaluation.real_beside(folder)[::2]
+        made = {t: work.apply(t, beside) for t in others}
         plots.sheet([[s] + [made[t][k] for t in others] for k, s in enumerate(slices[::2])], ("T2", *others),
                     os.path.join(args.output, "translation-real.png"), 256)
-        body += [f"`translation-real.png` among the sheets shows {', '.join(others)} on the same slices; there is no truth to measure them by.", ""]
+        body += [f"`translation-real.png` among the sheets shows {', '.join(others)} on the same slices, given with those {evaluation.BESIDE_MM} mm to either side; there is no truth to measure them by.", ""]
     files = [os.path.join(folder, f"sct_pair_{c}.nii.gz") for c in ("t1", "t2")] if folder else []
     if files and all(os.path.exists(f) for f in files):
         t1, t2, voxel = evaluation.real_pair(*files)

@@ -47,9 +47,9 @@ class Task:
         images = [noisy[facts["contrasts"].index(self.source), ::self.scale, ::self.scale] for noisy, *_, facts in samples]
         return [np.stack(images[k:k + context]) for k in range(2)]
 
-    def build(self, cache, split, subjects, workers=2):
-        """Make sure that the cache folder holds so many subjects of a split; returns their paths."""
-        return dataset.build(cache, split, subjects, workers=workers)
+    def build(self, cache, split, subjects, workers=2, skip=0):
+        """Make sure that the cache folder holds so many subjects of a split, after those skipped; returns their paths."""
+        return dataset.build(cache, split, subjects, workers=workers, skip=skip)
 
     def pool(self, paths, real=None, share=0.0, crop=0, whole=False, context=1):
         """The cached slices that this task learns from: source as scanned, target as the mean over its noise.
@@ -103,8 +103,8 @@ class Radiograph(Task):
     def examples(self, seed, context=1):
         return [radiographs.draw_pair(s)[0][None, :256, :160] for s in (seed, seed + 1)]
 
-    def build(self, cache, split, subjects, workers=2):
-        return radiographs.build(cache, split, subjects, workers)
+    def build(self, cache, split, subjects, workers=2, skip=0):
+        return radiographs.build(cache, split, subjects, workers, skip=skip)
 
     def pool(self, paths, real=None, share=0.0, crop=0, whole=False, context=1):
         return radiographs.Pool(paths, whole)

@@ -189,7 +189,7 @@ def train(path, folder, cache, minutes=None, threads=2, workers=2, device="cpu",
     shutil.copyfile(path, os.path.join(folder, "experiment.yaml"))
     data = spec["data"]
     whole, context = bool(data.get("whole")), networks.context_of(spec["network"])
-    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers), real, data.get("real", 0.0), data["crop"], whole, context)
+    pool = run.task.pool(run.task.build(cache, "train", data["subjects"], workers, data.get("skip", 0)), real, data.get("real", 0.0), data["crop"], whole, context)
     held_out = run.task.build(cache, "validation", data["validation"], workers)
     pairs = validation_set(run.task, held_out, data["crop"], whole, context)
     loader = Loader(run.task, pool, data["crop"], run.t["batch"], spec["seed"], run.step)

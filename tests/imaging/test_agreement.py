@@ -215,6 +215,7 @@ def test_hidden_lesions__are_held_against_the_same_people_without_them():
         places = [((level, sign), level == 1) for level in (1, 2) for sign in (1, -1)]
         return [(seed, 0, Reading("modic", place, (answers[ill],), int(ill), not ill)) for seed in range(6) for place, ill in places]
 
-    found = findings.hidden(Told(), TASKS["t2-to-stir"], readings((0, 0)), readings((0, 1)), readings((0, 1)), readings((1, 0)))
+    found = findings.hidden(Told(), TASKS["t2-to-stir"], readings((0, 0)), readings((0, 1)), readings((0, 1)),
+                            (readings((0, 1)), readings((1, 0))))
     assert (found["source"][0], found["native"][0], found["synthetic"][0], found["absent"][0], found["invented"][0]) == (0, 1, 1, 0, 0)
-    assert found["absent"][3] == 12 and "absent" not in findings.hidden(Told(), TASKS["t2-to-stir"], readings((0, 0)), readings((0, 1)), readings((0, 1)))
+    assert found["absent_native"][0] == 1 and found["absent"][3] == 12 and "absent" not in findings.hidden(Told(), TASKS["t2-to-stir"], readings((0, 0)), readings((0, 1)), readings((0, 1)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lab import dataset, degrade, evaluation, nifti, testset
+from lab import dataset, degrade, evaluation, nifti, scanner, testset, tissue
 from lab.anatomy import Subject
 from lab.scanner import rician_mean
 from lab.spine import Plane
@@ -43,6 +43,22 @@ def test_elsewhere__changes_what_is_given_and_not_what_is_to_be_made():
         differ.append(gap[at])
         assert max(g for k, g in enumerate(gap) if k != at) < 0.15
     assert max(differ) > 0.2
+
+
+def test_elsewhere__displaces_fat_by_anything_from_the_usual_to_nothing():
+    protocol = tissue.Protocol("t2", 4000, 105, None, 18, 180.0, 200, 384, 320, 2, "t2_tse_sag")
+    values = tissue.sample_values(np.random.default_rng(0), 0.0)
+    found = np.array([dataset.elsewhere(np.random.default_rng(k), values, protocol)[1].bandwidth_hz for k in range(600)])
+    wide = found != protocol.bandwidth_hz
+    assert 0.25 < wide.mean() < 0.45 and found[wide].min() < 600 and found.max() > 10_000
+    assert 0.2 < np.mean(scanner.FAT_SHIFT_HZ / found[wide] < 0.1) < 0.8
+
+
+def test_build__skips_the_subjects_that_others_learned_from(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(dataset.crew, "spread", lambda call, tasks, *_: made.extend(t[1] for t in tasks))
+    paths = dataset.build(str(tmp_path), "train", 3, skip=600)
+    assert made == [dataset.SPLITS["train"] + 600 + k for k in range(3)] and [int(p.rsplit("/", 1)[1][:-4]) for p in paths] == made
 
 
 def test_marks__are_where_the_findings_are():
@@ -119,6 +135,15 @@ def test_real_slices__for_training_and_for_measuring_never_meet(monkeypatch):
     measured = {int(s.max()) for s in evaluation.real_slices("x")[0]}
     assert len(measured) == dataset.REAL_TEST_SLICES and trained
     assert min(abs(a - b) for a in trained for b in measured) > dataset.REAL_GAP
+    beside = [[int(s.max()) for s in stack] for stack in evaluation.real_beside("x")]
+    assert {middle for _, middle, _ in beside} == measured and not trained & {k for stack in beside for k in stack}
+    assert all((low, high) == (middle - 4, middle + 4) for low, middle, high in beside)
+
+
+def test_real_slices__are_not_shown_beside_those_that_were_learned_from(monkeypatch):
+    monkeypatch.setattr(dataset, "real_volume", lambda folder: ([np.zeros((10, 12), np.float32)] * 38, (0.5, 1, 1)))
+    with pytest.raises(ValueError, match="learned from"):
+        evaluation.real_beside("x")
 
 
 def test_normalise__maps_percentiles_as_numpy_does():
