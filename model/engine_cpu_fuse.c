@@ -4,7 +4,8 @@
  * A convolution reads through activations, borders (Pad) and nearest upsampling that feed only
  * convolutions: they become part of how it reads. An Add whose operand is a convolution or a norm
  * becomes the end of that step, and so does a pixel shuffle by 2. What is then read by nobody is
- * not computed.
+ * not computed. A Relu that only stands between a skip connection and its Concat is left to those
+ * who read the Concat, so that the skipped value is made in its slice.
  */
 #include "model/engine_cpu_plan.h"
 
@@ -111,8 +112,8 @@ static bool take_pad(const struct graph *g, const struct node *conv, const struc
     return true;
 }
 
-static void find_source(const struct graph *g, const struct use *use, const struct node *conv,
-                        struct conv_source *s)
+static void find_source(const struct graph *g, const struct use *use, const bool *late,
+                        const struct node *conv, struct conv_source *s)
 {
     *s = (struct conv_source){.value = conv->in[0], .up = {1, 1}};
     for (;;) {
@@ -120,6 +121,10 @@ static void find_source(const struct graph *g, const struct use *use, const stru
         if (from < 0 || !use[s->value].convs)
             return;
         const struct node *n = &g->node[from];
+        if (n->op == OP_CONCAT && late[from]) {
+            s->act = (struct cpu_act){CPU_RELU, 0, 0};
+            return;
+        }
         if (n->op == OP_ACT && s->act.kind == CPU_NONE &&
             (n->act.kind == ACT_RELU || n->act.kind == ACT_LEAKY_RELU || n->act.kind == ACT_CLIP)) {
             s->act = cpu_act_of(&n->act);
@@ -136,6 +141,27 @@ static void find_source(const struct graph *g, const struct use *use, const stru
             return;
         }
         s->value = n->in[0];
+    }
+}
+
+/*
+ * Relu(a), Relu(b), … side by side that only convolutions read: they read through a Relu, which
+ * changes nothing where there was one, and a value that others read too needs no second copy.
+ */
+static void read_through(const struct graph *g, const struct use *use, int concat, struct fusion *f)
+{
+    const struct node *n = &g->node[concat];
+    if (!use[n->out[0]].convs)
+        return;
+    for (int i = 0; i < n->n_in; i++) {
+        int from = g->value[n->in[i]].producer;
+        if (from < 0 || g->node[from].act.kind != ACT_RELU)
+            return;
+    }
+    for (int i = 0; i < n->n_in; i++) {
+        int from = g->value[n->in[i]].producer;
+        if (g->node[from].op == OP_ACT && use[n->in[i]].count == 1)
+            f->late[from] = f->late[concat] = true;
     }
 }
 
@@ -201,7 +227,7 @@ static void mark_live(const struct graph *g, struct fusion *f)
     free(read);
 }
 
-int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e)
+int cpu_fuse(const struct graph *g, bool low_memory, struct fusion *f, struct err *e)
 {
     size_t n = (size_t)g->n_nodes + 1;
     struct use *use = count_uses(g);
@@ -209,7 +235,8 @@ int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e)
     f->add = calloc(n, sizeof *f->add);
     f->host = calloc(n, sizeof *f->host);
     f->live = calloc(n, sizeof *f->live);
-    if (!use || !f->source || !f->add || !f->host || !f->live) {
+    f->late = calloc(n, sizeof *f->late);
+    if (!use || !f->source || !f->add || !f->host || !f->live || !f->late) {
         free(use);
         cpu_fusion_free(f);
         return err_set(e, ERR_NOMEM, "no memory to compile %d nodes", g->n_nodes);
@@ -219,7 +246,9 @@ int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e)
     for (int i = 0; i < g->n_nodes; i++) {
         const struct node *m = &g->node[i];
         if (m->op == OP_CONV || m->op == OP_CONV_TRANSPOSE)
-            find_source(g, use, m, &f->source[i]);
+            find_source(g, use, f->late, m, &f->source[i]);
+        if (m->op == OP_CONCAT && !low_memory) /* a slice lives longer than a copy into it */
+            read_through(g, use, i, f);
         if (m->op == OP_ADD)
             host_add(g, use, i, f);
         if (m->op == OP_DEPTH_TO_SPACE)
@@ -236,6 +265,7 @@ void cpu_fusion_free(struct fusion *f)
     free(f->add);
     free(f->host);
     free(f->live);
+    free(f->late);
     *f = (struct fusion){0};
 }
 

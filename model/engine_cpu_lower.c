@@ -439,8 +439,13 @@ static int alias_concat(struct lower *l, const struct node *n)
         part.root = whole.root;
         part.offset = at;
         at += whole.stride[n->axis] * (ptrdiff_t)part.dim[n->axis];
-        if (may_alias(l, n->in[j]))
-            l->place[n->in[j]] = part;
+        if (!may_alias(l, n->in[j]))
+            continue;
+        l->place[n->in[j]] = part;
+        const struct value *v = &l->g->value[n->in[j]];
+        int before = l->f.late[v->producer] ? l->g->node[v->producer].in[0] : -1;
+        if (before >= 0 && may_alias(l, before))
+            l->place[before] = part;
     }
     return 0;
 }
@@ -537,7 +542,7 @@ static int keep_names(struct cpu_plan *p, struct err *e)
 int cpu_plan_lower(const struct graph *g, struct cpu_plan *p, bool low_memory, struct err *e)
 {
     struct lower l = {.g = g, .p = p, .e = e, .low_memory = low_memory};
-    int rc = cpu_fuse(g, &l.f, e);
+    int rc = cpu_fuse(g, low_memory, &l.f, e);
     if (rc < 0)
         return rc;
     l.place = calloc((size_t)g->n_values + 1, sizeof *l.place);

@@ -115,8 +115,10 @@ struct fusion {
     int *add;   /* [nodes] convolution or norm → Add or DepthToSpace that it ends in, or −1 */
     int *host;  /* [nodes] the other way round */
     bool *live; /* [nodes] is a step */
+    bool *late; /* [nodes] Concat: its readers apply a Relu; Relu: they do what it does */
 };
-int cpu_fuse(const struct graph *g, struct fusion *f, struct err *e);
+/* Nodes are in an order in which they can run. low_memory: nothing that takes more of it. */
+int cpu_fuse(const struct graph *g, bool low_memory, struct fusion *f, struct err *e);
 void cpu_fusion_free(struct fusion *f);
 struct cpu_act cpu_act_of(const struct act *a);
 /* Source of element i of an axis under Pad; −1: the constant. */

@@ -30,18 +30,20 @@ static struct cpu_view view_of(const struct cpu_nd *t)
 
 /* --- layouts: rows of an image between planes and pixels --- */
 
+/* Floats of one task: of fewer, handing them out costs as much as turning them. */
+#define TURN_FLOATS (16 * 1024)
+
 struct turn {
     const struct cpu_kernels *k;
     const struct cpu_nd *in, *out;
     const struct cpu_act *act;
     bool to_pixels;
+    int rows, step; /* of all images; of one task */
 };
 
-static void turn_row(void *arg, int task, int thread)
+static void turn_row(const struct turn *t, int row)
 {
-    (void)thread;
-    const struct turn *t = arg;
-    int64_t h = t->in->dim[2], n = task / h, y = task % h;
+    int64_t h = t->in->dim[2], n = row / h, y = row % h;
     const float *from = t->in->data + n * t->in->stride[0] + y * t->in->stride[2];
     float *to = t->out->data + n * t->out->stride[0] + y * t->out->stride[2];
     int w = (int)t->in->dim[3], c = (int)t->in->dim[1];
@@ -51,16 +53,33 @@ static void turn_row(void *arg, int task, int thread)
         t->k->to_planes(from, t->in->stride[3], w, c, t->act, to, (size_t)t->out->stride[1]);
 }
 
+static void turn_rows(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct turn *t = arg;
+    int end = t->step * (task + 1);
+    for (int row = t->step * task; row < (end < t->rows ? end : t->rows); row++)
+        turn_row(t, row);
+}
+
+static void turn(struct pool *pool, struct turn *t)
+{
+    int64_t floats = t->in->dim[1] * t->in->dim[3];
+    t->rows = (int)(t->in->dim[0] * t->in->dim[2]);
+    t->step = floats < TURN_FLOATS ? (int)(TURN_FLOATS / floats) : 1;
+    pool_run(pool, (t->rows + t->step - 1) / t->step, turn_rows, t);
+}
+
 static void run_copy(const struct cpu_run *r, const struct cpu_nd *in, const struct cpu_nd *out,
                      const struct cpu_act *act)
 {
-    struct turn t = {r->k, in, out, act, true};
+    struct turn t = {.k = r->k, .in = in, .out = out, .act = act, .to_pixels = true};
     bool image = in->rank == 4 && in->dim[1] > 1 && in->dim[3] > 1 && in->stride[1] > 0;
     if (image && in->stride[3] == 1 && out->stride[1] == 1 && act->kind == CPU_NONE) {
-        pool_run(r->pool, (int)(in->dim[0] * in->dim[2]), turn_row, &t);
+        turn(r->pool, &t);
     } else if (image && in->stride[1] == 1 && out->stride[3] == 1) {
         t.to_pixels = false;
-        pool_run(r->pool, (int)(in->dim[0] * in->dim[2]), turn_row, &t);
+        turn(r->pool, &t);
     } else {
         cpu_nd_copy(r, in, out, act);
     }

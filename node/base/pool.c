@@ -1,9 +1,10 @@
 /*
  * pool.c - see pool.h
  *
- * Steps of a small network last tens of microseconds, so a worker spins for a short while before
- * it sleeps, and the caller does the same while the last tasks end. Under a loaded machine the
- * spin is bounded: it then costs at most that while per step.
+ * Steps of a small network last tens of microseconds, and waking a thread that sleeps takes as
+ * long, in a virtual machine longer. So a worker spins for a short while before it sleeps, and the
+ * caller does the same while the last tasks end. Under a loaded machine the spin is bounded: it
+ * then costs at most that while per step.
  */
 #include "node/base/pool.h"
 
@@ -12,10 +13,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "node/base/clock.h"
 #include "node/base/err.h"
 
-/* About 20 µs on the machines measured. */
-#define SPINS 600
+/* Longer than nearly all of a network's steps leave one thread waiting for another. */
+#define SPIN_MS 0.1
+/* Pauses between two looks at the clock: 1 to 3 µs, by processor. */
+#define PAUSES 64
 
 struct worker {
     struct pool *pool;
@@ -47,6 +51,31 @@ static void relax(void)
 #endif
 }
 
+static bool step_is(struct pool *p, unsigned seen)
+{
+    return atomic_load(&p->step) == seen;
+}
+
+static bool others_work(struct pool *p, unsigned goal)
+{
+    return (unsigned)atomic_load(&p->idle) < goal;
+}
+
+/* Returns when waits(p, value) no longer holds, or after SPIN_MS. */
+static void spin_while(bool (*waits)(struct pool *, unsigned), struct pool *p, unsigned value)
+{
+    double start = 0;
+    while (waits(p, value)) {
+        for (int i = 0; i < PAUSES && waits(p, value); i++)
+            relax();
+        double now = clock_exact_ms();
+        if (start == 0)
+            start = now;
+        else if (now - start > SPIN_MS)
+            return;
+    }
+}
+
 static void take_tasks(struct pool *p, int thread)
 {
     int tasks = p->tasks;
@@ -64,11 +93,10 @@ static void *work(void *arg)
     struct pool *p = w->pool;
     unsigned seen = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && atomic_load(&p->step) == seen; i++)
-            relax();
-        if (atomic_load(&p->step) == seen) {
+        spin_while(step_is, p, seen);
+        if (step_is(p, seen)) {
             pthread_mutex_lock(&p->lock);
-            while (atomic_load(&p->step) == seen)
+            while (step_is(p, seen))
                 pthread_cond_wait(&p->wake, &p->lock);
             pthread_mutex_unlock(&p->lock);
         }
@@ -175,11 +203,11 @@ void pool_run(struct pool *p, int tasks, pool_fn *fn, void *arg)
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
     take_tasks(p, 0);
-    for (int i = 0; i < SPINS && atomic_load(&p->idle) < p->threads - 1; i++)
-        relax();
-    if (atomic_load(&p->idle) < p->threads - 1) {
+    unsigned workers = (unsigned)p->threads - 1;
+    spin_while(others_work, p, workers);
+    if (others_work(p, workers)) {
         pthread_mutex_lock(&p->lock);
-        while (atomic_load(&p->idle) < p->threads - 1)
+        while (others_work(p, workers))
             pthread_cond_wait(&p->rested, &p->lock);
         pthread_mutex_unlock(&p->lock);
     }

@@ -113,6 +113,42 @@ def test_skip_connections_in_every_order_of_concat(tmp_path):
         assert enginekit.difference(g, w_) <= 2e-6
 
 
+def test_relus_between_skips_and_their_concats(tmp_path):
+    """Skips that others read too, before and after; in two Concats; a Concat that not only convolutions read; a graph output."""
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-1, 1, (2, 6, 9, 8)).astype(np.float32)
+    weights = {f"w{n}": rng.uniform(-0.5, 0.5, (6, n, 3, 3)).astype(np.float32) for n in (6, 12, 18)}
+    nodes = []
+
+    def conv(source, name, n=6):
+        nodes.append(helper.make_node("Conv", [source, f"w{n}"], [name], pads=[1, 1, 1, 1], name=name))
+        return name
+
+    def act(source, kind="Relu", **attributes):
+        nodes.append(helper.make_node(kind, [source], [f"{kind}_{source}_{len(nodes)}"], name=f"{kind}{len(nodes)}", **attributes))
+        return nodes[-1].output[0]
+
+    def concat(name, *sources):
+        nodes.append(helper.make_node("Concat", list(sources), [name], axis=1, name=name))
+        return name
+
+    skip = act(conv("x", "first"), "LeakyRelu", alpha=0.2)
+    raw = conv(skip, "second")
+    inner = act(conv(raw, "third"))
+    alone = act(conv(skip, "fourth"), "LeakyRelu", alpha=0.2)
+    outputs = [conv(concat("both", act(skip), inner), "y0", 12), conv(concat("of a raw one", act(raw), act(skip)), "y1", 12),
+               conv(concat("thrice", act(raw), inner, act(skip)), "y2", 18), conv("thrice", "y3", 18),
+               act(concat("read by others", act(alone), inner), "Tanh"), conv("read by others", "y4", 12),
+               conv(concat("of the input", act("x"), act(raw)), "y5", 12), conv(act(concat("not all", act(raw), skip), "LeakyRelu", alpha=0.5), "y6", 12),
+               conv(raw, "y7"), act(raw, "Neg"), concat("an output", act(raw), act(skip)), conv("an output", "y8", 12), "second"]
+    model = enginekit.make_model(nodes, {"x": [2, 6, 9, 8]}, outputs, weights)
+    want = enginekit.oracle(model, [x])
+    for arguments in ((), ("--low-memory",), ("--threads", "3", "--throughput")):
+        got = enginekit.run(model, [x], tmp_path, "cpu", outputs=len(outputs), arguments=arguments).outputs
+        for name, g, w_ in zip(outputs, got, want):
+            assert enginekit.difference(g, w_) <= 2e-6, (name, arguments)
+
+
 @pytest.mark.skipif(not os.environ.get("SPINENODE_LARGE_TESTS"), reason="minutes: SPINENODE_LARGE_TESTS=1 runs it")
 @pytest.mark.parametrize("name", ["unet256", "encdec256", "resnet9", "edsr4", "rrdb23"])
 def test_full_size_network_agrees_with_onnxruntime(name, tmp_path):

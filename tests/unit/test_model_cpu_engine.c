@@ -18,6 +18,7 @@
 #include "model/constant.h"
 #include "model/cpu_kernels.h"
 #include "model/engine.h"
+#include "model/engine_cpu_plan.h"
 #include "node/base/pool.h"
 #include "node/base/err.h"
 
@@ -264,6 +265,45 @@ static void engine_cpu__agrees_with_the_reference(void **state)
     free(y[1]);
 }
 
+/* Which nodes of concat(relu(skip), relu(conv)) → conv are left to that convolution. */
+static void relu_of_a_skip(bool low_memory, bool read_by_others, bool want)
+{
+    struct graph *g = graph_new();
+    assert_non_null(g);
+    int x = graph_add_value(g, "image", DTYPE_F32);
+    g->value[x].shape = (struct shape){.rank = 4, .dim = {1, 8, 8, 8}};
+    struct node *n;
+    int skip = conv(g, false, x, 8, 8, 3, 1, 1), relu = act(g, skip, ACT_RELU);
+    int other = act(g, conv(g, false, skip, 8, 8, 3, 1, 1), ACT_RELU);
+    int cat = add_node(g, OP_CONCAT, relu, other, -1, &n);
+    n->axis = 1;
+    int y = conv(g, false, cat, 16, 8, 3, 1, 1);
+    g->output = graph_alloc(g, 2 * sizeof(int));
+    assert_non_null(g->output);
+    g->output[0] = y;
+    g->output[1] = cat;
+    g->n_outputs = read_by_others ? 2 : 1;
+    graph_index(g);
+    struct fusion f = {0};
+    struct err e = {0};
+    assert_int_equal(cpu_fuse(g, low_memory, &f, &e), 0);
+    assert_int_equal(f.late[g->value[relu].producer], want);
+    assert_int_equal(f.late[g->value[cat].producer], want);
+    const struct conv_source *source = &f.source[g->value[y].producer];
+    assert_int_equal(source->value, cat);
+    assert_int_equal(source->act.kind, want ? CPU_RELU : CPU_NONE);
+    cpu_fusion_free(&f);
+    graph_free(g);
+}
+
+static void engine_cpu__leaves_the_relu_of_a_skip_to_its_readers(void **state)
+{
+    (void)state;
+    relu_of_a_skip(false, false, true);
+    relu_of_a_skip(true, false, false);
+    relu_of_a_skip(false, true, false);
+}
+
 static void engine_cpu__tells_its_cost_beforehand(void **state)
 {
     (void)state;
@@ -450,6 +490,7 @@ int main(void)
         cmocka_unit_test(engine_cpu__allocates_nothing_while_running),
         cmocka_unit_test(engine_cpu__runs_one_plan_in_several_threads_at_once),
         cmocka_unit_test(engine_cpu__agrees_with_the_reference),
+        cmocka_unit_test(engine_cpu__leaves_the_relu_of_a_skip_to_its_readers),
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
         cmocka_unit_test(pool__runs_every_task_once),
