@@ -23,7 +23,7 @@ from .projection import Film
 from .spine import Plane
 
 PIXEL_MM = 1.0
-VERSION = 1  # raise it when the radiograph or the phantom changes
+VERSION = 2  # raise it when the radiograph or the phantom changes
 T2 = tissue.Protocol("t2", 4000, 105, None, 18, 180.0, 200, 384, 320, 2, "t2_tse_sag")
 COIL_DEPTH = 130.0
 
