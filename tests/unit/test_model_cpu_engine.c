@@ -25,7 +25,7 @@
 /* Counts allocations of the whole process while `watching`; not under sanitizers, whose own
  * allocator stands there. */
 static atomic_int watching, allocations;
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
