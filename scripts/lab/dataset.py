@@ -21,10 +21,12 @@ from .anatomy import Subject
 SPLITS = {"train": 100_000_000, "validation": 200_000_000, "test": 300_000_000}
 PERCENTILES = (1.0, 99.5)
 CONTRASTS = ("t1", "t2", "stir", "tirm")
+DISC = [tissue.INDEX[name] for name in ("nucleus", "annulus", "dry_disc")]
+DISC_MARK = 0.4  # of what a finding weighs: how degenerate a disc is, is to be read from its signal
 FAT = [tissue.INDEX["fat"], tissue.INDEX["marrow_fat"]]
 WIDE_HZ = (400, 20_000)  # bandwidths per pixel at which fat is displaced by half a pixel, and not to be seen
 SLICES = 5  # of a subject, beside each other
-VERSION = 12  # raise it when the phantom changes in a way that makes cached slices stale
+VERSION = 13  # raise it when the phantom changes in a way that makes cached slices stale
 
 
 def split_of(seed):
@@ -99,7 +101,7 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
     """Normalised slices of a subject, neighbours in their order: list of (noisy, mean, marks, facts).
 
     noisy, mean: as scanned, and the mean over all noise, (contrasts, n, n) float16; marks: share of each
-    pixel that a finding covers, (n, n) float16.
+    pixel that a finding covers, or DISC_MARK of what a disc covers, (n, n) float16.
     wide: findings are more frequent, tissue values, noise and matrix vary more than in practice, as training should;
     and T2 as scanned is that of elsewhere(), while its mean stays the ordinary one.
     """
@@ -129,7 +131,7 @@ def draw_subject(seed, slices=3, contrasts=CONTRASTS, size=None, wide=True):
         noisy.append([images[c] for c in scanned])
         usual.append([images[c] for c in contrasts])
         mean.append([pure[c] for c in contrasts])
-        marks.append(plane.marked.astype(np.float16))
+        marks.append(np.maximum(plane.marked, DISC_MARK * plane.canvas.fractions[DISC].sum(0)).astype(np.float16))
     noisy, usual, mean = np.array(noisy), np.array(usual), np.array(mean)
     for i in range(len(contrasts)):  # a mean is normalised as the series that it is the mean of: without noise air has another level
         mean[:, i], _ = normalise(mean[:, i], limits(usual[:, i]))

@@ -78,6 +78,14 @@ def test_marks__are_where_the_findings_are():
     assert healthy.marked.max() == 0
 
 
+def test_marks__weigh_discs_less_than_findings():
+    (_, mean, marks, facts), = dataset.draw_subject(dataset.SPLITS["train"] + 3, 1, size=128)
+    discs = np.isclose(marks, dataset.DISC_MARK, atol=1e-3)
+    t2 = mean[facts["contrasts"].index("t2")].astype(np.float32)
+    assert 0 < dataset.DISC_MARK < 0.5 and 0.005 < discs.mean() < 0.05  # less than what the pool aims at
+    assert t2[discs].mean() < t2[ndimage.binary_dilation(discs, iterations=8) & ~discs].mean() and marks.max() > 0.9
+
+
 def test_pool__aims_at_findings(tmp_path):
     data = np.zeros((1, 9, 256, 256), np.float16)
     data[0, 8, 200:208, 30:40] = 1.0
