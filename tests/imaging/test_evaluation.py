@@ -116,7 +116,7 @@ def found_by(least):
 
 
 def test_observer__is_reported_with_what_he_claims_and_how_often_he_is_right():
-    unseen = {k: (0.0, 0.0, 0.1, 48) for k in ("source", "native", "synthetic", "outlined", "absent", "invented")}
+    unseen = {k: (0.0, 0.0, 0.1, 48) for k in ("source", "native", "synthetic", "outlined", "absent", "absent_native", "invented")}
     text = "\n".join(report.lesion_table(found_by(0.87), unseen))
     assert "at least 0.87" in text and "93.0 % | 95.0 % (90.0 to 100.0; n = 40) | 21" in text and "91.0 % | 95.0 %" in text
     text = "\n".join(report.lesion_table(found_by(np.inf), unseen))
