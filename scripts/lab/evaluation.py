@@ -166,14 +166,12 @@ BESIDE_MM = 4  # as far apart as slices of a 2D series are
 
 
 def real_beside(folder, count=dataset.REAL_TEST_SLICES):
-    """The slices of real_slices(), each between those BESIDE_MM to either side of it: (3, rows, columns) arrays.
+    """The slices of real_slices(), each between those about BESIDE_MM to either side of it: (3, rows, columns) arrays.
 
-    Those beside the outermost lie in the gap that nobody learns from.
+    Those beside the outermost lie in the gap that nobody learns from; where that is narrower, they are nearer.
     """
     slices, voxel = dataset.real_volume(folder)
-    first, step = len(slices) // 2 - count // 2, round(BESIDE_MM / float(voxel[0]))
-    if step > dataset.REAL_GAP:
-        raise ValueError(f"slices {voxel[0]:g} mm apart: those {BESIDE_MM} mm beside the measured ones are learned from")
+    first, step = len(slices) // 2 - count // 2, min(max(1, round(BESIDE_MM / float(voxel[0]))), dataset.REAL_GAP)
     return [np.stack([slices[k - step], slices[k], slices[k + step]]) for k in range(first, first + count)]
 
 

@@ -171,7 +171,7 @@ def _real(told, work, args, folder, facts):
         made = {t: work.apply(t, beside) for t in others}
         plots.sheet([[s] + [made[t][k] for t in others] for k, s in enumerate(slices[::2])], ("T2", *others),
                     os.path.join(args.output, "translation-real.png"), 256)
-        body += [f"`translation-real.png` among the sheets shows {', '.join(others)} on the same slices, given with those {evaluation.BESIDE_MM} mm to either side; there is no truth to measure them by.", ""]
+        body += [f"`translation-real.png` among the sheets shows {', '.join(others)} on the same slices, given with those about {evaluation.BESIDE_MM} mm to either side; there is no truth to measure them by.", ""]
     files = [os.path.join(folder, f"sct_pair_{c}.nii.gz") for c in ("t1", "t2")] if folder else []
     if files and all(os.path.exists(f) for f in files):
         t1, t2, voxel = evaluation.real_pair(*files)

@@ -148,10 +148,10 @@ def test_real_slices__for_training_and_for_measuring_never_meet(monkeypatch):
     assert all((low, high) == (middle - 4, middle + 4) for low, middle, high in beside)
 
 
-def test_real_slices__are_not_shown_beside_those_that_were_learned_from(monkeypatch):
-    monkeypatch.setattr(dataset, "real_volume", lambda folder: ([np.zeros((10, 12), np.float32)] * 38, (0.5, 1, 1)))
-    with pytest.raises(ValueError, match="learned from"):
-        evaluation.real_beside("x")
+@pytest.mark.parametrize("apart, steps", [(0.5, dataset.REAL_GAP), (2.0, 2), (9.0, 1)])
+def test_real_slices__are_shown_between_neighbours_that_nobody_learned_from(apart, steps, monkeypatch):
+    monkeypatch.setattr(dataset, "real_volume", lambda folder: ([np.full((10, 12), k, np.float32) for k in range(38)], (apart, 1, 1)))
+    assert all(stack[2].max() - stack[1].max() == steps == stack[1].max() - stack[0].max() for stack in evaluation.real_beside("x"))
 
 
 def test_normalise__maps_percentiles_as_numpy_does():
