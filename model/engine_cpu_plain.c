@@ -334,8 +334,8 @@ int lower_plain(struct lower *l, const struct node *n)
             return rc;
         if (n->op == OP_RESHAPE)
             return lower_reshape(l, n, &in, &out);
-        if (in.root == out.root && in.offset == out.offset) /* whoever reads it does it */
-            return 0;
+        if (l->f.late[n - l->g->node] && in.root == out.root && in.offset == out.offset)
+            return 0; /* whoever reads it does it */
         return lower_copy(l, n, &in, &out, &n->act);
     case OP_PRELU:
         return lower_binary(l, n, CPU_SLOPE);

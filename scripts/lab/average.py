@@ -13,9 +13,9 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from . import dataset
+from .engine import GREY_LEVEL
 from .tasks import TASKS
 
-GREY_LEVEL = 2.0 / 4095.0
 MERGED = ("spinenode.training_data", "spinenode.figures")
 
 
@@ -45,7 +45,8 @@ def _answer(model, images):
 
 
 def average(paths, output, version):
-    """Write the mean of the models at the paths; returns the largest difference that storing it as they are stored makes.
+    """Write the mean of the models at the paths; returns the largest difference that storing it as they are stored makes,
+    of answers in -1 to 1.
 
     Their networks, tasks and inputs must be the same, and weights that are not floating point numbers equal; else
     ValueError.  Limits of the quality gate are left out, for they are of the models that they were measured on.

@@ -11,6 +11,8 @@ import onnxruntime
 from .baselines import resample
 from .tasks import TASKS
 
+GREY_LEVEL = 2.0 / 4095.0  # of 12 bits, in a model's answer of -1 to 1
+
 
 def facts_of(path):
     """The metadata of a model file, {key: text}."""

@@ -16,10 +16,10 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from . import dataset, gate, networks
+from .engine import GREY_LEVEL
 from .tasks import TASKS, Radiograph
 
 LIMIT_BYTES = 8 << 20
-GREY_LEVEL = 2.0 / 4095.0
 BASELINE_GREY_LEVELS = 32  # what the paper's networks may lose by halving: they are measured, not shipped to be run
 # Which weights become float16, tried in this order: all, those of the large layers only (they are most of the file,
 # and lie deepest, where rounding shows least), none.
