@@ -140,3 +140,10 @@ def test_build__keeps_each_subject_in_its_split(tmp_path):
     kept = np.load(paths[0])
     drawn = np.stack(radiographs.draw_pair(dataset.SPLITS["validation"])[:3])
     assert kept.shape == drawn.shape and np.abs(kept - drawn).max() < 1e-3
+
+
+def test_build__of_radiographs_skips_those_that_others_learned_from(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(radiographs.crew, "spread", lambda call, tasks, *_: made.extend(seed for _, seed in tasks))
+    radiographs.build(str(tmp_path), "train", 3, skip=400)
+    assert made == [dataset.SPLITS["train"] + 400 + k for k in range(3)]
