@@ -161,6 +161,30 @@ int cuda_compute(struct cuda_work *w, struct cuda_slot *slot, struct err *e)
     return d->ops->replay(d, w->stream, slot->recording, e);
 }
 
+int cuda_step_ms(struct cuda_work *w, const struct cuda_slot *slot, int i, int times, double *ms,
+                 struct err *e)
+{
+    struct device *d = w->plan->device;
+    void *recording = NULL;
+    int rc = d->ops->record_begin(d, w->stream, e);
+    if (rc != 0)
+        return rc;
+    for (int k = 0; rc == 0 && k < times; k++)
+        rc = run_step(w, slot, &w->plan->program.step[i], e);
+    int ended = d->ops->record_end(d, w->stream, &recording, rc == 0 ? e : NULL);
+    if (rc == 0)
+        rc = ended;
+    for (int k = 0; rc == 0 && k < 3; k++) { /* the first warms up */
+        double all;
+        rc = d->ops->replay_timed(d, w->stream, recording, 1, &all, e);
+        if (k < 2 || all / times < *ms)
+            *ms = all / times;
+    }
+    if (recording)
+        d->ops->recording_free(d, recording);
+    return rc;
+}
+
 static void slot_fini(struct device *d, struct cuda_slot *s)
 {
     void *const events[] = {s->uploaded, s->computed, s->downloaded};

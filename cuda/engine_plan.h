@@ -64,6 +64,12 @@ int cuda_diagnose(const void *impl, void *work, const float *const *in, float *c
 /* Queues the program on the computing stream, from a slot's inputs on the device to its outputs. */
 int cuda_compute(struct cuda_work *w, struct cuda_slot *slot, struct err *e);
 
+/* The device's own time for step i of the program alone, in ms: the mean of `times` in a row, so
+ * that starting it is hidden behind the one before, and what it reads may be in a cache. For
+ * benches; afterwards the slot's results mean nothing. */
+int cuda_step_ms(struct cuda_work *w, const struct cuda_slot *slot, int i, int times, double *ms,
+                 struct err *e);
+
 /* stack.c: batches alternate between the slots; while one is computed, the next is filled and
  * copied there and the last one copied back and taken. */
 int cuda_run_stack(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,

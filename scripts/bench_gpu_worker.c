@@ -11,6 +11,10 @@
  *         (images per second of a long stack, copies beside computing), and what the network's
  *         convolutions need at least, for a roofline: a list of [flop, bytes]
  *
+ *     bench_gpu_worker [--host-twin] steps MODEL IN.npy [CACHE]
+ *         where the time goes: [node, what runs, µs, Gflop] of every step of the program, each
+ *         timed alone, in the order in which they run
+ *
  * --host-twin runs the same on the host, to test this program without a GPU.
  */
 #include <stdio.h>
@@ -29,6 +33,7 @@
 
 #define DATA_MAX  ((int64_t)8 << 30)
 #define PEAK_RUNS 20
+#define STEP_RUNS 10
 
 static double now_ms(void)
 {
@@ -269,6 +274,50 @@ static int measure(struct bench *b, double load_first, struct err *e)
     return rc;
 }
 
+static const char *const kernel_names[] = {
+#define X(name) #name,
+    KERNEL_LIST(X)
+#undef X
+};
+
+/* What a step runs, in words, and what it computes. */
+static double step_text(const struct program *p, const struct step *s, char *out, size_t size)
+{
+    static const char *const fused[] = {"", " +bias", " fused"};
+    if (s->kind != STEP_CONVOLUTION) {
+        snprintf(out, size, "%s, %lld", s->kind == STEP_CLEAR ? "clear" : kernel_names[s->kernel],
+                 (long long)(s->kind == STEP_CLEAR ? s->clear_bytes : s->items));
+        return 0;
+    }
+    const struct program_convolution *c = &p->convolution[s->convolution];
+    const struct convolution_spec *v = &c->spec;
+    snprintf(out, size, "convolution %lldx%lld/%lld %lldx%lldx%lldx%lld to %lld%s",
+             (long long)v->kernel[0], (long long)v->kernel[1], (long long)v->stride[0],
+             (long long)v->n, (long long)v->h, (long long)v->w, (long long)v->c, (long long)v->k,
+             fused[c->fused]);
+    return 2e-9 * (double)(v->n * v->oh * v->ow * v->k) *
+           (double)(v->c * v->kernel[0] * v->kernel[1]);
+}
+
+static int print_steps(const struct bench *b, struct err *e)
+{
+    struct cuda_work *work = b->work;
+    const struct program *p = &work->plan->program;
+    int rc = 0;
+    printf("[");
+    for (int i = 0; rc == 0 && i < p->n_steps; i++) {
+        const struct step *s = &p->step[i];
+        char text[128];
+        double ms = 0, gflop = step_text(p, s, text, sizeof text);
+        rc = cuda_step_ms(work, &work->slot[0], i, STEP_RUNS, &ms, e);
+        printf("%s[\"%s\", \"%s\", %.3f, %.3f]", i ? ",\n " : "",
+               s->node < 0 ? "" : b->lowered->node[s->node].name, text, ms * 1e3, gflop);
+    }
+    printf("]\n");
+    return rc;
+}
+
+/* out NULL: tells where the time goes instead. */
 static int run(struct bench *b, const char *model, const char *in, const char *out, struct err *e)
 {
     struct graph *g = NULL;
@@ -296,6 +345,8 @@ static int run(struct bench *b, const char *model, const char *in, const char *o
         return err_set(e, ERR_NOMEM, "no memory for the result");
     rc = run_stack(b, b->batch, true, &ms, e);
     double load_first = now_ms() - start;
+    if (rc == 0 && !out)
+        return print_steps(b, e);
     if (rc == 0)
         rc = npy_write(out, &b->out.shape, b->out.data, e);
     /* Both slots hold the images now. */
@@ -311,25 +362,27 @@ int main(int argc, char **argv)
     argc -= twin;
     argv += twin;
     int rc = ERR_USAGE;
+    bool steps = (argc == 4 || argc == 5) && strcmp(argv[1], "steps") == 0;
     if ((argc == 2 || argc == 4) && strcmp(argv[1], "peak") == 0) {
         rc = peak(twin, argc == 4 ? strtoll(argv[2], NULL, 10) : 8192,
                   argc == 4 ? strtoll(argv[3], NULL, 10) : 4096, &e);
-    } else if ((argc == 6 || argc == 7) && strcmp(argv[1], "run") == 0) {
+    } else if (steps || ((argc == 6 || argc == 7) && strcmp(argv[1], "run") == 0)) {
 #ifdef SPINENODE_CUDA
         const struct engine *gpu = &engine_cuda;
 #else
         const struct engine *gpu = NULL;
 #endif
+        const char *cache = argv[steps ? 4 : 6]; /* argv ends with NULL */
         struct bench b = {.engine = twin ? &engine_cuda_host : gpu,
-                          .repeat = (int)strtol(argv[5], NULL, 10),
+                          .repeat = steps ? 1 : (int)strtol(argv[5], NULL, 10),
                           .options = {.precision = ENGINE_F16,
                                       .stream = true,
-                                      .cache_folder = argc == 7 ? argv[6] : NULL,
-                                      .model_digest = argc == 7 ? "bench" : NULL}};
+                                      .cache_folder = cache,
+                                      .model_digest = cache ? "bench" : NULL}};
         if (!b.engine || b.repeat < 1)
             rc = err_set(&e, ERR_UNSUPPORTED, "built without CUDA, or no repeats");
         else
-            rc = run(&b, argv[2], argv[3], argv[4], &e);
+            rc = run(&b, argv[2], argv[3], steps ? NULL : argv[4], &e);
         if (b.work)
             b.engine->workspace_free(b.work);
         if (b.impl)
