@@ -170,18 +170,28 @@ static int host_pinned_new(struct device *d, int64_t bytes, void **out, struct e
 
 /* ---- operations ------------------------------------------------------------------------------ */
 
-/* Where the pointer to what a kernel writes stands in its arguments. */
-static size_t output_of(enum kernel kernel)
+/* Is the pointer that stands there in a kernel's arguments one to what it writes? */
+static bool writes_at(enum kernel kernel, size_t at)
 {
+    size_t out;
     switch (kernel) {
 #define X(name)                                                                                    \
     case KERNEL_##name:                                                                            \
-        return offsetof(struct name##_args, out);
+        out = offsetof(struct name##_args, out);                                                   \
+        break;
         KERNEL_LIST(X)
 #undef X
     default:
-        return 0;
+        return false;
     }
+    /* A second place is never the first word of the arguments. */
+    size_t more = kernel == KERNEL_import     ? offsetof(struct import_args, flags)
+                  : kernel == KERNEL_fold     ? offsetof(struct fold_args, flags)
+                  : kernel == KERNEL_export   ? offsetof(struct export_args, flags)
+                  : kernel == KERNEL_fork     ? offsetof(struct fork_args, second)
+                  : kernel == KERNEL_thin_sum ? offsetof(struct thin_sum_args, second)
+                                              : 0;
+    return at == out || (more > 0 && at == more);
 }
 
 /* Elements as floats; NULL without memory. */
@@ -355,7 +365,7 @@ static int touch_op(struct host *h, struct stream *s, const struct op *op, struc
         for (size_t at = 0; rc == 0 && at + sizeof(void *) <= sizeof op->args; at += 8) {
             const void *p;
             memcpy(&p, (const char *)&op->args + at, sizeof p);
-            rc = touch_at(h, s, p, at == output_of(op->kernel), e);
+            rc = touch_at(h, s, p, writes_at(op->kernel, at), e);
         }
         return rc;
     case OP_REPLAY:

@@ -155,53 +155,42 @@ KERNEL_BODY float act_apply(struct kernel_act_args a, float x)
     }
 }
 
-/* ---- in and out ------------------------------------------------------------------------------ */
-
-/* Row-major float N,C,H,W -> NHWC with zeros in the spare lanes. i: octet of the output. */
-struct import_args {
-    const float *in;
-    struct kernel_array out;
-    int32_t c, pixels, pitch; /* pixels = H·W; out is N·pixels·pitch */
-};
-KERNEL_BODY void import_item(const struct import_args *a, uint32_t i)
+/* o = act(o + table[c0 …]); NULL: no table. Tables are aligned to 32 bytes. */
+KERNEL_BODY void octet_finish(struct octet *o, const float *table, int32_t c0,
+                              struct kernel_act_args act)
 {
-    uint32_t octets = (uint32_t)a->pitch / OCTET, c0 = i % octets * OCTET, p = i / octets;
-    int64_t n = p / (uint32_t)a->pixels, pixel = p % (uint32_t)a->pixels;
-    struct octet o;
+    if (table) {
+        struct octet t = octet_load((struct kernel_array){(void *)(uintptr_t)table, 0}, c0);
+        for (int k = 0; k < OCTET; k++)
+            o->v[k] += t.v[k];
+    }
     for (int k = 0; k < OCTET; k++)
-        o.v[k] = (int32_t)c0 + k < a->c ? a->in[(n * a->c + c0 + k) * a->pixels + pixel] : 0;
-    octet_store(a->out, (int64_t)p * a->pitch + c0, o);
+        o->v[k] = act_apply(act, o->v[k]);
 }
 
-/* NHWC -> row-major float N,C,H,W. i: element of the output. */
-struct export_args {
-    struct kernel_array in;
-    float *out;
-    int32_t c, pixels, pitch;
-};
-KERNEL_BODY void export_item(const struct export_args *a, uint32_t i)
+/* ---- places beyond the edge ------------------------------------------------------------------- */
+
+enum kernel_pad { KP_CONSTANT, KP_REFLECT, KP_EDGE };
+
+/* Place j of a row of n that is reflected at both ends, as often as it takes. n > 1. */
+KERNEL_BODY int32_t reflect(int32_t j, int32_t n)
 {
-    uint32_t nc = i / (uint32_t)a->pixels, n = nc / (uint32_t)a->c;
-    int64_t pixel = i % (uint32_t)a->pixels, c = nc % (uint32_t)a->c;
-    a->out[i] = load(a->in, ((int64_t)n * a->pixels + pixel) * a->pitch + c);
+    int32_t period = 2 * (n - 1);
+    j = ((j % period) + period) % period;
+    return j < n ? j : period - j;
 }
 
-/* out[image] = 1 if one of its numbers is NaN or infinite, else it stays what it was. i: eight
- * numbers in a row, of octets for each image. */
-struct finite_args {
-    const float *in;
-    int32_t *out;
-    int32_t part, octets; /* of an image: numbers; ceil(part / 8) */
-};
-KERNEL_BODY void finite_item(const struct finite_args *a, uint32_t i)
+/* Where place j of a row of n is read; negative: it is the constant. */
+KERNEL_BODY int32_t pad_place(int32_t j, int32_t n, int mode)
 {
-    int64_t image = i / (uint32_t)a->octets;
-    int32_t first = (int32_t)(i % (uint32_t)a->octets) * OCTET, bad = 0;
-    for (int32_t k = first; k < first + OCTET && k < a->part; k++)
-        bad |= !isfinite(a->in[image * a->part + k]);
-    if (bad)
-        a->out[image] = 1; /* several may: all write the same */
+    if (j >= 0 && j < n)
+        return j;
+    if (mode == KP_CONSTANT)
+        return -1;
+    return mode == KP_EDGE || n == 1 ? (j < 0 ? 0 : n - 1) : reflect(j, n);
 }
+
+#include "cuda/kernels_ends.h"
 
 /* ---- per channel ----------------------------------------------------------------------------- */
 
@@ -233,9 +222,31 @@ KERNEL_BODY void affine_item(const struct affine_args *a, uint32_t i)
     octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
-/* Phases -> image: the second half of a transposed convolution of stride s (ONNX ConvTranspose).
- * in holds at (n, qy, qx), channel (phase_y·sx + phase_x)·channels + c, what belongs to output row
- * qy·sy + phase_y - pad_y; y = act(in + bias[c]). i: octet of the output. */
+/* A value twice: y = act(x + shift[c]), and relu(y) to a place of its own (NULL shift: 0). For a skip
+ * of a U-Net, which goes on leaky and is joined rectified. i: octet. */
+struct fork_args {
+    struct kernel_array in, out;
+    void *second; /* elements as out's */
+    const float *shift;
+    int32_t octets, in_pitch, out_pitch, second_pitch;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void fork_item(const struct fork_args *a, uint32_t i)
+{
+    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
+    int64_t p = i / (uint32_t)a->octets;
+    struct octet x = octet_load(a->in, p * a->in_pitch + c0), y;
+    octet_finish(&x, a->shift, c0, a->act);
+    for (int k = 0; k < OCTET; k++)
+        y.v[k] = act_apply((struct kernel_act_args){KACT_RELU, 0, 0, 0}, x.v[k]);
+    octet_store(a->out, p * a->out_pitch + c0, x);
+    octet_store((struct kernel_array){a->second, a->out.half}, p * a->second_pitch + c0, y);
+}
+
+/* Phases -> image: the second half of a transposed convolution of stride s (ONNX ConvTranspose), or
+ * of DepthToSpace. in holds at (n, qy, qx), channel (phase_y·sx + phase_x)·channels + c, what
+ * belongs to output row qy·sy + phase_y - pad_y; y = act(in + bias[c]). i: octet of every phase of
+ * an input pixel, so that several are on their way at once. */
 struct interleave_args {
     struct kernel_array in, out;
     const float *bias; /* `octets`·8 of them, or NULL */
@@ -243,26 +254,29 @@ struct interleave_args {
     int32_t stride_y, stride_x, pad_y, pad_x;
     struct kernel_act_args act;
 };
+#define INTERLEAVE_AHEAD 4
 KERNEL_BODY void interleave_item(const struct interleave_args *a, uint32_t i)
 {
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
-    uint32_t p = i / (uint32_t)a->octets, row = p / (uint32_t)a->out_width;
-    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
-    int64_t n = row / (uint32_t)a->out_height;
-    int32_t qy = (y + a->pad_y) / a->stride_y, fy = (y + a->pad_y) % a->stride_y;
-    int32_t qx = (x + a->pad_x) / a->stride_x, fx = (x + a->pad_x) % a->stride_x;
-    struct octet o;
-    if (qy < a->in_height && qx < a->in_width) {
-        int64_t at = ((n * a->in_height + qy) * a->in_width + qx) * a->in_pitch +
-                     (int64_t)(fy * a->stride_x + fx) * a->octets * OCTET + c0;
-        o = octet_load(a->in, at);
-    } else { /* output_padding beyond what any input reaches */
-        for (int k = 0; k < OCTET; k++)
-            o.v[k] = 0;
+    uint32_t q = i / (uint32_t)a->octets, row = q / (uint32_t)a->in_width;
+    int32_t x0 = (int32_t)(q % (uint32_t)a->in_width) * a->stride_x - a->pad_x;
+    int32_t y0 = (int32_t)(row % (uint32_t)a->in_height) * a->stride_y - a->pad_y;
+    int64_t n = row / (uint32_t)a->in_height, from = (int64_t)q * a->in_pitch + c0;
+    int32_t phases = a->stride_y * a->stride_x;
+    for (int32_t first = 0; first < phases; first += INTERLEAVE_AHEAD) {
+        struct octet o[INTERLEAVE_AHEAD];
+        for (int k = 0; k < INTERLEAVE_AHEAD; k++)
+            if (first + k < phases)
+                o[k] = octet_load(a->in, from + (int64_t)(first + k) * a->octets * OCTET);
+        for (int k = 0; k < INTERLEAVE_AHEAD; k++) {
+            int32_t y = y0 + (first + k) / a->stride_x, x = x0 + (first + k) % a->stride_x;
+            if (first + k >= phases || y < 0 || y >= a->out_height || x < 0 || x >= a->out_width)
+                continue;
+            octet_finish(&o[k], a->bias, c0, a->act);
+            octet_store(a->out, ((n * a->out_height + y) * a->out_width + x) * a->out_pitch + c0,
+                        o[k]);
+        }
     }
-    for (int k = 0; k < OCTET; k++)
-        o.v[k] = act_apply(a->act, o.v[k] + (a->bias ? a->bias[c0 + k] : 0));
-    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
 /* ---- instance norm: statistics in two passes, float, in a fixed order ------------------------ */
@@ -434,16 +448,7 @@ KERNEL_BODY void binary_octet_item(const struct binary_octet_args *a, uint32_t i
     octet_store(a->out, (int64_t)p * a->out_pitch + c0, x);
 }
 
-/* Place j of a row of n that is reflected at both ends, as often as it takes. n > 1. */
-KERNEL_BODY int32_t reflect(int32_t j, int32_t n)
-{
-    int32_t period = 2 * (n - 1);
-    j = ((j % period) + period) % period;
-    return j < n ? j : period - j;
-}
-
 /* ONNX Pad by any amount on any axis, negative ones crop. i: element of the output. */
-enum kernel_pad { KP_CONSTANT, KP_REFLECT, KP_EDGE };
 struct pad_args {
     struct kernel_array in, out;
     struct kernel_view from, to;
@@ -482,14 +487,6 @@ struct pad_octet_args {
     int mode;
     float value;
 };
-KERNEL_BODY int32_t pad_place(int32_t j, int32_t n, int mode)
-{
-    if (j >= 0 && j < n)
-        return j;
-    if (mode == KP_CONSTANT)
-        return -1;
-    return mode == KP_EDGE || n == 1 ? (j < 0 ? 0 : n - 1) : reflect(j, n);
-}
 KERNEL_BODY void pad_octet_item(const struct pad_octet_args *a, uint32_t i)
 {
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
@@ -645,67 +642,16 @@ KERNEL_BODY void gather_item(const struct gather_args *a, uint32_t i)
     store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, (uint32_t)source)));
 }
 
-/* Convolution and transposed convolution of any kind, slowly: groups, and what cuDNN has no engine
- * for. Weights float: M,C/group,kh,kw (transposed: C,M/group,kh,kw). i: element of the output in
- * N,H,W,M order. */
-struct direct_args {
-    struct kernel_array in, out;
-    const float *weight, *bias;
-    int32_t c, m, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
-    int32_t kernel[2], stride[2], dilation[2], pad[2], group;
-    int transposed;
-    struct kernel_act_args act;
-};
-KERNEL_BODY void direct_item(const struct direct_args *a, uint32_t i)
-{
-    int32_t m = (int32_t)(i % (uint32_t)a->m);
-    uint32_t p = i / (uint32_t)a->m, row = p / (uint32_t)a->out_width;
-    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
-    int64_t n = row / (uint32_t)a->out_height;
-    int32_t cg = a->c / a->group, mg = a->m / a->group, g = m / mg;
-    float sum = a->bias ? a->bias[m] : 0;
-    for (int32_t i0 = 0; i0 < a->kernel[0]; i0++) {
-        int32_t yy;
-        if (a->transposed) {
-            int32_t t = y + a->pad[0] - i0 * a->dilation[0];
-            if (t < 0 || t % a->stride[0] != 0)
-                continue;
-            yy = t / a->stride[0];
-        } else {
-            yy = y * a->stride[0] - a->pad[0] + i0 * a->dilation[0];
-        }
-        if (yy < 0 || yy >= a->in_height)
-            continue;
-        for (int32_t i1 = 0; i1 < a->kernel[1]; i1++) {
-            int32_t xx;
-            if (a->transposed) {
-                int32_t t = x + a->pad[1] - i1 * a->dilation[1];
-                if (t < 0 || t % a->stride[1] != 0)
-                    continue;
-                xx = t / a->stride[1];
-            } else {
-                xx = x * a->stride[1] - a->pad[1] + i1 * a->dilation[1];
-            }
-            if (xx < 0 || xx >= a->in_width)
-                continue;
-            int64_t at = ((n * a->in_height + yy) * a->in_width + xx) * a->in_pitch + g * cg;
-            int64_t taps = (int64_t)a->kernel[0] * a->kernel[1], tap = i0 * a->kernel[1] + i1;
-            for (int32_t c = 0; c < cg; c++) {
-                int64_t w = a->transposed ? ((int64_t)(g * cg + c) * mg + m % mg) * taps + tap
-                                          : ((int64_t)m * cg + c) * taps + tap;
-                sum += a->weight[w] * load(a->in, at + c);
-            }
-        }
-    }
-    store(a->out, (int64_t)p * a->out_pitch + m, act_apply(a->act, sum));
-}
+#include "cuda/kernels_convolution.h"
 
 /* Every kernel once: name, and the member of launch_args. */
 #define KERNEL_LIST(X)                                                                             \
     X(import)                                                                                      \
+    X(fold)                                                                                        \
     X(export)                                                                                      \
     X(finite)                                                                                      \
     X(affine)                                                                                      \
+    X(fork)                                                                                        \
     X(interleave)                                                                                  \
     X(moments)                                                                                     \
     X(moments_sum)                                                                                 \
@@ -720,7 +666,9 @@ KERNEL_BODY void direct_item(const struct direct_args *a, uint32_t i)
     X(pool)                                                                                        \
     X(reduce)                                                                                      \
     X(gather)                                                                                      \
-    X(direct)
+    X(direct)                                                                                      \
+    X(thin)                                                                                        \
+    X(thin_sum)
 
 enum kernel {
 #define X(name) KERNEL_##name,

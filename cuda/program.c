@@ -23,6 +23,11 @@ static int64_t round_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
+int64_t build_round8(int64_t n)
+{
+    return round_up(n, OCTET);
+}
+
 int build_fail(struct build *b, const char *why)
 {
     const struct node *n = &b->g->node[b->node];
@@ -186,7 +191,7 @@ int build_write(struct build *b, int value, struct build_tensor **out)
     const struct node *home = t->nhwc ? home_of(b, value, &channel) : NULL;
     if (home) {
         struct build_tensor *whole;
-        int rc = build_write(b, home->out[0], &whole);
+        int rc = build_write_elements(b, home->out[0], &whole);
         if (rc != 0)
             return rc;
         t->buffer = whole->buffer;
@@ -202,10 +207,18 @@ int build_write(struct build *b, int value, struct build_tensor **out)
     }
     t->made = true;
     *out = t;
-    /* Spare lanes meet zero weights, so they must hold numbers; memory is reused. */
-    if (t->owns_lanes && s->dim[1] % OCTET != 0)
-        return add_clear(b, t, s->dim[0], s->dim[2] * s->dim[3]);
     return 0;
+}
+
+int build_write_elements(struct build *b, int value, struct build_tensor **out)
+{
+    const struct shape *s = &b->g->value[value].shape;
+    bool fresh = !b->tensor[value].made;
+    int rc = build_write(b, value, out);
+    /* Spare lanes meet zero weights, so they must hold numbers; memory is reused. */
+    if (rc == 0 && fresh && (*out)->owns_lanes && s->dim[1] % OCTET != 0)
+        rc = add_clear(b, *out, s->dim[0], s->dim[2] * s->dim[3]);
+    return rc;
 }
 
 int build_temporary(struct build *b, int64_t n, int64_t pixels, int64_t c, struct build_tensor *out)
@@ -234,31 +247,18 @@ struct place build_place(const struct build *b, const struct build_tensor *t)
                           (int64_t)t->buffer << BUFFER_SHIFT | t->offset * build_element_bytes(b)};
 }
 
-static int add_table(struct build *b, int value, int64_t count, bool half, struct place *out)
+int build_table(struct build *b, int value, int64_t count, struct place *out)
 {
     int64_t stored = round_up(count, OCTET), offset = 0;
     float *table = calloc((size_t)stored, sizeof *table);
     if (!table)
         return no_memory(b);
     int rc = constant_load_f32(&b->g->value[value], 0, count, table, b->e);
-    if (rc == 0 && half) /* in place: element i is written behind every float still to be read */
-        for (int64_t i = 0; i < stored; i++)
-            half_store(table, i, table[i]);
     if (rc == 0)
-        rc = build_weights(b, table, stored * (half ? 2 : 4), &offset);
+        rc = build_weights(b, table, stored * (int64_t)sizeof *table, &offset);
     free(table);
     *out = (struct place){REGION_WEIGHTS, offset};
     return rc;
-}
-
-int build_table(struct build *b, int value, int64_t count, struct place *out)
-{
-    return add_table(b, value, count, false, out);
-}
-
-int build_element_table(struct build *b, int value, int64_t count, struct place *out)
-{
-    return add_table(b, value, count, b->half, out);
 }
 
 static struct step *add_step(struct build *b)
@@ -384,28 +384,119 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
     return 0;
 }
 
+/* ---- who reads what -------------------------------------------------------------------------- */
+
+int build_readers(const struct build *b, int value, const struct node **only)
+{
+    int readers = 0;
+    *only = NULL;
+    for (int i = 0; i < b->g->n_nodes; i++)
+        for (int k = 0; k < b->g->node[i].n_in; k++)
+            if (b->g->node[i].in[k] == value) {
+                readers++;
+                *only = &b->g->node[i];
+            }
+    for (int i = 0; i < b->g->n_outputs; i++)
+        if (b->g->output[i] == value) {
+            readers++;
+            *only = NULL;
+        }
+    if (readers != 1)
+        *only = NULL;
+    return readers;
+}
+
+const struct node *build_maker(const struct build *b, int value)
+{
+    for (int i = 0; i < b->g->n_nodes; i++)
+        for (int k = 0; k < b->g->node[i].n_out; k++)
+            if (b->g->node[i].out[k] == value)
+                return &b->g->node[i];
+    return NULL;
+}
+
+bool build_is_last(const struct build *b, int value)
+{
+    const struct node *only;
+    return b->g->value[value].shape.rank == 4 && build_readers(b, value, &only) == 1 && !only;
+}
+
+bool build_has_bias(const struct node *n)
+{
+    return n->n_in > 2 && n->in[2] >= 0;
+}
+
+int build_fork_target(struct build *b, const struct node *n, struct build_tensor **out)
+{
+    *out = NULL;
+    for (int i = b->node + 1; i < b->g->n_nodes; i++) {
+        const struct node *r = &b->g->node[i];
+        if (r->op != OP_ACT || r->act.kind != ACT_RELU || r->in[0] != n->out[0] ||
+            b->tensor[r->out[0]].made)
+            continue;
+        int rc = build_write(b, r->out[0], out);
+        if (rc == 0)
+            (*out)->forked = true;
+        return rc;
+    }
+    return 0;
+}
+
+struct build_rest build_nothing_left(const struct shape *s)
+{
+    return (struct build_rest){.height = s->dim[2],
+                               .width = s->dim[3],
+                               .stride = {1, 1},
+                               .lanes = build_round8(s->dim[1]),
+                               .taps = 1};
+}
+
+void build_leave(struct build *b, int value, const struct build_tensor *y,
+                 const struct build_rest *rest)
+{
+    struct build_tensor *t = &b->tensor[value];
+    *t = *y;
+    t->unfinished = true;
+    t->rest = *rest;
+}
+
 /* ---- the ends -------------------------------------------------------------------------------- */
+
+static int build_finite(struct build *b, struct place in, int64_t count);
+
+static bool is_output(const struct graph *g, int value)
+{
+    for (int i = 0; i < g->n_outputs; i++)
+        if (g->output[i] == value)
+            return true;
+    return false;
+}
 
 static int build_input(struct build *b, int i)
 {
     int value = b->g->input[i];
     const struct shape *s = &b->g->value[value].shape;
+    struct place in = {REGION_INPUT, i};
     struct build_tensor *t;
+    bool seen;
+    union kernel_args a;
+    memset(&a, 0, sizeof a);
+    if (s->rank == 4 && !is_output(b->g, value) && build_is_folded(b, value, &seen))
+        return seen ? 0 : build_finite(b, in, b->p->input_count[i]);
     int rc = build_write(b, value, &t);
     if (rc != 0)
         return rc;
-    struct place in = {REGION_INPUT, i};
-    union kernel_args a;
-    memset(&a, 0, sizeof a);
     if (t->nhwc) {
         a.import_ = (struct import_args){.out = {NULL, b->half},
                                          .c = (int32_t)s->dim[1],
                                          .pixels = (int32_t)(s->dim[2] * s->dim[3]),
-                                         .pitch = (int32_t)t->pitch};
+                                         .pitch = (int32_t)t->pitch,
+                                         .flag_step = b->p->batch == s->dim[0]};
         rc = build_launch(b, KERNEL_import, &a, s->dim[0] * s->dim[2] * s->dim[3] * t->octets);
         if (rc == 0) {
             build_point(b, FIELD(import, in), in);
             build_point(b, FIELD(import, out.data), build_place(b, t));
+            build_point(b, FIELD(import, flags), (struct place){REGION_FLAGS, 0});
         }
         return rc;
     }
@@ -413,37 +504,57 @@ static int build_input(struct build *b, int i)
                                  .out = {NULL, b->half},
                                  .from = build_view(b, t, s),
                                  .to = build_view(b, t, s)};
-    return build_map(b, copy, &a, shape_count(s), in, build_place(b, t));
+    rc = build_map(b, copy, &a, shape_count(s), in, build_place(b, t));
+    return rc == 0 ? build_finite(b, in, b->p->input_count[i]) : rc;
+}
+
+static int build_export(struct build *b, const struct build_tensor *t, const struct shape *s,
+                        struct place out)
+{
+    const struct build_rest rest = t->unfinished ? t->rest : build_nothing_left(s);
+    union kernel_args a = {
+        .export_ = {.in = {NULL, b->half},
+                    .c = (int32_t)s->dim[1],
+                    .in_height = (int32_t)rest.height,
+                    .in_width = (int32_t)rest.width,
+                    .pitch = (int32_t)t->pitch,
+                    .out_height = (int32_t)s->dim[2],
+                    .out_width = (int32_t)s->dim[3],
+                    .stride = {(int32_t)rest.stride[0], (int32_t)rest.stride[1]},
+                    .pad = {(int32_t)rest.pad[0], (int32_t)rest.pad[1]},
+                    .phase_lanes = (int32_t)rest.lanes,
+                    .taps = (int32_t)rest.taps,
+                    .tap_pad = (int32_t)rest.tap_pad,
+                    .flag_step = b->p->batch == s->dim[0],
+                    .act = rest.act}};
+    int rc = build_launch(b, KERNEL_export, &a,
+                          s->dim[0] * s->dim[2] * s->dim[3] * build_round8(s->dim[1]) / OCTET);
+    if (rc != 0)
+        return rc;
+    build_point(b, FIELD(export, in.data), build_place(b, t));
+    build_point(b, FIELD(export, out), out);
+    build_point(b, FIELD(export, bias), rest.bias);
+    build_point(b, FIELD(export, flags), (struct place){REGION_FLAGS, 0});
+    return 0;
 }
 
 static int build_output(struct build *b, int i)
 {
     int value = b->g->output[i];
     const struct shape *s = &b->g->value[value].shape;
+    struct place out = {REGION_OUTPUT, i};
     struct build_tensor *t;
     int rc = build_read(b, value, &t);
     if (rc != 0)
         return rc;
-    struct place out = {REGION_OUTPUT, i};
-    union kernel_args a;
-    memset(&a, 0, sizeof a);
-    if (t->nhwc) {
-        a.export_ = (struct export_args){.in = {NULL, b->half},
-                                         .c = (int32_t)s->dim[1],
-                                         .pixels = (int32_t)(s->dim[2] * s->dim[3]),
-                                         .pitch = (int32_t)t->pitch};
-        rc = build_launch(b, KERNEL_export, &a, shape_count(s));
-        if (rc == 0) {
-            build_point(b, FIELD(export, in.data), build_place(b, t));
-            build_point(b, FIELD(export, out), out);
-        }
-        return rc;
-    }
-    a.copy_ = (struct copy_args){.in = {NULL, b->half},
-                                 .out = {NULL, 0},
-                                 .from = build_view(b, t, s),
-                                 .to = build_view(b, t, s)};
-    return build_map(b, copy, &a, shape_count(s), build_place(b, t), out);
+    if (t->nhwc)
+        return build_export(b, t, s, out);
+    union kernel_args a = {.copy_ = {.in = {NULL, b->half},
+                                     .out = {NULL, 0},
+                                     .from = build_view(b, t, s),
+                                     .to = build_view(b, t, s)}};
+    rc = build_map(b, copy, &a, shape_count(s), build_place(b, t), out);
+    return rc == 0 ? build_finite(b, out, b->p->output_count[i]) : rc;
 }
 
 /* The first dimension that all inputs and outputs share, or 1. */
@@ -499,9 +610,9 @@ static int add_watches(struct build *b, const struct node *n)
         if (rc != 0)
             return rc;
         const struct shape *s = &b->g->value[n->out[i]].shape;
-        int64_t span = t->nhwc
-                           ? (s->dim[0] * s->dim[2] * s->dim[3] - 1) * t->pitch + t->octets * OCTET
-                           : shape_count(s);
+        int64_t pixels = t->unfinished ? t->rest.height * t->rest.width : s->dim[2] * s->dim[3];
+        int64_t span = t->nhwc ? (s->dim[0] * pixels - 1) * t->pitch + t->octets * OCTET
+                               : shape_count(s);
         struct watch *w = &p->watch[p->n_watches++];
         *w = (struct watch){.after = p->n_steps - 1,
                             .place = build_place(b, t),
@@ -620,9 +731,7 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
     rc = build_flags_cleared(&b);
     for (int i = 0; rc == 0 && i < g->n_inputs; i++) {
         p.input_count[i] = shape_count(&g->value[g->input[i]].shape);
-        rc = build_finite(&b, (struct place){REGION_INPUT, i}, p.input_count[i]);
-        if (rc == 0)
-            rc = build_input(&b, i);
+        rc = build_input(&b, i);
     }
     for (int i = 0; rc == 0 && i < g->n_nodes; i++) {
         b.node = i;
@@ -634,8 +743,6 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
     for (int i = 0; rc == 0 && i < g->n_outputs; i++) {
         p.output_count[i] = shape_count(&g->value[g->output[i]].shape);
         rc = build_output(&b, i);
-        if (rc == 0)
-            rc = build_finite(&b, (struct place){REGION_OUTPUT, i}, p.output_count[i]);
     }
     if (rc == 0) {
         touch_convolutions(&b);

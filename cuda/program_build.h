@@ -18,6 +18,15 @@ struct build_buffer {
     int64_t offset;  /* at the end */
 };
 
+/* What is still to be done to what a convolution computed: see export_args in kernels_ends.h. */
+struct build_rest {
+    struct place bias; /* floats */
+    struct kernel_act_args act;
+    int64_t height, width; /* of what it computed */
+    int64_t stride[2], pad[2], lanes;
+    int64_t taps, tap_pad;
+};
+
 /* A value on the device. */
 struct build_tensor {
     bool made;
@@ -27,6 +36,9 @@ struct build_tensor {
     int64_t pitch;   /* nhwc: elements between pixels */
     int64_t octets;  /* nhwc: ceil(C / 8) */
     bool owns_lanes; /* nhwc: lanes between C and pitch belong to it alone */
+    bool forked;     /* written already, beside the value that it is made of */
+    bool unfinished; /* nhwc: what its convolution computed; `rest` is left to its only reader */
+    struct build_rest rest;
 };
 
 struct build {
@@ -47,15 +59,32 @@ int build_buffer(struct build *b, int64_t bytes); /* id or ERR_* */
 int build_weights(struct build *b, const void *bytes, int64_t n, int64_t *offset);
 /* The tensor of a value that a node reads: made already, or a constant that is stored now. */
 int build_read(struct build *b, int value, struct build_tensor **out);
-/* The tensor of a value that a node writes. */
+/* The tensor of a value that a node writes: by octets, spare lanes too; or by elements, and then the
+ * spare lanes are cleared first. */
 int build_write(struct build *b, int value, struct build_tensor **out);
+int build_write_elements(struct build *b, int value, struct build_tensor **out);
 /* A temporary NHWC tensor: n·pixels elements of pitch round8(c). */
 int build_temporary(struct build *b, int64_t n, int64_t pixels, int64_t c,
                     struct build_tensor *out);
 struct place build_place(const struct build *b, const struct build_tensor *t);
-/* Constant floats as a table, zero-padded to a multiple of 8: of floats, or of elements. */
+/* Constant floats as a table, zero-padded to a multiple of 8. */
 int build_table(struct build *b, int value, int64_t count, struct place *out);
-int build_element_table(struct build *b, int value, int64_t count, struct place *out);
+int64_t build_round8(int64_t n);
+
+/* Who reads a value: how many inputs of nodes and outputs of the graph. *only: the node, if it is
+ * one that reads it once, else NULL. */
+int build_readers(const struct build *b, int value, const struct node **only);
+/* The node that makes it; NULL: none. */
+const struct node *build_maker(const struct build *b, int value);
+/* Is it an output of the graph, once, of rank 4, and read by nobody? */
+bool build_is_last(const struct build *b, int value);
+bool build_has_bias(const struct node *n);
+/* A Relu that reads the node's output and can be written with it, and its tensor; NULL: none. */
+int build_fork_target(struct build *b, const struct node *n, struct build_tensor **out);
+struct build_rest build_nothing_left(const struct shape *s);
+/* The value is y, and its reader does the rest. */
+void build_leave(struct build *b, int value, const struct build_tensor *y,
+                 const struct build_rest *rest);
 
 /* Adds a kernel step; then its pointers. */
 int build_launch(struct build *b, enum kernel kernel, const union kernel_args *args, int64_t items);
@@ -78,7 +107,28 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
 
 /* program_convolution.c */
 int build_conv(struct build *b, const struct node *n);
+/* Any Conv or ConvTranspose through the direct kernel. */
+int build_direct(struct build *b, const struct node *n, bool transposed);
+/* The number of the program's convolution of that spec, ERR_*. */
+int build_find_convolution(struct build *b, const struct convolution_spec *spec);
+int build_convolve(struct build *b, int convolution, struct place x, struct place w,
+                   struct place bias, struct place y);
+/* x as cuDNN wants it: pixels one behind the other, symmetric padding. Copies if it is not so. */
+int build_packed(struct build *b, const struct shape *s, const struct build_tensor *in,
+                 const int64_t pad_begin[2], const int64_t pad_end[2], struct build_tensor *out);
+/* Few pixels, many weights: by our own kernels, with bias, activation and interleave. */
+bool build_is_thin(const struct convolution_spec *s);
+int build_thin(struct build *b, const struct node *n, const struct convolution_spec *s,
+               const struct build_tensor *in, struct place weights, struct place bias,
+               const struct build_rest *rest);
+/* Do convolutions alone read this input of the graph, each folding it for itself? *seen: one of them
+ * looks at every number of it. */
+bool build_is_folded(const struct build *b, int value, bool *seen);
+
+/* program_transposed.c */
 int build_conv_transpose(struct build *b, const struct node *n);
+int build_interleave(struct build *b, const struct node *n, const struct build_tensor *y,
+                     const struct build_rest *rest, struct kernel_act_args act);
 
 /* program_ops.c */
 int build_node(struct build *b, const struct node *n);

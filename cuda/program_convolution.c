@@ -1,76 +1,26 @@
 /*
- * program_convolution.c - Conv and ConvTranspose as cuDNN forward convolutions
+ * program_convolution.c - Conv as cuDNN forward convolutions, or as our own where few pixels are
  *
- * A transposed convolution of stride s and kernel k is one convolution of ceil(k/s)² taps and
- * stride 1 that computes all s² phases of the output as channels, and the interleave kernel, which
- * also adds bias and activation. Groups, dilated transposed ones and odd paddings go through the
- * direct kernel.
+ * What is left of a convolution (bias or activation that the plan does not fuse, the taps of a row
+ * that it gave as channels) is done by whatever comes next: the export of an output, the interleave
+ * of a DepthToSpace, a copy to a skip. Groups and odd paddings go through the direct kernel.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/device.h"
 #include "cuda/program_build.h"
+#include "cuda/program_weights.h"
 #include "node/base/err.h"
 
-static int64_t pad8(int64_t n)
-{
-    return (n + OCTET - 1) / OCTET * OCTET;
-}
+/* A folded input has at most so many channels: beyond, moving them costs more than empty lanes. */
+#define FOLD_CHANNELS 64
+/* Taps of a row come as channels when outputs are fewer than an octet, and no more than this. */
+#define ROW_CHANNELS 64
+/* thin pays when each output pixel sums up at least so many numbers. */
+#define THIN_TERMS 1024
 
-/* Loads all weights of a node. *out to be freed. */
-static int load_weights(struct build *b, int value, float **out)
-{
-    int64_t count = shape_count(&b->g->value[value].shape);
-    if (!b->g->value[value].constant)
-        return build_fail(b, "its weights are computed");
-    float *w = malloc(sizeof *w * (size_t)(count + 1));
-    if (!w)
-        return err_set(b->e, ERR_NOMEM, "no memory for weights");
-    int rc = constant_load_f32(&b->g->value[value], 0, count, w, b->e);
-    if (rc != 0)
-        free(w);
-    else
-        *out = w;
-    return rc;
-}
-
-static int table_or_none(struct build *b, const struct node *n, int input, int64_t count,
-                         struct place *out)
-{
-    *out = (struct place){REGION_NONE, 0};
-    if (n->n_in <= input || n->in[input] < 0)
-        return 0;
-    return build_table(b, n->in[input], count, out);
-}
-
-/* x as cuDNN wants it: pixels one behind the other, symmetric padding. Copies if it is not so. */
-static int packed_input(struct build *b, const struct shape *s, const struct build_tensor *in,
-                        const int64_t pad_begin[2], const int64_t pad_end[2],
-                        struct build_tensor *out)
-{
-    int64_t h = s->dim[2] + pad_begin[0] + pad_end[0], w = s->dim[3] + pad_begin[1] + pad_end[1];
-    bool pad = pad_begin[0] || pad_begin[1] || pad_end[0] || pad_end[1];
-    if (!pad && in->pitch == in->octets * OCTET) {
-        *out = *in;
-        return 0;
-    }
-    int rc = build_temporary(b, s->dim[0], h * w, s->dim[1], out);
-    if (rc != 0)
-        return rc;
-    if (!pad)
-        return build_affine(b, in, out, s->dim[0], h * w, &(struct build_tables){0},
-                            (struct kernel_act_args){0});
-    return build_pad_octets(b, in, out, s->dim[0],
-                            (struct pad_octet_args){.channels = (int32_t)s->dim[1],
-                                                    .in_height = (int32_t)s->dim[2],
-                                                    .in_width = (int32_t)s->dim[3],
-                                                    .out_height = (int32_t)h,
-                                                    .out_width = (int32_t)w,
-                                                    .begin_y = (int32_t)pad_begin[0],
-                                                    .begin_x = (int32_t)pad_begin[1],
-                                                    .mode = KP_CONSTANT});
-}
+/* ---- steps and plans ------------------------------------------------------------------------- */
 
 static bool same_spec(const struct convolution_spec *a, const struct convolution_spec *b)
 {
@@ -84,8 +34,7 @@ static bool same_spec(const struct convolution_spec *a, const struct convolution
            a->tf32 == b->tf32 && a->bias == b->bias && a->relu == b->relu;
 }
 
-/* The number of the program's convolution of that spec. */
-static int find_convolution(struct build *b, const struct convolution_spec *spec)
+int build_find_convolution(struct build *b, const struct convolution_spec *spec)
 {
     struct program *p = b->p;
     for (int i = 0; i < p->n_convolutions; i++)
@@ -110,8 +59,8 @@ static int find_convolution(struct build *b, const struct convolution_spec *spec
     return p->n_convolutions++;
 }
 
-static int add_convolution(struct build *b, int convolution, struct place x, struct place w,
-                           struct place bias, struct place y)
+int build_convolve(struct build *b, int convolution, struct place x, struct place w,
+                   struct place bias, struct place y)
 {
     union kernel_args none;
     memset(&none, 0, sizeof none);
@@ -128,67 +77,53 @@ static int add_convolution(struct build *b, int convolution, struct place x, str
     return 0;
 }
 
-/* Stores weights as K,kh,kw,C; at(k, i, j, c) gives each. */
-struct weight_source {
-    const float *w;
-    int64_t m, c, kernel[2], stride[2], taps[2];
-    bool transposed;
-};
-
-static float weight_at(const struct weight_source *s, int64_t k, int64_t i, int64_t j, int64_t c)
+int build_packed(struct build *b, const struct shape *s, const struct build_tensor *in,
+                 const int64_t pad_begin[2], const int64_t pad_end[2], struct build_tensor *out)
 {
-    if (c >= s->c)
+    int64_t h = s->dim[2] + pad_begin[0] + pad_end[0], w = s->dim[3] + pad_begin[1] + pad_end[1];
+    bool pad = pad_begin[0] || pad_begin[1] || pad_end[0] || pad_end[1];
+    if (!pad && in->pitch == in->octets * OCTET) {
+        *out = *in;
         return 0;
-    if (!s->transposed)
-        return k < s->m ? s->w[((k * s->c + c) * s->kernel[0] + i) * s->kernel[1] + j] : 0;
-    /* channel k = phase·pad8(m) + m; convolution tap i reads input row q - (taps-1) + i, which
-     * meets kernel row phase + stride·(taps-1-i) */
-    int64_t m8 = pad8(s->m), phase = k / m8, m = k % m8;
-    int64_t ty = phase / s->stride[1] + s->stride[0] * (s->taps[0] - 1 - i);
-    int64_t tx = phase % s->stride[1] + s->stride[1] * (s->taps[1] - 1 - j);
-    if (m >= s->m || ty >= s->kernel[0] || tx >= s->kernel[1])
-        return 0;
-    return s->w[((c * s->m + m) * s->kernel[0] + ty) * s->kernel[1] + tx];
+    }
+    int rc = build_temporary(b, s->dim[0], h * w, s->dim[1], out);
+    if (rc != 0)
+        return rc;
+    if (!pad)
+        return build_affine(b, in, out, s->dim[0], h * w, &(struct build_tables){0},
+                            (struct kernel_act_args){0});
+    return build_pad_octets(b, in, out, s->dim[0],
+                            (struct pad_octet_args){.channels = (int32_t)s->dim[1],
+                                                    .in_height = (int32_t)s->dim[2],
+                                                    .in_width = (int32_t)s->dim[3],
+                                                    .out_height = (int32_t)h,
+                                                    .out_width = (int32_t)w,
+                                                    .begin_y = (int32_t)pad_begin[0],
+                                                    .begin_x = (int32_t)pad_begin[1],
+                                                    .mode = KP_CONSTANT});
 }
 
-static int store_weights(struct build *b, const struct weight_source *s,
-                         const struct convolution_spec *spec, struct place *out)
-{
-    int64_t count = spec->k * spec->kernel[0] * spec->kernel[1] * spec->c, at = 0, offset = 0;
-    void *image = malloc((size_t)count * (size_t)build_element_bytes(b));
-    if (!image)
-        return err_set(b->e, ERR_NOMEM, "no memory for weights");
-    struct kernel_array to = {image, b->half};
-    for (int64_t k = 0; k < spec->k; k++)
-        for (int64_t i = 0; i < spec->kernel[0]; i++)
-            for (int64_t j = 0; j < spec->kernel[1]; j++)
-                for (int64_t c = 0; c < spec->c; c++)
-                    store(to, at++, weight_at(s, k, i, j, c));
-    int rc = build_weights(b, image, count * build_element_bytes(b), &offset);
-    free(image);
-    *out = (struct place){REGION_WEIGHTS, offset};
-    return rc;
-}
+/* ---- by our own kernels ---------------------------------------------------------------------- */
 
-/* Any Conv or ConvTranspose through the direct kernel. */
-static int build_direct(struct build *b, const struct node *n, bool transposed)
+int build_direct(struct build *b, const struct node *n, bool transposed)
 {
     const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
     struct build_tensor *in, *out;
-    struct place bias;
-    float *w = NULL;
+    struct weight_source source = {0};
+    struct place bias = {0};
     int64_t offset;
     int rc = build_read(b, n->in[0], &in);
     if (rc == 0)
-        rc = build_write(b, n->out[0], &out);
+        rc = build_write_elements(b, n->out[0], &out);
+    if (rc == 0 && build_has_bias(n))
+        rc = build_table(b, n->in[2], ys->dim[1], &bias);
     if (rc == 0)
-        rc = table_or_none(b, n, 2, ys->dim[1], &bias);
+        rc = weights_load(b, n, transposed, &source);
     if (rc == 0)
-        rc = load_weights(b, n->in[1], &w);
-    if (rc == 0)
-        rc = build_weights(b, w, shape_count(&b->g->value[n->in[1]].shape) * (int64_t)sizeof *w,
+        rc = build_weights(b, source.w,
+                           shape_count(&b->g->value[n->in[1]].shape) * (int64_t)sizeof *source.w,
                            &offset);
-    free(w);
+    free(source.w);
     if (rc != 0)
         return rc;
     union kernel_args a = {
@@ -217,179 +152,371 @@ static int build_direct(struct build *b, const struct node *n, bool transposed)
     return 0;
 }
 
-int build_conv(struct build *b, const struct node *n)
+bool build_is_thin(const struct convolution_spec *s)
 {
-    const struct conv_attr *c = &n->conv;
-    if (c->group != 1 || c->pad_begin[0] < 0 || c->pad_begin[1] < 0 || c->pad_end[0] < 0 ||
-        c->pad_end[1] < 0)
-        return build_direct(b, n, false);
-    const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
-    struct build_tensor *in, *out, x, y;
-    struct place bias, weights, none = {0};
-    static const int64_t no_pad[2] = {0, 0};
-    float *w = NULL;
-    int rc = build_read(b, n->in[0], &in);
-    if (rc == 0)
-        rc = table_or_none(b, n, 2, ys->dim[1], &bias);
-    if (rc != 0)
-        return rc;
-    bool symmetric = c->pad_begin[0] == c->pad_end[0] && c->pad_begin[1] == c->pad_end[1];
-    rc = packed_input(b, xs, in, symmetric ? no_pad : c->pad_begin, symmetric ? no_pad : c->pad_end,
-                      &x);
-    if (rc != 0)
-        return rc;
-    struct convolution_spec spec = {
-        .n = xs->dim[0],
-        .c = x.octets * OCTET,
-        .h = xs->dim[2] + (symmetric ? 0 : c->pad_begin[0] + c->pad_end[0]),
-        .w = xs->dim[3] + (symmetric ? 0 : c->pad_begin[1] + c->pad_end[1]),
-        .k = pad8(ys->dim[1]),
-        .oh = ys->dim[2],
-        .ow = ys->dim[3],
-        .half = b->half,
-        .tf32 = b->tf32,
-        .bias = bias.region != REGION_NONE,
-        .relu = n->act.kind == ACT_RELU};
-    for (int d = 0; d < 2; d++) {
-        spec.kernel[d] = c->kernel[d];
-        spec.stride[d] = c->stride[d];
-        spec.dilation[d] = c->dilation[d];
-        spec.pad_begin[d] = spec.pad_end[d] = symmetric ? c->pad_begin[d] : 0;
-    }
-    int id = find_convolution(b, &spec);
-    if (id < 0)
-        return id;
-    enum convolution_fused fused = b->p->convolution[id].fused;
-    if (spec.bias && fused != CONVOLUTION_BARE && b->half)
-        rc = build_element_table(b, n->in[2], ys->dim[1], &bias);
-    if (rc != 0)
-        return rc;
-
-    rc = load_weights(b, n->in[1], &w);
-    if (rc == 0) {
-        struct weight_source source = {
-            .w = w, .m = ys->dim[1], .c = xs->dim[1], .kernel = {c->kernel[0], c->kernel[1]}};
-        rc = store_weights(b, &source, &spec, &weights);
-    }
-    free(w);
-    if (rc == 0)
-        rc = build_write(b, n->out[0], &out);
-    if (rc != 0)
-        return rc;
-    bool packed = out->pitch == out->octets * OCTET;
-    y = *out;
-    if (!packed)
-        rc = build_temporary(b, ys->dim[0], ys->dim[2] * ys->dim[3], ys->dim[1], &y);
-    if (rc == 0)
-        rc = add_convolution(b, id, build_place(b, &x), weights, bias, build_place(b, &y));
-    if (rc != 0)
-        return rc;
-    bool act_left = n->act.kind != ACT_NONE && !(fused == CONVOLUTION_ALL && spec.relu);
-    bool bias_left = spec.bias && fused == CONVOLUTION_BARE;
-    if (packed && !act_left && !bias_left)
-        return 0;
-    struct kernel_act_args act = build_act(&n->act);
-    if (!act_left)
-        act.kind = KACT_NONE;
-    const struct build_tables tables = {.shift = bias_left ? bias : none};
-    return build_affine(b, &y, out, ys->dim[0], ys->dim[2] * ys->dim[3], &tables, act);
+    return s->n * s->oh * s->ow <= THIN_PIXELS && s->dilation[0] == 1 && s->dilation[1] == 1 &&
+           s->kernel[0] * s->kernel[1] * s->c >= THIN_TERMS;
 }
 
-int build_conv_transpose(struct build *b, const struct node *n)
+int build_thin(struct build *b, const struct node *n, const struct convolution_spec *s,
+               const struct build_tensor *in, struct place weights, struct place bias,
+               const struct build_rest *rest)
 {
-    const struct conv_attr *c = &n->conv;
-    const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
-    struct convolution_spec spec = {.n = xs->dim[0],
-                                    .c = pad8(xs->dim[1]),
-                                    .h = xs->dim[2],
-                                    .w = xs->dim[3],
-                                    .k = pad8(ys->dim[1]) * c->stride[0] * c->stride[1],
-                                    .stride = {1, 1},
-                                    .dilation = {1, 1},
-                                    .half = b->half,
-                                    .tf32 = b->tf32};
-    int64_t taps[2], skip[2], q[2];
-    bool direct = c->group != 1 || c->dilation[0] != 1 || c->dilation[1] != 1 ||
-                  c->pad_begin[0] < 0 || c->pad_begin[1] < 0;
-    for (int d = 0; d < 2; d++) {
-        /* Output rows y + pad = q·stride + phase; q from skip, q[d] of them. */
-        taps[d] = (c->kernel[d] + c->stride[d] - 1) / c->stride[d];
-        skip[d] = c->pad_begin[d] / c->stride[d];
-        q[d] = (ys->dim[2 + d] - 1 + c->pad_begin[d]) / c->stride[d] + 1 - skip[d];
-        spec.kernel[d] = taps[d];
-        spec.pad_begin[d] = taps[d] - 1 - skip[d];
-        spec.pad_end[d] = q[d] - xs->dim[2 + d] + taps[d] - 1 - spec.pad_begin[d];
-        if (spec.pad_end[d] < spec.pad_begin[d]) { /* rows that nobody reads, for symmetry */
-            q[d] += spec.pad_begin[d] - spec.pad_end[d];
-            spec.pad_end[d] = spec.pad_begin[d];
-        }
-        direct |= spec.pad_begin[d] < 0;
-    }
-    if (direct)
-        return build_direct(b, n, true);
-    spec.oh = q[0];
-    spec.ow = q[1];
+    const struct shape *ys = &b->g->value[n->out[0]].shape;
+    int64_t pixels = s->n * s->oh * s->ow, parts = pixels <= THIN_PIXELS / 4 ? 128 : 64;
+    struct build_tensor *out, *second = NULL;
+    int sums = build_buffer(b, pixels * s->k * parts * (int64_t)sizeof(float));
+    if (sums < 0)
+        return sums;
+    struct place part = build_place(b, &(struct build_tensor){.buffer = sums});
+    union kernel_args a = {.thin_ = {.in = {NULL, b->half},
+                                     .weight = {NULL, b->half},
+                                     .c = (int32_t)s->c,
+                                     .in_height = (int32_t)s->h,
+                                     .in_width = (int32_t)s->w,
+                                     .in_pitch = (int32_t)in->pitch,
+                                     .out_height = (int32_t)s->oh,
+                                     .out_width = (int32_t)s->ow,
+                                     .pixels = (int32_t)pixels,
+                                     .k = (int32_t)s->k,
+                                     .parts = (int32_t)parts,
+                                     .kernel = {(int32_t)s->kernel[0], (int32_t)s->kernel[1]},
+                                     .stride = {(int32_t)s->stride[0], (int32_t)s->stride[1]},
+                                     .pad = {(int32_t)s->pad_begin[0], (int32_t)s->pad_begin[1]}}};
+    int rc = build_launch(b, KERNEL_thin, &a, s->k * parts);
+    if (rc != 0)
+        return rc;
+    build_point(b, FIELD(thin, in.data), build_place(b, in));
+    build_point(b, FIELD(thin, weight.data), weights);
+    build_point(b, FIELD(thin, out), part);
+    rc = build_write(b, n->out[0], &out);
+    if (rc == 0)
+        rc = build_fork_target(b, n, &second);
+    if (rc != 0)
+        return rc;
+    a = (union kernel_args){
+        .thin_sum_ = {.out = {NULL, b->half},
+                      .k = (int32_t)s->k,
+                      .parts = (int32_t)parts,
+                      .lanes = (int32_t)rest->lanes,
+                      .in_height = (int32_t)s->oh,
+                      .in_width = (int32_t)s->ow,
+                      .out_height = (int32_t)ys->dim[2],
+                      .out_width = (int32_t)ys->dim[3],
+                      .out_pitch = (int32_t)out->pitch,
+                      .second_pitch = (int32_t)(second ? second->pitch : 0),
+                      .stride = {(int32_t)rest->stride[0], (int32_t)rest->stride[1]},
+                      .pad = {(int32_t)rest->pad[0], (int32_t)rest->pad[1]},
+                      .act = build_act(&n->act)}};
+    rc = build_launch(b, KERNEL_thin_sum, &a, pixels * s->k);
+    if (rc != 0)
+        return rc;
+    build_point(b, FIELD(thin_sum, part), part);
+    build_point(b, FIELD(thin_sum, out.data), build_place(b, out));
+    build_point(b, FIELD(thin_sum, bias), bias);
+    if (second)
+        build_point(b, FIELD(thin_sum, second), build_place(b, second));
+    return 0;
+}
 
-    struct build_tensor *in, *out, x, y;
-    struct place bias, weights, none = {0};
-    int64_t no_pad[2] = {0, 0}, more[2] = {0, 0};
-    float *w = NULL;
-    int rc = build_read(b, n->in[0], &in);
-    if (rc == 0)
-        rc = table_or_none(b, n, 2, ys->dim[1], &bias);
-    if (rc != 0)
-        return rc;
-    for (int d = 0; d < 2; d++) { /* output_padding beyond: zeros behind the input */
-        more[d] = spec.pad_end[d] - spec.pad_begin[d];
-        spec.pad_end[d] = spec.pad_begin[d];
+/* ---- a folded input -------------------------------------------------------------------------- */
+
+/* The input of the network that a convolution reads, at once or through a Pad that nobody else
+ * reads; and where its taps begin. */
+struct folded {
+    int input;
+    enum weight_fold fold;
+    int64_t channels, begin[2];
+    int mode;
+};
+
+static int pad_mode(const struct node *pad)
+{
+    return pad->pad.mode == PAD_REFLECT ? KP_REFLECT
+           : pad->pad.mode == PAD_EDGE  ? KP_EDGE
+                                        : KP_CONSTANT;
+}
+
+static bool regular(const struct conv_attr *c)
+{
+    return c->group == 1 && c->pad_begin[0] >= 0 && c->pad_begin[1] >= 0 && c->pad_end[0] >= 0 &&
+           c->pad_end[1] >= 0;
+}
+
+static bool is_folded(const struct build *b, const struct node *n, struct folded *f)
+{
+    const struct graph *g = b->g;
+    const struct conv_attr *c = &n->conv;
+    int value = n->in[0];
+    *f = (struct folded){.input = -1, .begin = {c->pad_begin[0], c->pad_begin[1]}};
+    if (n->op != OP_CONV || !regular(c) || c->dilation[0] != 1 || c->dilation[1] != 1 ||
+        c->kernel[0] * c->kernel[1] == 1 || g->value[value].shape.dim[1] >= OCTET)
+        return false;
+    const struct node *pad = build_maker(b, value), *reader;
+    if (pad && pad->op == OP_PAD) {
+        const struct pad_attr *p = &pad->pad;
+        f->mode = pad_mode(pad);
+        bool zeros = f->mode == KP_CONSTANT && p->value == 0;
+        bool unpadded = !(c->pad_begin[0] || c->pad_begin[1] || c->pad_end[0] || c->pad_end[1]);
+        if (build_readers(b, value, &reader) != 1 || !(zeros || (unpadded && f->mode != KP_CONSTANT)))
+            return false;
+        for (int d = 0; d < 4; d++)
+            if (p->begin[d] < 0 || p->end[d] < 0 || (d < 2 && (p->begin[d] || p->end[d])))
+                return false;
+        f->begin[0] += p->begin[2];
+        f->begin[1] += p->begin[3];
+        value = pad->in[0];
     }
-    rc = packed_input(b, xs, in, no_pad, more, &x);
-    if (rc != 0)
-        return rc;
-    spec.h += more[0];
-    spec.w += more[1];
-    int id = find_convolution(b, &spec);
-    if (id < 0)
-        return id;
-    rc = load_weights(b, n->in[1], &w);
-    if (rc == 0) {
-        struct weight_source source = {.w = w,
-                                       .m = ys->dim[1],
-                                       .c = xs->dim[1],
-                                       .kernel = {c->kernel[0], c->kernel[1]},
-                                       .stride = {c->stride[0], c->stride[1]},
-                                       .taps = {taps[0], taps[1]},
-                                       .transposed = true};
-        rc = store_weights(b, &source, &spec, &weights);
+    for (int i = 0; i < g->n_inputs; i++)
+        if (g->input[i] == value)
+            f->input = i;
+    int64_t channels = g->value[value].shape.dim[1];
+    f->fold = channels * c->kernel[0] * c->kernel[1] <= FOLD_CHANNELS ? FOLD_ALL : FOLD_ROW;
+    f->channels = build_round8(channels * c->kernel[1] * (f->fold == FOLD_ALL ? c->kernel[0] : 1));
+    return f->input >= 0 && f->channels <= FOLD_CHANNELS;
+}
+
+/* Does it read every number of the input? */
+static bool covers(const struct build *b, const struct node *n, const struct folded *f)
+{
+    const struct shape *xs = &b->g->value[b->g->input[f->input]].shape;
+    const struct shape *ys = &b->g->value[n->out[0]].shape;
+    bool all = true;
+    for (int d = 0; d < 2; d++)
+        all &= n->conv.stride[d] <= n->conv.kernel[d] &&
+               (ys->dim[2 + d] - 1) * n->conv.stride[d] + n->conv.kernel[d] - f->begin[d] >=
+                   xs->dim[2 + d];
+    return all;
+}
+
+bool build_is_folded(const struct build *b, int value, bool *seen)
+{
+    bool all = true;
+    *seen = false;
+    for (int i = 0; i < b->g->n_nodes; i++) {
+        const struct node *n = &b->g->node[i], *reader = n;
+        struct folded f;
+        for (int k = 0; k < n->n_in; k++) {
+            if (n->in[k] != value)
+                continue;
+            if (n->op == OP_PAD)
+                build_readers(b, n->out[0], &reader);
+            bool folded = k == 0 && reader && is_folded(b, reader, &f);
+            all &= folded;
+            *seen |= folded && covers(b, reader, &f);
+        }
     }
-    free(w);
-    if (rc == 0)
-        rc = build_temporary(b, spec.n, q[0] * q[1], spec.k, &y);
-    if (rc == 0)
-        rc = add_convolution(b, id, build_place(b, &x), weights, none, build_place(b, &y));
-    if (rc == 0)
-        rc = build_write(b, n->out[0], &out);
+    return all;
+}
+
+static int build_fold(struct build *b, const struct node *n, const struct folded *f,
+                      struct convolution_spec *spec, struct build_tensor *out)
+{
+    int value = b->g->input[f->input];
+    const struct shape *xs = &b->g->value[value].shape, *ys = &b->g->value[n->out[0]].shape;
+    const struct conv_attr *c = &n->conv;
+    bool all = f->fold == FOLD_ALL;
+    int64_t height = all ? ys->dim[2] : (ys->dim[2] - 1) * c->stride[0] + c->kernel[0];
+    spec->c = f->channels;
+    spec->h = height;
+    spec->w = ys->dim[3];
+    spec->kernel[0] = all ? 1 : c->kernel[0];
+    spec->kernel[1] = 1;
+    spec->stride[0] = all ? 1 : c->stride[0];
+    spec->stride[1] = 1;
+    for (int d = 0; d < 2; d++)
+        spec->pad_begin[d] = spec->pad_end[d] = 0;
+    int rc = build_temporary(b, xs->dim[0], height * spec->w, f->channels, out);
     if (rc != 0)
         return rc;
     union kernel_args a = {
-        .interleave_ = {.in = {NULL, b->half},
-                        .out = {NULL, b->half},
-                        .octets = (int32_t)out->octets,
-                        .in_height = (int32_t)q[0],
-                        .in_width = (int32_t)q[1],
-                        .in_pitch = (int32_t)y.pitch,
-                        .out_height = (int32_t)ys->dim[2],
-                        .out_width = (int32_t)ys->dim[3],
-                        .out_pitch = (int32_t)out->pitch,
-                        .stride_y = (int32_t)c->stride[0],
-                        .stride_x = (int32_t)c->stride[1],
-                        .pad_y = (int32_t)(c->pad_begin[0] - skip[0] * c->stride[0]),
-                        .pad_x = (int32_t)(c->pad_begin[1] - skip[1] * c->stride[1]),
-                        .act = build_act(&n->act)}};
-    rc = build_map(b, interleave, &a, ys->dim[0] * ys->dim[2] * ys->dim[3] * out->octets,
-                   build_place(b, &y), build_place(b, out));
+        .fold_ = {.out = {NULL, b->half},
+                  .c = (int32_t)xs->dim[1],
+                  .in_height = (int32_t)xs->dim[2],
+                  .in_width = (int32_t)xs->dim[3],
+                  .out_height = (int32_t)height,
+                  .out_width = (int32_t)spec->w,
+                  .pitch = (int32_t)out->pitch,
+                  .taps = {all ? (int32_t)c->kernel[0] : 1, (int32_t)c->kernel[1]},
+                  .stride = {all ? (int32_t)c->stride[0] : 1, (int32_t)c->stride[1]},
+                  .begin = {(int32_t)f->begin[0], (int32_t)f->begin[1]},
+                  .mode = f->mode,
+                  .flag_step = b->p->batch == xs->dim[0]}};
+    rc = build_launch(b, KERNEL_fold, &a, xs->dim[0] * height * spec->w);
     if (rc != 0)
         return rc;
-    build_point(b, FIELD(interleave, bias), bias);
+    build_point(b, FIELD(fold, in), (struct place){REGION_INPUT, f->input});
+    build_point(b, FIELD(fold, out.data), build_place(b, out));
+    if (!b->tensor[value].made && covers(b, n, f))
+        build_point(b, FIELD(fold, flags), (struct place){REGION_FLAGS, 0});
     return 0;
+}
+
+/* ---- Conv ------------------------------------------------------------------------------------ */
+
+/* Its only reader, if that is a DepthToSpace which can be an interleave. */
+static const struct node *shuffle_of(const struct build *b, const struct node *n)
+{
+    const struct node *reader;
+    bool plain = n->act.kind == ACT_NONE || n->act.kind == ACT_RELU;
+    return plain && build_readers(b, n->out[0], &reader) == 1 && reader &&
+                   reader->op == OP_DEPTH_TO_SPACE
+               ? reader
+               : NULL;
+}
+
+/* What the plan left of bias and activation, into the node's own tensor. */
+static int finish(struct build *b, const struct node *n, const struct build_tensor *y,
+                  struct place bias, struct kernel_act_args act)
+{
+    const struct shape *s = &b->g->value[n->out[0]].shape;
+    int64_t pixels = s->dim[2] * s->dim[3];
+    struct build_tensor *out, *second;
+    int rc = build_write(b, n->out[0], &out);
+    if (rc == 0)
+        rc = build_fork_target(b, n, &second);
+    if (rc != 0)
+        return rc;
+    if (!second)
+        return build_affine(b, y, out, s->dim[0], pixels, &(struct build_tables){.shift = bias},
+                            act);
+    union kernel_args a = {.fork_ = {.in = {NULL, b->half},
+                                     .out = {NULL, b->half},
+                                     .octets = (int32_t)y->octets,
+                                     .in_pitch = (int32_t)y->pitch,
+                                     .out_pitch = (int32_t)out->pitch,
+                                     .second_pitch = (int32_t)second->pitch,
+                                     .act = act}};
+    rc = build_map(b, fork, &a, s->dim[0] * pixels * y->octets, build_place(b, y),
+                   build_place(b, out));
+    if (rc != 0)
+        return rc;
+    build_point(b, FIELD(fork, shift), bias);
+    build_point(b, FIELD(fork, second), build_place(b, second));
+    return 0;
+}
+
+static int convolved(struct build *b, const struct node *n, struct convolution_spec *spec,
+                     const struct build_tensor *x, struct weight_source *source, bool last)
+{
+    const struct node *shuffle = last ? NULL : shuffle_of(b, n);
+    const struct shape *ys = &b->g->value[n->out[0]].shape;
+    struct build_rest rest = build_nothing_left(ys);
+    struct place bias = {0}, weights, none = {0};
+    struct build_tensor y, *out;
+    if (shuffle) {
+        int64_t block = shuffle->depth.block;
+        source->stride[0] = source->stride[1] = rest.stride[0] = rest.stride[1] = block;
+        source->lanes = rest.lanes = build_round8(ys->dim[1] / (block * block));
+        source->crd = shuffle->depth.crd;
+        spec->k = source->lanes * block * block;
+    }
+    bool thin = !last && !shuffle && build_is_thin(spec);
+    spec->bias = build_has_bias(n) && !last && !thin;
+    spec->relu = n->act.kind == ACT_RELU && !last && !thin;
+    enum convolution_fused fused = CONVOLUTION_BARE;
+    int id = thin ? 0 : build_find_convolution(b, spec);
+    if (id < 0)
+        return id;
+    if (!thin)
+        fused = b->p->convolution[id].fused;
+    bool elements = spec->bias && fused != CONVOLUTION_BARE;
+    int rc = 0;
+    if (build_has_bias(n))
+        rc = last ? build_table(b, n->in[2], ys->dim[1], &bias)
+                  : weights_table(b, source, n->in[2], spec->k, elements, &bias);
+    if (rc == 0)
+        rc = weights_store(b, source, spec, &weights);
+    if (rc != 0)
+        return rc;
+    if (thin)
+        return build_thin(b, n, spec, x, weights, bias, &rest);
+
+    bool act_left = n->act.kind != ACT_NONE && !(fused == CONVOLUTION_ALL && spec->relu);
+    bool bias_left = build_has_bias(n) && fused == CONVOLUTION_BARE;
+    struct kernel_act_args act = act_left ? build_act(&n->act) : (struct kernel_act_args){0};
+    bool done = !last && !shuffle && !act_left && !bias_left;
+    if (done) {
+        rc = build_write(b, n->out[0], &out);
+        if (rc != 0)
+            return rc;
+        if (out->pitch == out->octets * OCTET)
+            return build_convolve(b, id, build_place(b, x), weights, bias, build_place(b, out));
+    }
+    rc = build_temporary(b, spec->n, spec->oh * spec->ow, spec->k, &y);
+    if (rc == 0)
+        rc = build_convolve(b, id, build_place(b, x), weights, elements ? bias : none,
+                            build_place(b, &y));
+    if (rc != 0)
+        return rc;
+    if (shuffle && (act_left || bias_left))
+        rc = build_affine(b, &y, &y, spec->n, spec->oh * spec->ow,
+                          &(struct build_tables){.shift = bias_left ? bias : none}, act);
+    if (last) {
+        rest.bias = bias;
+        rest.act = act;
+        if (source->row) {
+            rest.taps = n->conv.kernel[1];
+            rest.tap_pad = n->conv.pad_begin[1];
+            rest.width = spec->w;
+        }
+    }
+    if (last || shuffle) {
+        build_leave(b, n->out[0], &y, &rest);
+        return rc;
+    }
+    return finish(b, n, &y, bias_left ? bias : none, act);
+}
+
+int build_conv(struct build *b, const struct node *n)
+{
+    const struct conv_attr *c = &n->conv;
+    if (!regular(c))
+        return build_direct(b, n, false);
+    const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
+    struct convolution_spec spec = {.n = xs->dim[0],
+                                    .k = build_round8(ys->dim[1]),
+                                    .oh = ys->dim[2],
+                                    .ow = ys->dim[3],
+                                    .half = b->half,
+                                    .tf32 = b->tf32};
+    struct folded f;
+    struct weight_source source;
+    struct build_tensor x, *in;
+    bool folded = is_folded(b, n, &f), last = build_is_last(b, n->out[0]);
+    int rc = weights_load(b, n, false, &source);
+    if (rc == 0 && folded) {
+        source.fold = f.fold;
+        spec.dilation[0] = spec.dilation[1] = 1;
+        rc = build_fold(b, n, &f, &spec, &x);
+    } else if (rc == 0) {
+        /* Columns are not padded where their taps are added later. */
+        source.row = last && c->kernel[1] > 1 && c->stride[1] == 1 && c->dilation[1] == 1 &&
+                     source.m < OCTET && source.m * c->kernel[1] <= ROW_CHANNELS;
+        int64_t begin[2] = {c->pad_begin[0], source.row ? 0 : c->pad_begin[1]};
+        int64_t end[2] = {c->pad_end[0], source.row ? 0 : c->pad_end[1]};
+        static const int64_t no_pad[2] = {0, 0};
+        bool symmetric = begin[0] == end[0] && begin[1] == end[1];
+        rc = build_read(b, n->in[0], &in);
+        if (rc == 0)
+            rc = build_packed(b, xs, in, symmetric ? no_pad : begin, symmetric ? no_pad : end, &x);
+        for (int d = 0; d < 2; d++) {
+            spec.kernel[d] = c->kernel[d];
+            spec.stride[d] = c->stride[d];
+            spec.dilation[d] = c->dilation[d];
+            spec.pad_begin[d] = spec.pad_end[d] = symmetric ? begin[d] : 0;
+        }
+        spec.c = x.octets * OCTET;
+        spec.h = xs->dim[2] + (symmetric ? 0 : begin[0] + end[0]);
+        spec.w = xs->dim[3] + (symmetric ? 0 : begin[1] + end[1]);
+        if (source.row) {
+            spec.kernel[1] = 1;
+            spec.k = build_round8(source.m * c->kernel[1]);
+            spec.ow = spec.w;
+        }
+    }
+    if (rc == 0)
+        rc = convolved(b, n, &spec, &x, &source, last);
+    free(source.w);
+    return rc;
 }

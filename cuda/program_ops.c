@@ -30,6 +30,14 @@ static int unary_ends(struct build *b, const struct node *n, struct build_tensor
     return rc == 0 ? build_write(b, n->out[0], out) : rc;
 }
 
+/* The same for a kernel that writes element by element. */
+static int element_ends(struct build *b, const struct node *n, struct build_tensor **in,
+                        struct build_tensor **out)
+{
+    int rc = build_read(b, n->in[0], in);
+    return rc == 0 ? build_write_elements(b, n->out[0], out) : rc;
+}
+
 static int build_copy(struct build *b, const struct build_tensor *in, struct kernel_view from,
                       const struct build_tensor *out, struct kernel_view to, int64_t count)
 {
@@ -130,10 +138,13 @@ static int build_unary(struct build *b, const struct node *n, enum kernel_unary 
 {
     struct build_tensor *in, *out;
     const struct shape *s = shape_of(b, n->in[0]);
-    int rc = unary_ends(b, n, &in, &out);
+    if (b->tensor[n->out[0]].forked)
+        return 0;
+    bool octets = op == KU_ACT && s->rank == 4;
+    int rc = octets ? unary_ends(b, n, &in, &out) : element_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
-    if (op == KU_ACT && in->nhwc)
+    if (octets)
         return build_affine(b, in, out, s->dim[0], pixels_of(s), &(struct build_tables){0},
                             build_act(&n->act));
     union kernel_args a = {.unary_ = {.in = {NULL, b->half},
@@ -165,14 +176,14 @@ static int build_binary(struct build *b, const struct node *n, enum kernel_binar
     int rc = build_read(b, n->in[0], &x);
     if (rc == 0)
         rc = build_read(b, n->in[1], &y);
+    bool same = s->rank == 4 && shape_equal(xs, ys) && s->dim[1] % OCTET == 0;
     if (rc == 0)
-        rc = build_write(b, n->out[0], &out);
+        rc = same ? build_write(b, n->out[0], &out) : build_write_elements(b, n->out[0], &out);
     if (rc != 0)
         return rc;
     union kernel_args a;
     memset(&a, 0, sizeof a);
     struct kernel_array elements = {NULL, b->half};
-    bool same = s->rank == 4 && shape_equal(xs, ys) && s->dim[1] % OCTET == 0;
     if (same) {
         a.binary_octet_ = (struct binary_octet_args){.a = elements,
                                                      .b = elements,
@@ -206,7 +217,7 @@ static int build_concat(struct build *b, const struct node *n)
 {
     const struct shape *s = shape_of(b, n->out[0]);
     struct build_tensor *out;
-    int rc = build_write(b, n->out[0], &out);
+    int rc = build_write_elements(b, n->out[0], &out);
     struct kernel_view whole = build_view(b, out, s);
     int64_t at = 0;
     for (int i = 0; rc == 0 && i < n->n_in; i++) {
@@ -243,7 +254,7 @@ static int build_split(struct build *b, const struct node *n)
         struct kernel_view from = whole;
         from.dim[n->axis] = (int32_t)part->dim[n->axis];
         from.offset = at * whole.stride[n->axis];
-        rc = build_write(b, n->out[i], &out);
+        rc = build_write_elements(b, n->out[i], &out);
         if (rc == 0)
             rc = build_copy(b, in, from, out, build_view(b, out, part), shape_count(part));
         at += part->dim[n->axis];
@@ -251,13 +262,24 @@ static int build_split(struct build *b, const struct node *n)
     return rc;
 }
 
-/* Slice, Transpose, Reshape, DepthToSpace: the input's elements in another order. */
-static int build_spread(struct build *b, const struct node *n, const struct build_tensor *in,
-                        const struct build_tensor *out)
+static int build_depth_to_space(struct build *b, const struct node *n)
 {
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    struct build_tensor *in, *out;
     int32_t block = (int32_t)n->depth.block, c = (int32_t)os->dim[1];
     bool crd = n->depth.crd; /* channels (c, i, j), else (i, j, c) */
+    int rc = build_read(b, n->in[0], &in);
+    if (rc != 0)
+        return rc;
+    if (in->unfinished && build_is_last(b, n->out[0])) {
+        build_leave(b, n->out[0], in, &in->rest);
+        return 0;
+    }
+    if (in->unfinished)
+        return build_interleave(b, n, in, &in->rest, in->rest.act);
+    rc = build_write(b, n->out[0], &out);
+    if (rc != 0)
+        return rc;
     union kernel_args a = {.spread_ = {.in = {NULL, b->half},
                                        .out = {NULL, b->half},
                                        .channels = c,
@@ -274,11 +296,12 @@ static int build_spread(struct build *b, const struct node *n, const struct buil
                      build_place(b, out));
 }
 
+/* Slice, Transpose, Reshape: the input's elements in another order. */
 static int build_rearranged(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    int rc = unary_ends(b, n, &in, &out);
+    int rc = element_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
     struct kernel_view v = build_view(b, in, is), from = v;
@@ -293,8 +316,6 @@ static int build_rearranged(struct build *b, const struct node *n)
             from.dim[d] = v.dim[n->transpose.perm[d]];
             from.stride[d] = v.stride[n->transpose.perm[d]];
         }
-    } else if (n->op == OP_DEPTH_TO_SPACE) {
-        return build_spread(b, n, in, out);
     }
     return build_copy(b, in, from, out, build_view(b, out, os), shape_count(os));
 }
@@ -311,18 +332,28 @@ int build_pad_octets(struct build *b, const struct build_tensor *in, const struc
                      build_place(b, in), build_place(b, out));
 }
 
+/* The input of the graph that it pads is folded by the convolution behind it. */
+static bool pad_is_folded(const struct build *b, const struct node *n)
+{
+    return !build_maker(b, n->in[0]) && !b->g->value[n->in[0]].constant &&
+           !b->tensor[n->in[0]].made;
+}
+
 static int build_pad(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    int rc = unary_ends(b, n, &in, &out);
+    if (pad_is_folded(b, n))
+        return 0;
+    bool octets = is->rank == 4 && n->pad.begin[0] == 0 && n->pad.begin[1] == 0 &&
+                  is->dim[0] == os->dim[0] && is->dim[1] == os->dim[1];
+    int rc = octets ? unary_ends(b, n, &in, &out) : element_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
     int mode = n->pad.mode == PAD_REFLECT ? KP_REFLECT
                : n->pad.mode == PAD_EDGE  ? KP_EDGE
                                           : KP_CONSTANT;
-    if (in->nhwc && out->nhwc && n->pad.begin[0] == 0 && n->pad.begin[1] == 0 &&
-        is->dim[0] == os->dim[0] && is->dim[1] == os->dim[1])
+    if (octets)
         return build_pad_octets(b, in, out, os->dim[0],
                                 (struct pad_octet_args){.channels = (int32_t)os->dim[1],
                                                         .in_height = (int32_t)is->dim[2],
@@ -444,7 +475,7 @@ static int build_reduce(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    int rc = unary_ends(b, n, &in, &out);
+    int rc = element_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
     struct kernel_view v = build_view(b, in, is), from = {0}, over = {0};
@@ -478,7 +509,7 @@ static int build_gather(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    int rc = unary_ends(b, n, &in, &out);
+    int rc = element_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
     int32_t *index = malloc(sizeof *index * (size_t)(n->gather.n_index + 1));
@@ -549,8 +580,9 @@ int build_node(struct build *b, const struct node *n)
         return build_concat(b, n);
     case OP_SPLIT:
         return build_split(b, n);
-    case OP_SLICE:
     case OP_DEPTH_TO_SPACE:
+        return build_depth_to_space(b, n);
+    case OP_SLICE:
     case OP_RESHAPE:
     case OP_TRANSPOSE:
         return build_rearranged(b, n);
