@@ -17,8 +17,8 @@
  * stderr.
  *
  * --serve: each line of stdin holds arguments as above, with tabs between them. The answer is what
- * they would print (stderr, too, goes to stdout) and a last line "=== STATUS", the exit status. Ends
- * with stdin. peak_mb is that of the process, of all requests so far.
+ * they would print (stderr, too, goes to stdout) and a last line "=== STATUS", the exit status.
+ * Ends with stdin. peak_mb is that of the process, of all requests so far.
  */
 #include <math.h>
 #include <stdio.h>
