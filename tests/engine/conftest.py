@@ -1,6 +1,4 @@
-"""`--shard=I/N`: only every N-th test, from the I-th, the long ones dealt out first (scripts/gpu_check).
-
-`engine`: once for each engine of the build; `fast_engine`: each but the reference. `opcheck`: the program, or a failure that says how to get it."""
+"""`engine`: once for each engine of the build; `fast_engine`: each but the reference. `opcheck`: the program, or a failure that says how to get it."""
 
 import enginekit
 import pytest
@@ -18,17 +16,3 @@ def opcheck():
     if not enginekit.OPCHECK.exists():
         pytest.fail(f"{enginekit.OPCHECK} is not built: make engine")
     return enginekit.OPCHECK
-
-
-LONG = ("sanitizer", "hundred", "networks")
-
-
-def pytest_addoption(parser):
-    parser.addoption("--shard", default="0/1")
-
-
-def pytest_collection_modifyitems(config, items):
-    first, step = map(int, config.getoption("--shard").split("/"))
-    if step > 1:
-        items.sort(key=lambda item: not any(word in item.nodeid for word in LONG))
-        items[:] = items[first::step]

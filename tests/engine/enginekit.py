@@ -3,9 +3,13 @@
 Every test that takes `engine` runs once for each engine that the build has, so that a new engine is held to the same.
 """
 
+import atexit
+import contextlib
 import json
 import os
+import select
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,25 +41,97 @@ class Run:
     facts: dict
 
 
+class Server:
+    """One `opcheck --serve` for many runs: CUDA and cuDNN take seconds to start. Starts when it is asked and is not there."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen | None = None
+
+    def stop(self, kill: bool = False) -> int | None:
+        """Its exit status; None if it was not there."""
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        if kill:
+            process.kill()
+        process.stdin.close()
+        try:
+            return process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+        finally:
+            process.stdout.close()
+
+    def ask(self, arguments: list, timeout: float) -> tuple[int, str]:
+        """The exit status that opcheck would have ended with, and all that it printed."""
+        words = [str(a) for a in arguments]
+        assert not any(c in word for word in words for c in "\t\n"), words
+        if self.process is None:
+            self.process = subprocess.Popen([OPCHECK, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it ended: what did it say?
+                self.process.stdin.write(("\t".join(words) + "\n").encode())
+            text, ended = self._read(time.monotonic() + timeout, timeout)
+        except BaseException:  # what it still says must not answer the next
+            self.stop(kill=True)
+            raise
+        if not ended:
+            raise AssertionError(f"opcheck ended with {self.stop()}: {text[-3000:]}")
+        text, status = text.removesuffix("\n").rsplit("=== ", 1)
+        return int(status), text
+
+    def _read(self, deadline: float, timeout: float) -> tuple[str, bool]:
+        """What it says, and whether that is a whole answer."""
+        said = b""
+        while True:
+            if not select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise subprocess.TimeoutExpired("opcheck --serve", timeout, output=said)
+            more = self.process.stdout.read(1 << 16)
+            said += more
+            last = said[said.rfind(b"\n", 0, -1) + 1:]
+            whole = last.startswith(b"=== ") and last.endswith(b"\n")
+            if whole or not more:
+                return said.decode(errors="replace"), whole
+
+
+SERVER = Server()
+atexit.register(SERVER.stop)
+SERVED = {"cuda", *os.environ.get("SPINENODE_SERVE", "").split()}  # engines
+# After these a GPU may refuse all that the same process asks of it.
+GPU_FAILS = ("the GPU cannot", "cuDNN cannot run")
+
+
+def _run_opcheck(arguments: list, timeout: float, env: dict | None, served: bool) -> tuple[int, str, str]:
+    """Status, what a success says and what an error says."""
+    if served:
+        status, text = SERVER.ask(arguments, timeout)
+        if status != 0 and any(words in text for words in GPU_FAILS):
+            SERVER.stop()
+        return status, text, text
+    done = subprocess.run([OPCHECK, *arguments], capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
+    return done.returncode, done.stdout, done.stderr
+
+
 def run(model: onnx.ModelProto | Path, inputs: list[np.ndarray], folder: Path, engine: str = "ref", outputs: int = 1,
         arguments: tuple = (), timeout: float = 300, env: dict | None = None) -> Run:
-    """Runs a model on an engine. Inputs in the graph's order, float32."""
+    """Runs a model on an engine. Inputs in the graph's order, float32. A process of its own with `env`, and for most engines."""
     path = model
     if not isinstance(model, Path):
         path = folder / "model.onnx"
         path.write_bytes(model.SerializeToString())
-    command = [OPCHECK, path, "--engine", engine, *arguments]
+    command = [path.absolute(), "--engine", engine, *arguments]
     for i, x in enumerate(inputs):
         np.save(folder / f"in{i}.npy", np.ascontiguousarray(x, np.float32))
     if inputs:
         command += ["--in", *[folder / f"in{i}.npy" for i in range(len(inputs))]]
     command += ["--out", *[folder / f"out{i}.npy" for i in range(outputs)]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
-    if done.returncode != 0:
+    status, said, error = _run_opcheck(command, timeout, env, engine in SERVED and env is None)
+    if status != 0:
         # A crash or a sanitizer's finding is never a refusal.
-        assert done.returncode == 1, f"opcheck ended with {done.returncode}: {done.stderr[-3000:]}"
-        raise Refused(done.stderr.rsplit("peak_mb", 1)[0].strip())
-    return Run([np.load(folder / f"out{i}.npy") for i in range(outputs)], json.loads(done.stdout.splitlines()[-1]))
+        assert status == 1, f"opcheck ended with {status}: {error[-3000:]}"
+        raise Refused(error.rsplit("peak_mb", 1)[0].strip())
+    return Run([np.load(folder / f"out{i}.npy") for i in range(outputs)], json.loads(said.splitlines()[-1]))
 
 
 def oracle(model: onnx.ModelProto | Path, inputs: list[np.ndarray]) -> list[np.ndarray]:

@@ -3,9 +3,10 @@
  *
  *     opcheck MODEL --engine NAME [--against NAME] [--in FILE.npy ...] [--shape AxBxC ...]
  *             [--out FILE.npy ...] [--threads N] [--isa ISA] [--throughput] [--low-memory]
- *             [--device NAME] [--precision f16|tf32] [--repeat N] [--stack BATCH] [--explain]
+ *             [--device NAME] [--precision f32|f16|tf32] [--repeat N] [--stack BATCH] [--explain]
  *     opcheck --package MODEL        opens it as the node does: facts and graph are checked
  *     opcheck --list                 the engines of this build
+ *     opcheck --serve                answers requests: a GPU takes seconds to start, once then
  *
  * --stack: the images of the inputs go through a plan for BATCH of them (or fewer, where memory
  * lacks) as a stack.
@@ -14,12 +15,17 @@
  * Prints one JSON object: engine, milliseconds, costs, and with --against the largest absolute
  * difference and the relative L2 difference of all outputs together. Exit 1: an error, its text on
  * stderr.
+ *
+ * --serve: each line of stdin holds arguments as above, with tabs between them. The answer is what
+ * they would print (stderr, too, goes to stdout) and a last line "=== STATUS", the exit status.
+ * Ends with stdin. peak_mb is that of the process, of all requests so far.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cuda/device.h"
 #include "cuda/engine_cuda.h"
@@ -101,6 +107,8 @@ static int parse_options(int argc, char **argv, struct options *o)
                 o->engine_options.threads = atoi(next);
             else if (strcmp(a, "--isa") == 0)
                 o->engine_options.isa = next;
+            else if (strcmp(a, "--precision") == 0 && strcmp(next, "f32") == 0)
+                o->engine_options.precision = ENGINE_F32;
             else if (strcmp(a, "--precision") == 0 && strcmp(next, "f16") == 0)
                 o->engine_options.precision = ENGINE_F16;
             else if (strcmp(a, "--precision") == 0 && strcmp(next, "tf32") == 0)
@@ -347,17 +355,14 @@ static void list_engines(void)
 #endif
 }
 
-int main(int argc, char **argv)
+/* Does what the arguments ask for; returns the exit status. */
+static int answer(int argc, char **argv)
 {
     struct options o = {0};
     struct err e = {0};
     struct graph *g = NULL;
     struct npy in[GRAPH_INPUTS_MAX] = {0};
     struct result a = {0}, b = {0};
-    engine_register(&engine_cuda_host, NULL);
-#ifdef SPINENODE_CUDA
-    engine_register(&engine_cuda, NULL);
-#endif
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {
         list_engines();
         return 0;
@@ -413,4 +418,35 @@ int main(int argc, char **argv)
     result_fini(&b);
     graph_free(g);
     return rc == 0 ? 0 : 1;
+}
+
+#define ARGUMENTS_MAX 256
+
+static int serve(void)
+{
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t n;
+    /* One stream, in the order in which it was written. */
+    if (dup2(STDOUT_FILENO, STDERR_FILENO) < 0 || setvbuf(stdout, NULL, _IOLBF, 0) != 0)
+        return 1;
+    while ((n = getline(&line, &size, stdin)) > 0) {
+        char *argv[ARGUMENTS_MAX + 1] = {"opcheck"}, *rest = line;
+        int argc = 1;
+        line[n - 1] = line[n - 1] == '\n' ? '\0' : line[n - 1];
+        while (argc < ARGUMENTS_MAX && rest != NULL)
+            argv[argc++] = strsep(&rest, "\t");
+        printf("=== %d\n", answer(argc, argv));
+    }
+    free(line);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    engine_register(&engine_cuda_host, NULL);
+#ifdef SPINENODE_CUDA
+    engine_register(&engine_cuda, NULL);
+#endif
+    return argc == 2 && strcmp(argv[1], "--serve") == 0 ? serve() : answer(argc, argv);
 }

@@ -3,15 +3,27 @@
 import json
 import subprocess
 import sys
+import time
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 
 import enginekit
 import numpy as np
 import pytest
+import sharding
 
 sys.path.insert(0, str(enginekit.ROOT / "scripts"))
 import bench_engine_nets as nets  # noqa: E402
 
 WORKER = enginekit.BUILD / "bench_gpu_worker"
+
+
+def script(name):
+    """A program of scripts/ as a module."""
+    loader = SourceFileLoader(name, str(enginekit.ROOT / "scripts" / name))
+    module = module_from_spec(spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +88,81 @@ def test_without_a_gpu_they_say_so_and_fail(command):
     assert "GPU" in done.stderr or "without CUDA" in done.stderr
 
 
-def test_check_deals_every_test_to_one_process_and_reports_failures():
-    command = [sys.executable, enginekit.ROOT / "scripts" / "gpu_check", "--build", enginekit.BUILD, "--engine", "cuda-host", "--processes", "2",
-               "--tests", enginekit.ROOT / "tests" / "engine" / "test_patterns.py"]
-    done = subprocess.run([*command, "-k", "what_only_looks_like_a_pattern"], capture_output=True, text=True, timeout=300)
+def check(*more):
+    command = [sys.executable, enginekit.ROOT / "scripts" / "gpu_check", "--build", enginekit.BUILD, "--engine", "cuda-host", "--processes", "2"]
+    return subprocess.run([*command, *more], capture_output=True, text=True, timeout=300)
+
+
+def test_check_deals_every_test_to_one_process_and_reports_failures(tmp_path):
+    patterns = ("--tests", enginekit.ROOT / "tests" / "engine" / "test_patterns.py")
+    done = check(*patterns, "-k", "what_only_looks_like_a_pattern", "--json", tmp_path / "check.json")
     assert done.returncode == 0, done.stdout
     assert "gpu_check: 5 passed in" in done.stdout
-    done = subprocess.run([*command, "-k", "no_test_of_this_name"], capture_output=True, text=True, timeout=300)
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found.pop("seconds") > 0
+    assert found == {"counts": {"passed": 5}, "failed": [], "not_reached": []}
+    done = check(*patterns, "-k", "no_test_of_this_name")
     assert done.returncode == 1 and "nothing" in done.stdout
+
+
+UNFINISHED = """
+import signal, time
+import pytest
+
+@pytest.mark.parametrize("engine", ["cuda-host"])
+class TestThese:
+    def test_passes(self, engine):
+        pass
+    def test_fails(self, engine):
+        assert 1 == 2, "as it must"
+    def test_lasts(self, engine):
+        if STUBBORN:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(100)
+    def test_is_not_reached(self, engine):
+        pass
+"""
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_check_that_is_cut_short_tells_what_it_found(stubborn, monkeypatch, capsys, tmp_path):
+    (tmp_path / "test_these.py").write_text(f"STUBBORN = {stubborn}\n{UNFINISHED}")
+    gpu_check = script("gpu_check")
+    gpu_check.GRACE_S = 1 if stubborn else 30
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--build", str(enginekit.BUILD), "--engine", "cuda-host", "--processes", "1", "--seconds", "4",
+                                      "--tests", str(tmp_path / "test_these.py"), "--json", str(tmp_path / "check.json"), "--verbose"])
+    began = time.monotonic()
+    assert gpu_check.main() == 1
+    assert time.monotonic() - began < 15
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found["counts"] == {"passed": 1, "failed": 1}
+    assert [name.split("::")[-1] for name in found["failed"]] == ["test_fails[cuda-host]"]
+    assert [name.split("::")[-1] for name in found["not_reached"]] == ["test_lasts[cuda-host]", "test_is_not_reached[cuda-host]"]
+    said = capsys.readouterr().out
+    assert "as it must" in said and "FAILED" in said and "not reached: 2" in said
+    assert ("KeyboardInterrupt" in said) == (not stubborn)
+
+
+def test_check_says_why_a_process_could_not_begin(tmp_path):
+    (tmp_path / "test_broken.py").write_text("import there_is_no_such_module  # cuda-host")
+    done = check("--tests", tmp_path / "test_broken.py")
+    assert done.returncode == 1 and "there_is_no_such_module" in done.stdout
+
+
+def test_long_tests_are_dealt_first_and_sanitizers_one_to_a_process():
+    names = [f"test_small_{i}" for i in range(300)] + [f"test_hundred_times_{i}" for i in range(20)] + [f"test_sanitizer_{i}" for i in range(6)]
+    dealt = sharding.deal(names, 8)
+    assert sorted(i for shard in dealt for i in shard) == list(range(len(names)))
+    assert [sum("sanitizer" in names[i] for i in shard) for shard in dealt] == [1] * 6 + [0] * 2
+    loads = [sum(sharding.cost(names[i]) for i in shard) for shard in dealt]
+    assert max(loads) - min(loads) <= 1
+    for shard in dealt:
+        costs = [sharding.cost(names[i]) for i in shard]
+        assert costs == sorted(costs, reverse=True)
+
+
+def test_check_serves_the_engine_that_it_checks(tmp_path):
+    (tmp_path / "test_served.py").write_text(
+        "import enginekit, pytest\n@pytest.mark.parametrize('engine', ['cuda-host'])\ndef test_it(engine): assert engine in enginekit.SERVED\n")
+    done = check("--tests", tmp_path / "test_served.py")
+    assert done.returncode == 0, done.stdout
