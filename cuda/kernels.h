@@ -136,6 +136,12 @@ KERNEL_BODY void octet_store(struct kernel_array a, int64_t i, struct octet o)
 #endif
 }
 
+/* Eight of a table of floats that lies at a multiple of 32 bytes; i as above. */
+KERNEL_BODY struct octet octet_of(const float *table, int64_t i)
+{
+    return octet_load((struct kernel_array){(void *)(uintptr_t)table, 0}, i);
+}
+
 KERNEL_BODY float act_apply(struct kernel_act_args a, float x)
 {
     switch (a.kind) {
@@ -205,9 +211,9 @@ KERNEL_BODY void finite_item(const struct finite_args *a, uint32_t i)
 
 /* ---- per channel ----------------------------------------------------------------------------- */
 
-/* y = act((x - centre[c])·scale[c] + shift[c]); NULL: 0, 1 and 0. Tables of channels, one for all
- * images (table_step 0) or one per image. i: octet of the input's first `octets` octets of each
- * pixel. */
+/* y = act((x - centre[c])·scale[c] + shift[c]); NULL: 0, 1 and 0. Tables of channels, aligned as
+ * octets are, one for all images (table_step 0) or one per image. i: octet of the input's first
+ * `octets` octets of each pixel. */
 struct affine_args {
     struct kernel_array in, out;
     const float *centre, *scale, *shift;
@@ -219,17 +225,24 @@ KERNEL_BODY void affine_item(const struct affine_args *a, uint32_t i)
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
     uint32_t p = i / (uint32_t)a->octets;
     int64_t t = a->table_step ? (int64_t)(p / (uint32_t)a->pixels) * a->table_step + c0 : c0;
-    struct octet o = octet_load(a->in, (int64_t)p * a->in_pitch + c0);
-    for (int k = 0; k < OCTET; k++) {
-        float x = o.v[k];
-        if (a->centre)
-            x -= a->centre[t + k];
-        if (a->scale)
-            x *= a->scale[t + k];
-        if (a->shift)
-            x += a->shift[t + k];
-        o.v[k] = act_apply(a->act, x);
+    struct octet o = octet_load(a->in, (int64_t)p * a->in_pitch + c0), table;
+    if (a->centre) {
+        table = octet_of(a->centre, t);
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] -= table.v[k];
     }
+    if (a->scale) {
+        table = octet_of(a->scale, t);
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] *= table.v[k];
+    }
+    if (a->shift) {
+        table = octet_of(a->shift, t);
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] += table.v[k];
+    }
+    for (int k = 0; k < OCTET; k++)
+        o.v[k] = act_apply(a->act, o.v[k]);
     octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
