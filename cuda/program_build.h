@@ -80,6 +80,9 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
 int build_conv(struct build *b, const struct node *n);
 int build_conv_transpose(struct build *b, const struct node *n);
 
+/* program_norm.c */
+int build_instance_norm(struct build *b, const struct node *n);
+
 /* program_ops.c */
 int build_node(struct build *b, const struct node *n);
 
