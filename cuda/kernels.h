@@ -136,6 +136,12 @@ KERNEL_BODY void octet_store(struct kernel_array a, int64_t i, struct octet o)
 #endif
 }
 
+/* Eight of a table of floats that lies at a multiple of 32 bytes; i as above. */
+KERNEL_BODY struct octet octet_of(const float *table, int64_t i)
+{
+    return octet_load((struct kernel_array){(void *)(uintptr_t)table, 0}, i);
+}
+
 KERNEL_BODY float act_apply(struct kernel_act_args a, float x)
 {
     switch (a.kind) {
@@ -194,9 +200,9 @@ KERNEL_BODY int32_t pad_place(int32_t j, int32_t n, int mode)
 
 /* ---- per channel ----------------------------------------------------------------------------- */
 
-/* y = act((x - centre[c])·scale[c] + shift[c]); NULL: 0, 1 and 0. Tables of channels, one for all
- * images (table_step 0) or one per image. i: octet of the input's first `octets` octets of each
- * pixel. */
+/* y = act((x - centre[c])·scale[c] + shift[c]); NULL: 0, 1 and 0. Tables of channels, aligned as
+ * octets are, one for all images (table_step 0) or one per image. i: octet of the input's first
+ * `octets` octets of each pixel. */
 struct affine_args {
     struct kernel_array in, out;
     const float *centre, *scale, *shift;
@@ -208,17 +214,24 @@ KERNEL_BODY void affine_item(const struct affine_args *a, uint32_t i)
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
     uint32_t p = i / (uint32_t)a->octets;
     int64_t t = a->table_step ? (int64_t)(p / (uint32_t)a->pixels) * a->table_step + c0 : c0;
-    struct octet o = octet_load(a->in, (int64_t)p * a->in_pitch + c0);
-    for (int k = 0; k < OCTET; k++) {
-        float x = o.v[k];
-        if (a->centre)
-            x -= a->centre[t + k];
-        if (a->scale)
-            x *= a->scale[t + k];
-        if (a->shift)
-            x += a->shift[t + k];
-        o.v[k] = act_apply(a->act, x);
+    struct octet o = octet_load(a->in, (int64_t)p * a->in_pitch + c0), table;
+    if (a->centre) {
+        table = octet_of(a->centre, t);
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] -= table.v[k];
     }
+    if (a->scale) {
+        table = octet_of(a->scale, t);
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] *= table.v[k];
+    }
+    if (a->shift) {
+        table = octet_of(a->shift, t);
+        for (int k = 0; k < OCTET; k++)
+            o.v[k] += table.v[k];
+    }
+    for (int k = 0; k < OCTET; k++)
+        o.v[k] = act_apply(a->act, o.v[k]);
     octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
@@ -279,64 +292,9 @@ KERNEL_BODY void interleave_item(const struct interleave_args *a, uint32_t i)
     }
 }
 
-/* ---- instance norm: statistics in two passes, float, in a fixed order ------------------------ */
+/* ---- instance norm --------------------------------------------------------------------------- */
 
-/* Pass 1 (mean NULL): sums; pass 2: sums of squared deviations; of one chunk of one image.
- * i = (n·chunks + chunk)·octets + octet; out[i·8 + k]. */
-struct moments_args {
-    struct kernel_array in;
-    const float *mean; /* n·octets·8 */
-    float *out;
-    int32_t octets, pixels, pitch, chunks;
-};
-KERNEL_BODY void moments_item(const struct moments_args *a, uint32_t i)
-{
-    uint32_t rest = i / (uint32_t)a->octets;
-    int32_t octet = (int32_t)(i % (uint32_t)a->octets);
-    int64_t chunk = rest % (uint32_t)a->chunks, n = rest / (uint32_t)a->chunks;
-    int64_t first = chunk * a->pixels / a->chunks, end = (chunk + 1) * a->pixels / a->chunks;
-    struct octet sum;
-    for (int k = 0; k < OCTET; k++)
-        sum.v[k] = 0;
-    for (int64_t p = first; p < end; p++) {
-        struct octet o = octet_load(a->in, (n * a->pixels + p) * a->pitch + octet * OCTET);
-        for (int k = 0; k < OCTET; k++) {
-            if (a->mean) {
-                float d = o.v[k] - a->mean[(n * a->octets + octet) * OCTET + k];
-                sum.v[k] += d * d;
-            } else {
-                sum.v[k] += o.v[k];
-            }
-        }
-    }
-    for (int k = 0; k < OCTET; k++)
-        a->out[(int64_t)i * OCTET + k] = sum.v[k];
-}
-
-/* Adds the chunks. Pass 1 (shift NULL): out[i] = mean. Pass 2: out[i] = gamma / sqrt(variance +
- * eps), shift[i] = beta. i: channel of one image, 0 … n·octets·8. */
-struct moments_sum_args {
-    const float *part;
-    float *out, *shift;
-    const float *gamma, *beta; /* octets·8 */
-    int32_t octets, pixels, chunks;
-    float epsilon;
-};
-KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
-{
-    uint32_t channels = (uint32_t)a->octets * OCTET, c = i % channels;
-    int64_t n = i / channels;
-    float sum = 0;
-    for (int32_t chunk = 0; chunk < a->chunks; chunk++)
-        sum += a->part[(n * a->chunks + chunk) * channels + c];
-    sum /= (float)a->pixels;
-    if (!a->shift) {
-        a->out[i] = sum;
-    } else {
-        a->out[i] = a->gamma[c] / sqrtf(sum + a->epsilon);
-        a->shift[i] = a->beta[c];
-    }
-}
+#include "cuda/kernels_norm.h"
 
 /* ---- any tensor, by strides ------------------------------------------------------------------ */
 

@@ -130,6 +130,9 @@ int build_conv_transpose(struct build *b, const struct node *n);
 int build_interleave(struct build *b, const struct node *n, const struct build_tensor *y,
                      const struct build_rest *rest, struct kernel_act_args act);
 
+/* program_norm.c */
+int build_instance_norm(struct build *b, const struct node *n);
+
 /* program_ops.c */
 int build_node(struct build *b, const struct node *n);
 

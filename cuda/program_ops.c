@@ -7,11 +7,6 @@
 #include "model/resample.h"
 #include "node/base/err.h"
 
-/* Partial sums of a norm: of so many pixels at least, at most so many for one image. A function of
- * the image's size alone, so that results do not depend on the batch. */
-#define MOMENT_PIXELS 256
-#define MOMENT_CHUNKS 128
-
 static const struct shape *shape_of(const struct build *b, int value)
 {
     return &b->g->value[value].shape;
@@ -60,77 +55,6 @@ static int build_affine_node(struct build *b, const struct node *n)
         rc = build_table(b, n->in[2], s->dim[1], &tables.shift);
     if (rc != 0)
         return rc;
-    return build_affine(b, in, out, s->dim[0], pixels_of(s), &tables, build_act(&n->act));
-}
-
-static int build_moments(struct build *b, const struct build_tensor *in, const struct shape *s,
-                         int64_t chunks, struct place mean, struct place part)
-{
-    union kernel_args a = {.moments_ = {.in = {NULL, b->half},
-                                        .octets = (int32_t)in->octets,
-                                        .pixels = (int32_t)pixels_of(s),
-                                        .pitch = (int32_t)in->pitch,
-                                        .chunks = (int32_t)chunks}};
-    int rc = build_launch(b, KERNEL_moments, &a, s->dim[0] * chunks * in->octets);
-    if (rc == 0) {
-        build_point(b, FIELD(moments, in.data), build_place(b, in));
-        build_point(b, FIELD(moments, mean), mean);
-        build_point(b, FIELD(moments, out), part);
-    }
-    return rc;
-}
-
-static struct place float_buffer(struct build *b, int64_t count, int *rc)
-{
-    int id = build_buffer(b, count * (int64_t)sizeof(float));
-    struct build_tensor t = {.buffer = id < 0 ? 0 : id};
-    if (id < 0)
-        *rc = id;
-    return build_place(b, &t);
-}
-
-static int build_instance_norm(struct build *b, const struct node *n)
-{
-    struct build_tensor *in, *out;
-    struct place gamma, beta, none = {0};
-    const struct shape *s = shape_of(b, n->in[0]);
-    if (s->rank != 4)
-        return build_fail(b, "only tensors N,C,H,W");
-    int rc = unary_ends(b, n, &in, &out);
-    if (rc == 0)
-        rc = build_table(b, n->in[1], s->dim[1], &gamma);
-    if (rc == 0)
-        rc = build_table(b, n->in[2], s->dim[1], &beta);
-    if (rc != 0)
-        return rc;
-    int64_t channels = in->octets * OCTET, chunks = pixels_of(s) / MOMENT_PIXELS;
-    chunks = chunks < 1 ? 1 : chunks > MOMENT_CHUNKS ? MOMENT_CHUNKS : chunks;
-    struct place part = float_buffer(b, s->dim[0] * chunks * channels, &rc);
-    struct place mean = float_buffer(b, s->dim[0] * channels, &rc);
-    struct place scale = float_buffer(b, s->dim[0] * channels, &rc);
-    struct place shift = float_buffer(b, s->dim[0] * channels, &rc);
-    for (int pass = 1; rc == 0 && pass <= 2; pass++) {
-        rc = build_moments(b, in, s, chunks, pass == 1 ? none : mean, part);
-        if (rc != 0)
-            break;
-        union kernel_args a = {.moments_sum_ = {.octets = (int32_t)in->octets,
-                                                .pixels = (int32_t)pixels_of(s),
-                                                .chunks = (int32_t)chunks,
-                                                .epsilon = (float)n->norm.epsilon}};
-        rc = build_launch(b, KERNEL_moments_sum, &a, s->dim[0] * channels);
-        if (rc != 0)
-            break;
-        build_point(b, FIELD(moments_sum, part), part);
-        build_point(b, FIELD(moments_sum, out), pass == 1 ? mean : scale);
-        if (pass == 2) {
-            build_point(b, FIELD(moments_sum, shift), shift);
-            build_point(b, FIELD(moments_sum, gamma), gamma);
-            build_point(b, FIELD(moments_sum, beta), beta);
-        }
-    }
-    if (rc != 0)
-        return rc;
-    const struct build_tables tables = {mean, scale, shift, channels};
     return build_affine(b, in, out, s->dim[0], pixels_of(s), &tables, build_act(&n->act));
 }
 

@@ -1,0 +1,143 @@
+/*
+ * kernels_norm.h - the part of kernels.h, which includes it, that is about instance norm
+ *
+ * Mean and variance of every image and channel in one reading of the tensor, in float and in an
+ * order that the image's size alone decides.
+ */
+#ifndef SPINENODE_CUDA_KERNELS_NORM_H
+#define SPINENODE_CUDA_KERNELS_NORM_H
+
+#include "cuda/kernels.h"
+
+/* Of numbers we keep the mean and the sum of squared deviations from it. Two such parts are joined
+ * as Chan, Golub and LeVeque do (Algorithms for computing the sample variance, The American
+ * Statistician 37, 1983): no two large numbers are subtracted, so that parts, each of which is
+ * computed in two passes while it is in registers, are as sound as two passes over everything.
+ * Means are kept relative to the first number and are rounded at their own size once a part, so
+ * that numbers far from zero lose little. */
+struct moments {
+    struct octet mean, square;
+};
+KERNEL_BODY void moments_join(struct moments *a, float n_a, const struct moments *b, float n_b)
+{
+    float part = n_b / (n_a + n_b), weight = n_a * part;
+    for (int k = 0; k < OCTET; k++) {
+        float d = b->mean.v[k] - a->mean.v[k];
+        a->mean.v[k] += d * part;
+        a->square.v[k] += b->square.v[k] + d * d * weight;
+    }
+}
+
+/* One chunk of one image: `run` pixels, the last chunk what is left, read once. i = (n·chunks +
+ * chunk)·octets + octet; out[i·16 + k] is the mean of its channel k, out[i·16 + 8 + k] the sum of
+ * squares. */
+#define MOMENT_ROUND 8 /* pixels that an item has in registers */
+struct moments_args {
+    struct kernel_array in;
+    float *out;
+    int32_t octets, pixels, pitch, chunks, run;
+};
+KERNEL_BODY void moments_of(const struct moments_args *a, struct kernel_array in, uint32_t i)
+{
+    uint32_t rest = i / (uint32_t)a->octets;
+    int32_t first = (int32_t)(rest % (uint32_t)a->chunks) * a->run;
+    int32_t count = a->pixels - first < a->run ? a->pixels - first : a->run, seen = 0;
+    int64_t n = rest / (uint32_t)a->chunks;
+    int64_t at = (n * a->pixels + first) * a->pitch + i % (uint32_t)a->octets * OCTET;
+    struct kernel_array out = {a->out, 0};
+    struct octet base = octet_load(in, at);
+    struct moments all, part;
+    for (int k = 0; k < OCTET; k++)
+        all.mean.v[k] = all.square.v[k] = 0;
+    for (; seen + MOMENT_ROUND <= count; seen += MOMENT_ROUND) {
+        struct octet x[MOMENT_ROUND];
+        for (int j = 0; j < MOMENT_ROUND; j++)
+            x[j] = octet_load(in, at + (int64_t)(seen + j) * a->pitch);
+        for (int k = 0; k < OCTET; k++) {
+            float mean = 0, square = 0;
+            for (int j = 0; j < MOMENT_ROUND; j++)
+                mean += x[j].v[k] - base.v[k];
+            mean /= MOMENT_ROUND;
+            for (int j = 0; j < MOMENT_ROUND; j++) {
+                float d = x[j].v[k] - base.v[k] - mean;
+                square += d * d;
+            }
+            part.mean.v[k] = mean;
+            part.square.v[k] = square;
+        }
+        moments_join(&all, (float)seen, &part, MOMENT_ROUND);
+    }
+    for (; seen < count; seen++) {
+        part.mean = octet_load(in, at + (int64_t)seen * a->pitch);
+        for (int k = 0; k < OCTET; k++) {
+            part.mean.v[k] -= base.v[k];
+            part.square.v[k] = 0;
+        }
+        moments_join(&all, (float)seen, &part, 1);
+    }
+    for (int k = 0; k < OCTET; k++)
+        all.mean.v[k] += base.v[k];
+    octet_store(out, (int64_t)i * 2 * OCTET, all.mean);
+    octet_store(out, (int64_t)i * 2 * OCTET + OCTET, all.square);
+}
+KERNEL_BODY void moments_item(const struct moments_args *a, uint32_t i)
+{
+    if (a->in.half) /* each with its own loop */
+        moments_of(a, (struct kernel_array){a->in.data, 1}, i);
+    else
+        moments_of(a, (struct kernel_array){a->in.data, 0}, i);
+}
+
+/* Joins `per` chunks in a row, at the end fewer, of one channel. i: (n·groups + group)·octets·8 +
+ * channel. scale NULL: out is of the groups what `part` is of the chunks. Else there is one group,
+ * out[i] is the mean, scale[i] = gamma / sqrt(variance + epsilon) and shift[i] = beta. */
+#define MOMENT_JOINED 16 /* chunks at a time: what is loaded while one waits */
+struct moments_sum_args {
+    const float *part;
+    float *out, *scale, *shift;
+    const float *gamma, *beta; /* octets·8 */
+    int32_t octets, pixels, chunks, run, per, groups;
+    float epsilon;
+};
+KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
+{
+    uint32_t channels = (uint32_t)a->octets * OCTET, c = i % channels, rest = i / channels;
+    int32_t first = (int32_t)(rest % (uint32_t)a->groups) * a->per;
+    int32_t end = first + a->per < a->chunks ? first + a->per : a->chunks;
+    int64_t n = rest / (uint32_t)a->groups, step = 2 * (int64_t)channels;
+    uint32_t lane = c / OCTET * 2 * OCTET + c % OCTET;
+    const float *part = a->part + n * a->chunks * step + lane;
+    float base = part[first * step], mean = 0, square = 0, seen = 0;
+    for (int32_t chunk = first; chunk < end; chunk += MOMENT_JOINED) {
+        float m[MOMENT_JOINED], s[MOMENT_JOINED], w[MOMENT_JOINED];
+        float count = 0, sum = 0, squares = 0;
+        for (int j = 0; j < MOMENT_JOINED; j++) {
+            int32_t left = chunk + j < end ? a->pixels - (chunk + j) * a->run : 0;
+            w[j] = (float)(left < a->run ? left : a->run);
+            m[j] = left > 0 ? part[(chunk + j) * step] - base : 0;
+            s[j] = left > 0 ? part[(chunk + j) * step + OCTET] : 0;
+        }
+        for (int j = 0; j < MOMENT_JOINED; j++) {
+            count += w[j];
+            sum += w[j] * m[j];
+        }
+        sum /= count;
+        for (int j = 0; j < MOMENT_JOINED; j++)
+            squares += s[j] + w[j] * (m[j] - sum) * (m[j] - sum);
+        float d = sum - mean, share = count / (seen + count);
+        mean += d * share;
+        square += squares + d * d * seen * share;
+        seen += count;
+    }
+    mean += base;
+    if (a->scale) {
+        a->out[i] = mean;
+        a->scale[i] = a->gamma[c] / sqrtf(square / (float)a->pixels + a->epsilon);
+        a->shift[i] = a->beta[c];
+    } else {
+        a->out[rest * step + lane] = mean;
+        a->out[rest * step + lane + OCTET] = square;
+    }
+}
+
+#endif
