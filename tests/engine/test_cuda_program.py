@@ -1,0 +1,199 @@
+"""What a CUDA program makes of a graph: which kernels stand where cuDNN alone would be slow, and that they compute the same.
+
+On the host twin, which executes the kernels' own text. `steps` names the kernels, so that a case which no longer takes
+its path fails."""
+
+import json
+import subprocess
+
+import enginekit
+import numpy as np
+import pytest
+from onnx import helper
+
+WORKER = enginekit.BUILD / "bench_gpu_worker"
+RNG = np.random.default_rng(11)
+
+
+def array(*shape, scale=1.0) -> np.ndarray:
+    return (RNG.uniform(-1, 1, shape) * scale).astype(np.float32)
+
+
+class Net:
+    """A chain of nodes; each method gives the name of its result."""
+
+    def __init__(self, *shape):
+        self.shape, self.nodes, self.constants = shape, [], {}
+
+    def add(self, kind, *inputs, **attributes) -> str:
+        name = f"{kind.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, value) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def conv(self, x, c, m, k, kind="Conv", **attributes) -> str:
+        kh, kw = k if isinstance(k, tuple) else (k, k)
+        w = array(*((m, c) if kind == "Conv" else (c, m)), kh, kw, scale=(c * kh * kw) ** -0.5)
+        return self.add(kind, x, self.constant(w), self.constant(array(m)), **attributes)
+
+    def deconv(self, x, c, m, k, **attributes) -> str:
+        return self.conv(x, c, m, k, "ConvTranspose", **attributes)
+
+    def pad(self, x, amount, mode, value=0.0) -> str:
+        return self.add("Pad", x, self.constant(np.array([0, 0, *amount[:2], 0, 0, *amount[2:]])), self.constant(np.float32(value)), mode=mode)
+
+    def model(self, *outputs):
+        return enginekit.make_model(self.nodes, {"x": list(self.shape)}, list(outputs), self.constants)
+
+
+def steps(model, shape, folder) -> list[str]:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    np.save(folder / "in.npy", array(*shape))
+    done = subprocess.run([WORKER, "--host-twin", "steps", path, folder / "in.npy"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [what.split(",")[0].split(" ")[0] for _, what, *_ in json.loads(done.stdout)]
+
+
+def first_of(c, k, shape, **attributes):
+    net = Net(*shape)
+    return net.model(net.conv(net.conv("x", c, 16, k, **attributes), 16, 8, 1))
+
+
+def padded(amount, mode, k, value=0.0, **attributes):
+    net = Net(2, 3, 12, 11)
+    return net.model(net.conv(net.conv(net.pad("x", amount, mode, value), 3, 8, k, **attributes), 8, 8, 1))
+
+
+def last_of(m, k, shape, tanh=True, **attributes):
+    net = Net(*shape)
+    y = net.conv("x", shape[1], m, k, **attributes)
+    return net.model(net.add("Tanh", y) if tanh else y)
+
+
+def shuffled(mode, last, act=False):
+    net = Net(2, 8, 5, 6)
+    y = net.conv("x", 8, 24, 3, pads=[1, 1, 1, 1])
+    y = net.add("DepthToSpace", net.add("Relu", y) if act else y, blocksize=2, mode=mode)
+    return net.model(y if last else net.conv(y, 6, 8, 1))
+
+
+def deconvolved(k, last, m=12, **attributes):
+    net = Net(2, 16, 5, 4)
+    y = net.deconv("x", 16, m, k, **attributes)
+    return net.model(y if last else net.conv(y, m, 8, 1))
+
+
+def skip(leaky=True, wide=8):
+    """As a U-Net: on with the leaky value, joined with the rectified one."""
+    net = Net(1, 8, 20, 20)
+    a = net.conv("x", 8, wide, 3, pads=[1, 1, 1, 1])
+    a = net.add("LeakyRelu", a, alpha=0.2) if leaky else net.add("Tanh", a)
+    b = net.conv(a, wide, 8, 3, pads=[1, 1, 1, 1])
+    return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), wide + 8, 8, 1))
+
+
+def deep(n=1, size=4, second=False):
+    net = Net(n, 64, size, size)
+    a = net.conv("x", 64, 40, 4, strides=[2, 2], pads=[1, 1, 1, 1])
+    if not second:
+        return net.model(net.conv(net.add("LeakyRelu", a, alpha=0.2), 40, 8, 1))
+    a = net.add("LeakyRelu", a, alpha=0.1)
+    b = net.conv(a, 40, 24, 1)
+    return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), 64, 8, 1))
+
+
+def deep_deconv(last, **attributes):
+    net = Net(1, 256, 2, 2)
+    y = net.deconv("x", 256, 20, 4, strides=[2, 2], **attributes)
+    return net.model(y if last else net.conv(net.add("Relu", y), 20, 8, 1))
+
+
+# model, what must be among its steps, what must not
+CASES = {
+    "fold whole kernel": (lambda: first_of(3, 4, (2, 3, 16, 18), strides=[2, 2], pads=[1, 1, 1, 1]), ["fold"], ["import", "finite"]),
+    "fold rows": (lambda: first_of(3, 7, (2, 3, 15, 14), pads=[3, 3, 3, 3]), ["fold"], ["import", "finite"]),
+    "fold uneven pads": (lambda: first_of(2, (3, 4), (1, 2, 9, 13), pads=[2, 0, 1, 3]), ["fold"], ["import"]),
+    "fold with a stride beyond the kernel": (lambda: first_of(1, 2, (1, 1, 13, 13), strides=[3, 3]), ["fold", "finite"], ["import"]),
+    "fold that leaves the last row": (lambda: first_of(1, 2, (1, 1, 13, 12), strides=[2, 2]), ["fold", "finite"], ["import"]),
+    "eight channels are not folded": (lambda: first_of(8, 3, (1, 8, 9, 9)), ["import"], ["fold"]),
+    "fold of a reflected pad": (lambda: padded((3, 2, 3, 4), "reflect", 5), ["fold"], ["import", "pad_octet", "pad"]),
+    "fold of an edge": (lambda: padded((1, 1, 2, 2), "edge", 3, strides=[2, 1]), ["fold"], ["import", "pad_octet"]),
+    "fold of zeros and the convolution's own": (lambda: padded((1, 0, 2, 1), "constant", 3, pads=[1, 1, 1, 1]), ["fold"], ["import", "pad_octet"]),
+    "a pad of ones is not folded": (lambda: padded((1, 1, 1, 1), "constant", 3, value=1.0), ["import", "pad_octet"], ["fold"]),
+    "a reflected pad under zeros is not folded": (lambda: padded((1, 1, 1, 1), "reflect", 3, pads=[1, 1, 1, 1]), ["import", "pad_octet"], ["fold"]),
+    "row taps as channels": (lambda: last_of(3, 7, (2, 16, 12, 13), pads=[3, 3, 3, 3]), ["export"], ["affine", "finite"]),
+    "row taps without padding": (lambda: last_of(1, 3, (1, 16, 9, 10)), ["export"], ["affine"]),
+    "row taps, uneven pads": (lambda: last_of(2, (3, 5), (1, 16, 9, 10), pads=[0, 3, 1, 1]), ["export"], ["affine"]),
+    "row taps and nothing behind": (lambda: last_of(3, 5, (1, 8, 9, 8), tanh=False, pads=[2, 2, 2, 2]), ["export"], ["affine"]),
+    "rows in steps": (lambda: last_of(3, 3, (1, 16, 9, 10), strides=[2, 1], pads=[1, 1, 1, 1]), ["export"], ["affine"]),
+    "many channels out": (lambda: last_of(20, 3, (2, 8, 7, 6), pads=[1, 1, 1, 1]), ["export"], ["affine"]),
+    "depth to space is an interleave": (lambda: shuffled("CRD", False), ["interleave"], ["spread"]),
+    "depth to space, the other order": (lambda: shuffled("DCR", False, act=True), ["interleave"], ["spread"]),
+    "depth to space at the end": (lambda: shuffled("CRD", True), ["export"], ["interleave", "spread"]),
+    "phases at the end": (lambda: deconvolved(4, True, m=3, strides=[2, 2], pads=[1, 1, 1, 1]), ["export"], ["interleave"]),
+    "phases of many channels at the end": (lambda: deconvolved(3, True, strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]), ["export"], ["interleave"]),
+    "interleave": (lambda: deconvolved(4, False, strides=[2, 2], pads=[1, 1, 1, 1]), ["interleave"], []),
+    "interleave of six phases": (lambda: deconvolved((3, 4), False, strides=[3, 2], pads=[0, 1, 1, 0]), ["interleave"], []),
+    "skip": (lambda: skip(), ["fork"], ["unary"]),
+    "skip of odd width": (lambda: skip(wide=12), ["fork"], ["unary"]),
+    "skip behind another activation": (lambda: skip(leaky=False), ["fork"], []),
+    "thin": (lambda: deep(), ["thin", "thin_sum"], []),
+    "thin, several images": (lambda: deep(n=3, size=4), ["thin", "thin_sum"], []),
+    "thin, odd size": (lambda: deep(size=7), ["thin", "thin_sum"], []),
+    "thin skip": (lambda: deep(second=True), ["thin", "thin_sum"], ["fork"]),
+    "thin transposed": (lambda: deep_deconv(False, pads=[1, 1, 1, 1]), ["thin", "thin_sum"], ["interleave"]),
+    "thin transposed, output padding": (lambda: deep_deconv(False, pads=[1, 1, 2, 2], output_padding=[1, 1]), ["thin", "thin_sum"], ["interleave"]),
+    "wide": (lambda: deep(n=5, size=4), ["convolution"], ["thin"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def built():
+    if not WORKER.exists():
+        pytest.fail(f"{WORKER} is not built: make unit-programs")
+
+
+@pytest.mark.parametrize("fused", ["bare", "bias", "all"])
+@pytest.mark.parametrize("name", CASES)
+def test_path_computes_what_onnxruntime_does(name, fused, tmp_path):
+    make, among, absent = CASES[name]
+    model = make()
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    x = array(*shape)
+    want = enginekit.oracle(model, [x])[0]
+    got = enginekit.run(model, [x], tmp_path, engine="cuda-host", arguments=("--device", fused)).outputs[0]
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= 2e-6 * max(1, np.abs(want).max())
+    half = enginekit.run(model, [x], tmp_path, engine="cuda-host", arguments=("--device", fused, "--precision", "f16")).outputs[0]
+    assert np.abs(half - want).max() <= 5e-3 * max(1, np.abs(want).max())
+    if fused == "all":
+        taken = steps(model, shape, tmp_path)
+        assert set(among) <= set(taken) and not set(absent) & set(taken), taken
+
+
+@pytest.mark.parametrize("name", ["fold whole kernel", "fold rows", "fold that leaves the last row", "eight channels are not folded"])
+def test_nan_in_a_corner_of_the_input_is_found(name, tmp_path):
+    model = CASES[name][0]()
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    x = array(*shape)
+    x[-1, -1, -1, -1] = np.nan
+    with pytest.raises(enginekit.Refused, match="input 'x' holds NaN or infinity"):
+        enginekit.run(model, [x], tmp_path, engine="cuda-host")
+
+
+@pytest.mark.parametrize("name", ["row taps and nothing behind", "phases at the end", "depth to space at the end"])
+def test_overflow_in_the_last_layer_names_it(name, tmp_path):
+    model = CASES[name][0]()
+    model.graph.node[0].name = "the_loud_one"
+    for i, t in enumerate(model.graph.initializer):
+        if len(t.dims) == 4:
+            loud = np.full(t.dims, 3e4, np.float32)
+            model.graph.initializer[i].CopyFrom(enginekit.numpy_helper.from_array(loud, t.name))
+    x = np.ones([d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim], np.float32)
+    with pytest.raises(enginekit.Refused, match="the_loud_one"):
+        enginekit.run(model, [x], tmp_path, engine="cuda-host", arguments=("--precision", "f16"))
