@@ -4,14 +4,17 @@
  * By the backend descriptor API (cuDNN 9): tensors, operations and an operation graph are
  * described, the heuristics propose engine configurations for it, the first that gives a plan (or
  * the fastest, where they can be timed) is kept. Tried in this order: everything fused, bias fused,
- * bare. Engines that are compiled at run time take seconds each and are only taken when nothing
- * else convolves at all.
+ * bare. Engines that are compiled at run time take a second each: they are taken when nothing else
+ * convolves at all, or when more is wanted than ready ones fuse and it pays.
  */
 #include "cuda/convolution.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cudnn.h>
 
@@ -20,17 +23,24 @@
 
 /* Most configurations of one heuristic that are looked at, and that are timed. */
 #define CONFIGS_MAX 24
-#define TIMED_MAX   8
+#define TIMED_MAX   12
+#define THREADS_MAX 16
 
 #define DESCRIPTORS_MAX 48
 
-enum uid { UID_X = 1, UID_W, UID_B, UID_Y, UID_CONVOLVED, UID_BIASED };
+enum uid { UID_X = 1, UID_W, UID_B, UID_Y, UID_ADDEND, UID_SECOND, UID_VIRTUAL };
+
+/* Which tensors a plan is bound to beside x, w and y. */
+struct bound {
+    bool bias, addend, second;
+};
 
 struct convolution {
     cudnnBackendDescriptor_t plan;
     enum convolution_fused fused;
-    bool has_bias;
+    struct bound bound;
     int64_t workspace;
+    double us;
     /* What a plan stands on lives as long as it does. */
     cudnnBackendDescriptor_t kept[DESCRIPTORS_MAX];
     int n_kept;
@@ -45,6 +55,18 @@ static int failed(struct err *e, const char *what, cudnnStatus_t status)
                    ? ERR_UNSUPPORTED
                    : ERR_DEVICE;
     return err_set(e, code, "cuDNN cannot %s: %s", what, cudnnGetErrorString(status));
+}
+
+bool convolution_wants_more(const struct convolution_spec *s)
+{
+    return s->leak != 0 || s->addend || s->y_step[2] != 0 || s->second_pitch != 0;
+}
+
+static struct bound bound_of(const struct convolution_spec *s, enum convolution_fused fused)
+{
+    bool all = fused == CONVOLUTION_ALL;
+    return (struct bound){s->bias && fused != CONVOLUTION_BARE, s->addend && all,
+                          s->second_pitch != 0 && all};
 }
 
 const char *convolution_library(void)
@@ -92,13 +114,14 @@ static void finish(int *rc, cudnnBackendDescriptor_t d, const char *what, struct
         *rc = failed(e, what, status);
 }
 
-static int tensor(struct convolution *c, int64_t uid, bool half, bool virtual_, int64_t n,
-                  int64_t channels, int64_t h, int64_t w, cudnnBackendDescriptor_t *out,
-                  struct err *e)
+/* step: between images, rows, pixels. */
+static int tensor_of(struct convolution *c, int64_t uid, bool half, bool virtual_, int64_t n,
+                     int64_t channels, int64_t h, int64_t w, const int64_t step[3],
+                     cudnnBackendDescriptor_t *out, struct err *e)
 {
     cudnnDataType_t type = half ? CUDNN_DATA_HALF : CUDNN_DATA_FLOAT;
     int64_t dim[4] = {n, channels, h, w};
-    int64_t stride[4] = {h * w * channels, 1, w * channels, channels}, align = 16;
+    int64_t stride[4] = {step[0], 1, step[1], step[2]}, align = 16;
     int rc = create(c, CUDNN_BACKEND_TENSOR_DESCRIPTOR, out, e);
     if (rc != 0)
         return rc;
@@ -112,9 +135,17 @@ static int tensor(struct convolution *c, int64_t uid, bool half, bool virtual_, 
     return rc;
 }
 
-static int pointwise(struct convolution *c, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x,
-                     cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y,
-                     cudnnBackendDescriptor_t *out, struct err *e)
+static int tensor(struct convolution *c, int64_t uid, bool half, bool virtual_, int64_t n,
+                  int64_t channels, int64_t h, int64_t w, cudnnBackendDescriptor_t *out,
+                  struct err *e)
+{
+    const int64_t step[3] = {h * w * channels, w * channels, channels};
+    return tensor_of(c, uid, half, virtual_, n, channels, h, w, step, out, e);
+}
+
+static int pointwise(struct convolution *c, cudnnPointwiseMode_t mode, double leak,
+                     cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b,
+                     cudnnBackendDescriptor_t y, cudnnBackendDescriptor_t *out, struct err *e)
 {
     cudnnBackendDescriptor_t how;
     cudnnDataType_t type = CUDNN_DATA_FLOAT;
@@ -123,6 +154,8 @@ static int pointwise(struct convolution *c, cudnnPointwiseMode_t mode, cudnnBack
         return rc;
     set(&rc, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode, e);
     set(&rc, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type, e);
+    if (leak != 0)
+        set(&rc, how, CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE, CUDNN_TYPE_DOUBLE, 1, &leak, e);
     finish(&rc, how, "describe a pointwise operation", e);
     if (rc == 0)
         rc = create(c, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, out, e);
@@ -177,37 +210,97 @@ static int convolve(struct convolution *c, const struct convolution_spec *s,
     return rc;
 }
 
-/* Convolution [+ bias [+ relu]] as an operation graph. */
+/* The operations of a graph while it is described. */
+struct chain {
+    struct convolution *c;
+    const struct convolution_spec *s;
+    cudnnBackendDescriptor_t op[6];
+    int n_ops, n_virtual;
+    cudnnBackendDescriptor_t at; /* what the next operation reads */
+    struct err *e;
+};
+
+/* One more operation on what is there, to y or (NULL) to a virtual tensor, which is read next. */
+static int chain_pointwise(struct chain *k, cudnnPointwiseMode_t mode, double leak,
+                           cudnnBackendDescriptor_t other, cudnnBackendDescriptor_t y)
+{
+    const struct convolution_spec *s = k->s;
+    cudnnBackendDescriptor_t to = y;
+    int rc = y ? 0
+               : tensor(k->c, UID_VIRTUAL + ++k->n_virtual, false, true, s->n, s->k, s->oh, s->ow,
+                        &to, k->e);
+    if (rc == 0)
+        rc = pointwise(k->c, mode, leak, k->at, other, to, &k->op[k->n_ops++], k->e);
+    k->at = to;
+    return rc;
+}
+
+static int result_tensor(struct convolution *c, const struct convolution_spec *s, bool all,
+                         cudnnBackendDescriptor_t *y, struct err *e)
+{
+    const int64_t packed[3] = {s->oh * s->ow * s->k, s->ow * s->k, s->k};
+    const int64_t *step = all && s->y_step[2] != 0 ? s->y_step : packed;
+    return tensor_of(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, step, y, e);
+}
+
+/* Behind the convolution: bias, addend, activation, the rectified copy. */
+static int describe_epilogue(struct chain *k, struct bound bound, bool relu,
+                             cudnnBackendDescriptor_t y)
+{
+    const struct convolution_spec *s = k->s;
+    cudnnBackendDescriptor_t b, addend, second;
+    int left = bound.bias + bound.addend + relu, rc = 0;
+    if (bound.bias) {
+        rc = tensor(k->c, UID_B, s->half, false, 1, s->k, 1, 1, &b, k->e);
+        if (rc == 0)
+            rc = chain_pointwise(k, CUDNN_POINTWISE_ADD, 0, b, --left == 0 ? y : NULL);
+    }
+    if (rc == 0 && bound.addend) {
+        rc = tensor(k->c, UID_ADDEND, s->half, false, s->n, s->k, s->oh, s->ow, &addend, k->e);
+        if (rc == 0)
+            rc = chain_pointwise(k, CUDNN_POINTWISE_ADD, 0, addend, --left == 0 ? y : NULL);
+    }
+    cudnnBackendDescriptor_t before = k->at;
+    if (rc == 0 && relu)
+        rc = chain_pointwise(k, CUDNN_POINTWISE_RELU_FWD, (double)s->leak, NULL, y);
+    if (rc == 0 && bound.second) {
+        const int64_t step[3] = {s->oh * s->ow * s->second_pitch, s->ow * s->second_pitch,
+                                 s->second_pitch};
+        rc = tensor_of(k->c, UID_SECOND, s->half, false, s->n, s->k, s->oh, s->ow, step, &second,
+                       k->e);
+        k->at = before; /* relu(leaky(v)) is relu(v) */
+        if (rc == 0)
+            rc = chain_pointwise(k, CUDNN_POINTWISE_RELU_FWD, 0, NULL, second);
+    }
+    return rc;
+}
+
+/* Convolution and as much of the rest as is to be fused, as an operation graph. */
 static int describe(struct convolution *c, const struct convolution_spec *s,
                     enum convolution_fused fused, void *handle, cudnnBackendDescriptor_t *out,
                     struct err *e)
 {
-    bool bias = s->bias && fused >= CONVOLUTION_BIAS, relu = s->relu && fused == CONVOLUTION_ALL;
-    cudnnBackendDescriptor_t x, w, b, y, step[2], op[3];
-    int n_ops = 0;
+    struct bound bound = bound_of(s, fused);
+    bool all = fused == CONVOLUTION_ALL, relu = all && s->relu;
+    struct chain k = {.c = c, .s = s, .e = e};
+    cudnnBackendDescriptor_t x, w, y;
     int rc = tensor(c, UID_X, s->half, false, s->n, s->c, s->h, s->w, &x, e);
     if (rc == 0)
         rc = tensor(c, UID_W, s->half, false, s->k, s->c, s->kernel[0], s->kernel[1], &w, e);
     if (rc == 0)
-        rc = tensor(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, &y, e);
-    if (rc == 0 && bias)
-        rc = tensor(c, UID_B, s->half, false, 1, s->k, 1, 1, &b, e);
-    if (rc == 0 && (bias || relu))
-        rc = tensor(c, UID_CONVOLVED, false, true, s->n, s->k, s->oh, s->ow, &step[0], e);
-    if (rc == 0 && bias && relu)
-        rc = tensor(c, UID_BIASED, false, true, s->n, s->k, s->oh, s->ow, &step[1], e);
+        rc = result_tensor(c, s, all, &y, e);
+    k.at = y;
+    if (rc == 0 && (bound.bias || bound.addend || relu))
+        rc = tensor(c, UID_VIRTUAL, false, true, s->n, s->k, s->oh, s->ow, &k.at, e);
     if (rc == 0)
-        rc = convolve(c, s, x, w, bias || relu ? step[0] : y, &op[n_ops++], e);
-    if (rc == 0 && bias)
-        rc = pointwise(c, CUDNN_POINTWISE_ADD, step[0], b, relu ? step[1] : y, &op[n_ops++], e);
-    if (rc == 0 && relu)
-        rc = pointwise(c, CUDNN_POINTWISE_RELU_FWD, bias ? step[1] : step[0], NULL, y, &op[n_ops++],
-                       e);
+        rc = convolve(c, s, x, w, k.at, &k.op[k.n_ops++], e);
+    if (rc == 0)
+        rc = describe_epilogue(&k, bound, relu, y);
     if (rc == 0)
         rc = create(c, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, out, e);
     if (rc != 0)
         return rc;
-    set(&rc, *out, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, n_ops, op, e);
+    set(&rc, *out, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, k.n_ops, k.op, e);
     if (handle) {
         /* deprecated, and still what older 9.x want beside a real device */
         set(&rc, *out, (cudnnBackendAttributeName_t)800, CUDNN_TYPE_HANDLE, 1, &handle, e);
@@ -275,16 +368,15 @@ out:
 
 struct candidate {
     cudnnBackendDescriptor_t plan;
-    bool has_bias;
+    struct bound bound;
+    int64_t workspace;
 };
 
 /* A plan of one configuration; NULL if it gives none. */
-static cudnnBackendDescriptor_t plan_of(const struct convolution_target *t,
-                                        cudnnBackendDescriptor_t config,
+static cudnnBackendDescriptor_t plan_of(void *handle, cudnnBackendDescriptor_t config,
                                         cudnnBackendDescriptor_t properties, int64_t *workspace)
 {
     cudnnBackendDescriptor_t plan = NULL;
-    void *handle = t->handle;
     int64_t got = 0;
     int rc = 0;
     if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan) !=
@@ -309,25 +401,58 @@ static cudnnBackendDescriptor_t plan_of(const struct convolution_target *t,
     return plan;
 }
 
-/* Asks one heuristic; keeps the best plan in c. ERR_UNSUPPORTED: it has none that is fit. */
-static int choose(struct convolution *c, const struct convolution_target *t,
-                  const struct convolution_spec *s, cudnnBackendDescriptor_t graph,
-                  cudnnBackendDescriptor_t properties, cudnnBackendHeurMode_t mode,
-                  bool allow_compiled, struct err *e)
+/* Configurations that become plans, one by one or by several threads. */
+struct making {
+    const struct convolution_target *t;
+    cudnnBackendDescriptor_t properties, config[CONFIGS_MAX];
+    struct candidate made[CONFIGS_MAX]; /* plan NULL: it gives none */
+    int n, threads;
+    atomic_int next, next_thread;
+};
+
+static void make_one(struct making *m, int i, void *handle)
+{
+    m->made[i].plan = plan_of(handle, m->config[i], m->properties, &m->made[i].workspace);
+}
+
+static void *make_some(void *arg)
+{
+    struct making *m = arg;
+    void *handle = m->t->another(m->t->ctx, atomic_fetch_add(&m->next_thread, 1));
+    for (int i; handle && (i = atomic_fetch_add(&m->next, 1)) < m->n;)
+        make_one(m, i, handle);
+    return NULL;
+}
+
+/* All of them at once: the compiler is the host's work. */
+static void make_all(struct making *m)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    pthread_t thread[THREADS_MAX];
+    int started = 0;
+    for (int i = 0; i < THREADS_MAX && i < processors && i < m->n; i++)
+        if (pthread_create(&thread[started], NULL, make_some, m) == 0)
+            started++;
+    for (int i = 0; i < started; i++)
+        pthread_join(thread[i], NULL);
+}
+
+/* What a heuristic offers that is fit, compiled at run time or not. */
+static int offers(struct convolution *c, const struct convolution_spec *s,
+                  cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode, bool allow_compiled,
+                  struct making *m, struct err *e)
 {
     cudnnBackendDescriptor_t heuristic, config[CONFIGS_MAX];
     int64_t count = 0, offered = 0;
-    double best = -1;
-    int timed = 0;
     int rc = create(c, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristic, e);
     if (rc != 0)
         return rc;
     set(&rc, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
         &graph, e);
     set(&rc, heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode, e);
-    if (properties)
+    if (m->properties)
         set(&rc, heuristic, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-            &properties, e);
+            &m->properties, e);
     finish(&rc, heuristic, "ask for engines", e);
     if (rc != 0)
         return rc;
@@ -340,37 +465,55 @@ static int choose(struct convolution *c, const struct convolution_target *t,
                                  CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &offered,
                                  config) != CUDNN_STATUS_SUCCESS)
         offered = 0;
-    if (offered > count)
-        offered = count;
-    int kept_config = -1;
-    for (int64_t i = 0; i < offered; i++) {
-        bool compiled;
-        int64_t workspace = 0;
-        if (unfit(config[i], s, &compiled) || (compiled && !allow_compiled))
-            continue;
-        cudnnBackendDescriptor_t plan = plan_of(t, config[i], properties, &workspace);
-        if (!plan)
-            continue;
-        struct candidate tried = {plan, s->bias && c->fused != CONVOLUTION_BARE};
-        double us = t->handle && t->time ? t->time(t->ctx, &tried, workspace) : 0;
-        if (us < 0 || (best >= 0 && us >= best)) {
-            cudnnBackendDestroyDescriptor(plan);
-        } else {
-            if (c->plan)
-                cudnnBackendDestroyDescriptor(c->plan);
-            c->plan = plan;
-            c->workspace = workspace;
-            kept_config = (int)i;
-            best = us;
-        }
-        if (c->plan && (!t->time || ++timed == TIMED_MAX))
-            break;
-    }
     for (int64_t i = 0; i < count; i++) {
-        if (i == kept_config && c->n_kept < DESCRIPTORS_MAX)
-            c->kept[c->n_kept++] = config[i];
+        bool compiled;
+        if (i < offered && !unfit(config[i], s, &compiled) && (allow_compiled || !compiled))
+            m->config[m->n++] = config[i];
         else
             cudnnBackendDestroyDescriptor(config[i]);
+    }
+    return 0;
+}
+
+/* Asks one heuristic; keeps the best plan in c. ERR_UNSUPPORTED: it has none that is fit. */
+static int choose(struct convolution *c, const struct convolution_target *t,
+                  const struct convolution_spec *s, cudnnBackendDescriptor_t graph,
+                  cudnnBackendDescriptor_t properties, cudnnBackendHeurMode_t mode,
+                  bool allow_compiled, struct err *e)
+{
+    struct making m = {.t = t, .properties = properties};
+    bool at_once = allow_compiled && t->handle && t->another;
+    int best = -1, tried = 0;
+    int rc = offers(c, s, graph, mode, allow_compiled, &m, e);
+    if (rc != 0)
+        return rc;
+    if (at_once)
+        make_all(&m);
+    for (int i = 0; i < m.n; i++) {
+        struct candidate *one = &m.made[i];
+        bool enough = best >= 0 && (!t->time || tried >= TIMED_MAX);
+        if (!at_once && !enough)
+            make_one(&m, i, t->handle);
+        if (!one->plan || enough)
+            continue;
+        one->bound = bound_of(s, c->fused);
+        double us = t->handle && t->time ? t->time(t->ctx, one, one->workspace) : 0;
+        tried++;
+        if (us >= 0 && (best < 0 || us < c->us)) {
+            best = i;
+            c->us = us;
+        }
+    }
+    for (int i = 0; i < m.n; i++) {
+        if (i == best && c->n_kept < DESCRIPTORS_MAX) {
+            c->kept[c->n_kept++] = m.config[i];
+            c->plan = m.made[i].plan;
+            c->workspace = m.made[i].workspace;
+            continue;
+        }
+        if (m.made[i].plan)
+            cudnnBackendDestroyDescriptor(m.made[i].plan);
+        cudnnBackendDestroyDescriptor(m.config[i]);
     }
     return c->plan ? 0 : err_set(e, ERR_UNSUPPORTED, "cuDNN offers no engine");
 }
@@ -381,46 +524,73 @@ static void drop_descriptors(struct convolution *c)
         cudnnBackendDestroyDescriptor(c->kept[--c->n_kept]);
 }
 
-int convolution_plan(const struct convolution_target *target, const struct convolution_spec *spec,
-                     struct convolution **out, struct err *e)
+/* The best plan that fuses so much, by either heuristic. */
+static int plan_fused(const struct convolution_target *target, const struct convolution_spec *spec,
+                      enum convolution_fused fused, bool compiled, struct convolution **out,
+                      struct err *e)
 {
+    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     struct convolution *c = calloc(1, sizeof *c);
-    struct err why = {0};
-    int rc = ERR_UNSUPPORTED;
     if (!c)
         return err_set(e, ERR_NOMEM, "no memory for a convolution");
-    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
-    /* Ready engines first: fused ones, then bare; then what must be compiled. */
-    for (int compiled = 0; rc != 0 && compiled < 2; compiled++) {
-        for (int fused = CONVOLUTION_ALL; rc != 0 && fused >= CONVOLUTION_BARE; fused--) {
-            if ((fused == CONVOLUTION_ALL && !spec->relu) ||
-                (fused == CONVOLUTION_BIAS && !spec->bias))
-                continue;
-            for (size_t m = 0; rc != 0 && m < sizeof modes / sizeof modes[0]; m++) {
-                cudnnBackendDescriptor_t graph, properties;
-                drop_descriptors(c);
-                c->fused = (enum convolution_fused)fused;
-                rc = device_properties(c, target, &properties, &why);
-                if (rc == 0)
-                    rc = describe(c, spec, (enum convolution_fused)fused, target->handle, &graph,
-                                  &why);
-                if (rc == 0)
-                    rc = choose(c, target, spec, graph, properties, modes[m], compiled == 1, &why);
-            }
-        }
+    int rc = ERR_UNSUPPORTED;
+    for (size_t m = 0; rc != 0 && m < sizeof modes / sizeof modes[0]; m++) {
+        cudnnBackendDescriptor_t graph, properties;
+        drop_descriptors(c);
+        c->fused = fused;
+        rc = device_properties(c, target, &properties, e);
+        if (rc == 0)
+            rc = describe(c, spec, fused, target->handle, &graph, e);
+        if (rc == 0)
+            rc = choose(c, target, spec, graph, properties, modes[m], compiled, e);
     }
     if (rc != 0) {
         convolution_free(c);
+        return rc;
+    }
+    c->bound = bound_of(spec, fused);
+    *out = c;
+    return 0;
+}
+
+/* Bytes that the passes behind a plan which fuses less would move. */
+static int64_t bytes_left(const struct convolution_spec *s)
+{
+    int64_t tensor = s->n * s->oh * s->ow * s->k * (s->half ? 2 : 4);
+    return tensor * (2 + s->addend + (s->second_pitch != 0));
+}
+
+int convolution_plan(const struct convolution_target *target, const struct convolution_spec *spec,
+                     struct convolution **out, struct err *e)
+{
+    struct convolution *c = NULL, *more = NULL;
+    struct err why = {0};
+    bool wants_more = convolution_wants_more(spec);
+    int rc = ERR_UNSUPPORTED;
+    /* Ready engines first: fused ones, then bare; then what must be compiled. */
+    for (int compiled = 0; rc != 0 && compiled < 2; compiled++) {
+        for (int fused = CONVOLUTION_ALL; rc != 0 && fused >= CONVOLUTION_BARE; fused--) {
+            if ((fused == CONVOLUTION_ALL && (!spec->relu || wants_more)) ||
+                (fused == CONVOLUTION_BIAS && !spec->bias))
+                continue;
+            rc = plan_fused(target, spec, (enum convolution_fused)fused, compiled == 1, &c, &why);
+        }
+    }
+    if (rc != 0)
         return err_set(e, rc,
                        "no plan for a convolution %lldx%lld of %lldx%lldx%lldx%lld to %lld "
                        "channels: %s",
                        (long long)spec->kernel[0], (long long)spec->kernel[1], (long long)spec->n,
                        (long long)spec->h, (long long)spec->w, (long long)spec->c,
                        (long long)spec->k, why.text);
-    }
-    if (c->fused == CONVOLUTION_BIAS && !spec->relu)
+    if (c->fused == CONVOLUTION_BIAS && !spec->relu && !wants_more)
         c->fused = CONVOLUTION_ALL;
-    c->has_bias = spec->bias && c->fused != CONVOLUTION_BARE;
+    if (wants_more && target->handle && target->time && target->pass && target->another &&
+        plan_fused(target, spec, CONVOLUTION_ALL, true, &more, NULL) == 0) {
+        bool pays = more->us < c->us + target->pass(target->ctx, bytes_left(spec));
+        convolution_free(pays ? c : more);
+        c = pays ? more : c;
+    }
     *out = c;
     return 0;
 }
@@ -445,22 +615,39 @@ int64_t convolution_workspace(const struct convolution *c)
     return c->workspace;
 }
 
+double convolution_us(const struct convolution *c)
+{
+    return c->us;
+}
+
 /* ---- running --------------------------------------------------------------------------------- */
 
-static int execute(cudnnBackendDescriptor_t plan, bool has_bias, void *handle, const void *x,
-                   const void *w, const void *bias, void *y, void *workspace, struct err *e)
+static int execute(cudnnBackendDescriptor_t plan, struct bound bound, void *handle,
+                   const struct convolution_memory *m, struct err *e)
 {
-    int64_t uid[4] = {UID_X, UID_W, UID_Y, UID_B};
-    const void *pointer[4] = {x, w, y, bias};
+    int64_t uid[6] = {UID_X, UID_W, UID_Y}, n = 3;
+    const void *pointer[6] = {m->x, m->w, m->y};
+    void *workspace = m->workspace;
     cudnnBackendDescriptor_t pack;
     int rc = 0;
+    if (bound.bias) {
+        uid[n] = UID_B;
+        pointer[n++] = m->bias;
+    }
+    if (bound.addend) {
+        uid[n] = UID_ADDEND;
+        pointer[n++] = m->addend;
+    }
+    if (bound.second) {
+        uid[n] = UID_SECOND;
+        pointer[n++] = m->second;
+    }
     cudnnStatus_t status =
         cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
     if (status != CUDNN_STATUS_SUCCESS)
         return failed(e, "bind tensors", status);
-    set(&rc, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, has_bias ? 4 : 3, uid, e);
-    set(&rc, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, has_bias ? 4 : 3,
-        pointer, e);
+    set(&rc, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, uid, e);
+    set(&rc, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointer, e);
     set(&rc, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace, e);
     finish(&rc, pack, "bind tensors", e);
     if (rc == 0) {
@@ -472,18 +659,16 @@ static int execute(cudnnBackendDescriptor_t plan, bool has_bias, void *handle, c
     return rc;
 }
 
-int convolution_run(const struct convolution *c, void *handle, const void *x, const void *w,
-                    const void *bias, void *y, void *workspace, struct err *e)
+int convolution_run(const struct convolution *c, void *handle, const struct convolution_memory *m,
+                    struct err *e)
 {
-    return execute(c->plan, c->has_bias, handle, x, w, bias, y, workspace, e);
+    return execute(c->plan, c->bound, handle, m, e);
 }
 
-int convolution_try(const void *candidate, const struct convolution_spec *spec, void *handle,
-                    const void *x, const void *w, const void *bias, void *y, void *workspace)
+int convolution_try(const void *candidate, void *handle, const struct convolution_memory *m)
 {
     const struct candidate *c = candidate;
-    (void)spec;
-    return execute(c->plan, c->has_bias, handle, x, w, bias, y, workspace, NULL);
+    return execute(c->plan, c->bound, handle, m, NULL);
 }
 
 /* ---- keeping --------------------------------------------------------------------------------- */
@@ -510,8 +695,8 @@ int convolution_save(const struct convolution *c, struct buf *out, struct err *e
 }
 
 int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
-                     enum convolution_fused fused, const char *json, struct convolution **out,
-                     struct err *e)
+                     enum convolution_fused fused, double us, const char *json,
+                     struct convolution **out, struct err *e)
 {
     struct convolution *c = calloc(1, sizeof *c);
     cudnnBackendDescriptor_t properties;
@@ -545,7 +730,8 @@ int convolution_load(const struct convolution_target *target, const struct convo
         return rc;
     }
     c->fused = fused;
-    c->has_bias = spec->bias && fused != CONVOLUTION_BARE;
+    c->bound = bound_of(spec, fused);
+    c->us = us;
     *out = c;
     return 0;
 }

@@ -10,6 +10,11 @@
  * elements of their type (cuDNN has ready engines for no other). Elements are half, summed in
  * float, or float, never by way of TF32 unless asked. Engines that are not deterministic are never
  * taken.
+ *
+ * Beyond a convolution, its bias and a Relu a spec may ask for more (convolution_wants_more()): a
+ * leaky activation, another tensor to be added, y in larger steps, a rectified copy. cuDNN compiles
+ * such plans at run time, up to ten for a second each, all at once on as many threads as there are
+ * processors; one is taken if it beats the best ready plan and a pass of ours behind that.
  */
 #ifndef SPINENODE_CUDA_CONVOLUTION_H
 #define SPINENODE_CUDA_CONVOLUTION_H
@@ -29,13 +34,35 @@ struct convolution_spec {
     bool tf32; /* float only */
     bool bias; /* add it */
     bool relu; /* then this */
+    /* And more: only if the plan fuses all. */
+    float leak;            /* not 0: of relu, below zero: leak·y */
+    bool addend;           /* after the bias: a tensor of y's shape, packed */
+    int64_t y_step[3];     /* elements between images, rows, pixels; 0: packed */
+    int64_t second_pitch;  /* not 0: relu(y) is written, too, pixels so far apart */
 };
 
-/* How much of the epilogue a plan does by itself; the caller's kernels do the rest. */
+/* How much of the epilogue a plan does by itself; the caller's kernels do the rest, from a packed
+ * y. */
 enum convolution_fused {
     CONVOLUTION_BARE, /* y = x * w */
     CONVOLUTION_BIAS, /* + bias */
-    CONVOLUTION_ALL   /* + bias, then relu if asked */
+    CONVOLUTION_ALL   /* all that was asked */
+};
+
+bool convolution_wants_more(const struct convolution_spec *s);
+
+/* What a run reads and writes: device pointers, 16-byte aligned; NULL what the plan does not want. */
+struct convolution_memory {
+    const void *x, *w, *bias, *addend;
+    void *y, *second, *workspace;
+};
+
+/* What became of a spec on a device. */
+struct convolution_made {
+    void *plan; /* the device's */
+    enum convolution_fused fused;
+    int64_t workspace_bytes;
+    double us; /* as timed; 0: it was not */
 };
 
 /* Where plans are made for. */
@@ -45,6 +72,10 @@ struct convolution_target {
     /* With a handle: times a candidate, in µs, negative to leave it out; NULL: the heuristics'
      * first choice is taken. */
     double (*time)(void *ctx, const void *candidate, int64_t workspace_bytes);
+    /* With time: µs of a pass that moves so many bytes, and handles of the same device for threads
+     * that make plans (they must outlive the plans). NULL: nothing more is tried. */
+    double (*pass)(void *ctx, int64_t bytes);
+    void *(*another)(void *ctx, int thread);
     void *ctx;
 };
 
@@ -57,22 +88,21 @@ void convolution_free(struct convolution *c); /* NULL is fine */
 
 enum convolution_fused convolution_fused(const struct convolution *c);
 int64_t convolution_workspace(const struct convolution *c); /* bytes */
+double convolution_us(const struct convolution *c);         /* as timed; 0: it was not */
 
-/* Queues it on the handle's stream. Device pointers, 16-byte aligned; bias may be NULL if the plan
- * does not fuse it. */
-int convolution_run(const struct convolution *c, void *handle, const void *x, const void *w,
-                    const void *bias, void *y, void *workspace, struct err *e);
+/* Queues it on the handle's stream. */
+int convolution_run(const struct convolution *c, void *handle, const struct convolution_memory *m,
+                    struct err *e);
 
 /* For convolution_target.time: runs a candidate once, as it was handed to time(). */
-int convolution_try(const void *candidate, const struct convolution_spec *spec, void *handle,
-                    const void *x, const void *w, const void *bias, void *y, void *workspace);
+int convolution_try(const void *candidate, void *handle, const struct convolution_memory *m);
 
 /* The plan as JSON (40 to 300 kB), and back. A kept plan is good for the same spec, device and
  * cuDNN version only; the caller sees to that. */
 int convolution_save(const struct convolution *c, struct buf *out, struct err *e);
 int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
-                     enum convolution_fused fused, const char *json, struct convolution **out,
-                     struct err *e);
+                     enum convolution_fused fused, double us, const char *json,
+                     struct convolution **out, struct err *e);
 
 /* "9.19.0", of the library that is linked. */
 const char *convolution_library(void);

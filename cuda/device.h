@@ -67,12 +67,14 @@ struct device_ops {
     int (*replay_timed)(struct device *d, void *stream, void *recording, int times, double *ms,
                         struct err *e);
 
-    int (*convolution_plan)(struct device *d, const struct convolution_spec *spec, void **plan,
-                            enum convolution_fused *fused, int64_t *workspace_bytes, struct err *e);
+    int (*convolution_plan)(struct device *d, const struct convolution_spec *spec,
+                            struct convolution_made *out, struct err *e);
     void (*convolution_free)(struct device *d, void *plan);
     int (*convolution_run)(struct device *d, void *stream, void *plan,
-                           const struct convolution_spec *spec, const void *x, const void *w,
-                           const void *bias, void *y, void *workspace, struct err *e);
+                           const struct convolution_spec *spec, const struct convolution_memory *m,
+                           struct err *e);
+    /* µs of a kernel that does little but move so many bytes; 0: nothing is timed here. */
+    double (*pass_us)(struct device *d, int64_t bytes);
     /* All convolutions of a program are planned: keeps what was tuned for the next start. */
     void (*tuned)(struct device *d);
 };

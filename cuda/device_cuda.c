@@ -22,6 +22,11 @@
 #include "node/base/err.h"
 
 #define TIMED_RUNS 5
+#define HANDLES_MAX 16
+/* What a copy is measured with, and how near to it our kernels come. */
+#define COPIED_BYTES ((int64_t)64 << 20)
+#define PASS_SHARE   0.8
+#define PASS_US      2.0 /* of a launch that does nothing */
 
 struct cuda {
     struct device device;
@@ -30,6 +35,8 @@ struct cuda {
     struct plan_cache *cache;
     /* While a plan is timed. */
     const struct convolution_spec *timed;
+    cudnnHandle_t others[HANDLES_MAX]; /* for threads that make plans; each its own thread's */
+    double copied_gb_per_s;            /* 0: not measured yet */
 };
 
 /* What is not sticky is forgotten here, or a later launch would report it as its own. */
@@ -52,6 +59,9 @@ static void cuda_close(struct device *d)
 {
     struct cuda *c = self(d);
     plan_cache_free(c->cache);
+    for (int i = 0; i < HANDLES_MAX; i++)
+        if (c->others[i])
+            cudnnDestroy(c->others[i]);
     if (c->handle)
         cudnnDestroy(c->handle);
     free(c);
@@ -246,36 +256,61 @@ static void cuda_recording_free(struct device *d, void *recording)
 
 /* ---- convolutions ---------------------------------------------------------------------------- */
 
+/* What a candidate's run touches, zeroed. */
+enum { RUN_X, RUN_W, RUN_BIAS, RUN_ADDEND, RUN_Y, RUN_SECOND, RUN_WORKSPACE, RUN_BUFFERS };
+
+static bool run_memory(const struct convolution_spec *s, int64_t workspace_bytes,
+                       void *memory[RUN_BUFFERS])
+{
+    int64_t element = s->half ? 2 : 4, pixels = s->n * s->oh * s->ow, y = pixels * s->k;
+    int64_t bytes[RUN_BUFFERS] = {
+        [RUN_X] = s->n * s->c * s->h * s->w * element,
+        [RUN_W] = s->k * s->c * s->kernel[0] * s->kernel[1] * element,
+        [RUN_BIAS] = s->k * element,
+        [RUN_ADDEND] = s->addend ? y * element : 0,
+        [RUN_Y] = (s->y_step[2] ? s->n * s->y_step[0] : y) * element,
+        [RUN_SECOND] = pixels * s->second_pitch * element,
+        [RUN_WORKSPACE] = workspace_bytes,
+    };
+    bool sound = true;
+    for (int i = 0; sound && i < RUN_BUFFERS; i++)
+        sound = cudaMalloc(&memory[i], (size_t)bytes[i] + 16) == cudaSuccess &&
+                cudaMemset(memory[i], 0, (size_t)bytes[i]) == cudaSuccess;
+    return sound;
+}
+
+/* µs between two points of the default stream, negative: it failed. */
+static double between(cudaEvent_t begin, cudaEvent_t end)
+{
+    float ms = 0;
+    return cudaEventSynchronize(end) == cudaSuccess &&
+                   cudaEventElapsedTime(&ms, begin, end) == cudaSuccess
+               ? (double)ms * 1e3
+               : -1;
+}
+
 /* The cheapest of some runs of a candidate, in µs, on memory of its own; negative: it fails. */
 static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes)
 {
     struct cuda *c = ctx;
-    const struct convolution_spec *s = c->timed;
-    size_t element = s->half ? 2 : 4;
-    size_t sizes[5] = {(size_t)(s->n * s->c * s->h * s->w) * element,
-                       (size_t)(s->k * s->c * s->kernel[0] * s->kernel[1]) * element,
-                       (size_t)s->k * element, (size_t)(s->n * s->k * s->oh * s->ow) * element,
-                       (size_t)workspace_bytes};
-    void *memory[5] = {0};
+    void *memory[RUN_BUFFERS] = {0};
     cudaEvent_t begin = NULL, end = NULL;
     double best = -1;
-    bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
-    for (int i = 0; sound && i < 5; i++)
-        sound = cudaMalloc(&memory[i], sizes[i] + 16) == cudaSuccess &&
-                cudaMemset(memory[i], 0, sizes[i]) == cudaSuccess;
+    bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
+                 run_memory(c->timed, workspace_bytes, memory);
+    const struct convolution_memory m = {memory[RUN_X],      memory[RUN_W], memory[RUN_BIAS],
+                                         memory[RUN_ADDEND], memory[RUN_Y], memory[RUN_SECOND],
+                                         memory[RUN_WORKSPACE]};
     for (int i = 0; sound && i < TIMED_RUNS; i++) {
-        float ms = 0;
         cudaEventRecord(begin, NULL);
-        sound = convolution_try(run, s, c->handle, memory[0], memory[1], memory[2], memory[3],
-                                memory[4]) == 0;
+        sound = convolution_try(run, c->handle, &m) == 0;
         cudaEventRecord(end, NULL);
-        if (cudaEventSynchronize(end) != cudaSuccess ||
-            cudaEventElapsedTime(&ms, begin, end) != cudaSuccess)
-            sound = false;
-        if (sound && i > 0 && (best < 0 || ms * 1e3 < best))
-            best = ms * 1e3;
+        double us = between(begin, end);
+        sound &= us >= 0;
+        if (sound && i > 0 && (best < 0 || us < best))
+            best = us;
     }
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < RUN_BUFFERS; i++)
         cudaFree(memory[i]);
     if (begin)
         cudaEventDestroy(begin);
@@ -285,18 +320,69 @@ static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes
     return sound ? best : -1;
 }
 
-static int cuda_convolution_plan(struct device *d, const struct convolution_spec *spec, void **plan,
-                                 enum convolution_fused *fused, int64_t *workspace_bytes,
-                                 struct err *e)
+static double copied_gb_per_s(void)
+{
+    void *memory[2] = {0};
+    cudaEvent_t begin = NULL, end = NULL;
+    double best = 1;
+    bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
+    for (int i = 0; i < 2; i++)
+        sound = sound && cudaMalloc(&memory[i], COPIED_BYTES) == cudaSuccess;
+    for (int i = 0; sound && i < TIMED_RUNS; i++) {
+        cudaEventRecord(begin, NULL);
+        cudaMemcpyAsync(memory[0], memory[1], COPIED_BYTES, cudaMemcpyDeviceToDevice, NULL);
+        cudaEventRecord(end, NULL);
+        double us = between(begin, end), found = 2e-3 * (double)COPIED_BYTES / us;
+        sound = us > 0;
+        if (sound && i > 0 && found > best)
+            best = found;
+    }
+    for (int i = 0; i < 2; i++)
+        cudaFree(memory[i]);
+    if (begin)
+        cudaEventDestroy(begin);
+    if (end)
+        cudaEventDestroy(end);
+    cudaGetLastError();
+    return best;
+}
+
+static double pass(void *ctx, int64_t bytes)
+{
+    struct cuda *c = ctx;
+    if (c->copied_gb_per_s == 0)
+        c->copied_gb_per_s = copied_gb_per_s();
+    return PASS_US + (double)bytes / (c->copied_gb_per_s * PASS_SHARE * 1e3);
+}
+
+static double cuda_pass_us(struct device *d, int64_t bytes)
+{
+    return pass(self(d), bytes);
+}
+
+static void *another(void *ctx, int thread)
+{
+    struct cuda *c = ctx;
+    if (thread < 0 || thread >= HANDLES_MAX || cudaSetDevice(c->number) != cudaSuccess)
+        return NULL;
+    if (!c->others[thread] && cudnnCreate(&c->others[thread]) != CUDNN_STATUS_SUCCESS)
+        c->others[thread] = NULL;
+    return c->others[thread];
+}
+
+static int cuda_convolution_plan(struct device *d, const struct convolution_spec *spec,
+                                 struct convolution_made *out, struct err *e)
 {
     struct cuda *c = self(d);
-    struct convolution_target target = {.handle = c->handle, .time = time_candidate, .ctx = c};
+    struct convolution_target target = {
+        .handle = c->handle, .time = time_candidate, .pass = pass, .another = another, .ctx = c};
     struct convolution *made = NULL;
     enum convolution_fused kept_fused;
+    double us;
     char key[PLAN_SPEC_BYTES];
     plan_spec_text(spec, key);
-    const char *json = plan_cache_find(c->cache, key, &kept_fused);
-    if (json && convolution_load(&target, spec, kept_fused, json, &made, NULL) == 0) {
+    const char *json = plan_cache_find(c->cache, key, &kept_fused, &us);
+    if (json && convolution_load(&target, spec, kept_fused, us, json, &made, NULL) == 0) {
         d->kept++;
     } else {
         struct buf text;
@@ -308,12 +394,12 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
         d->made++;
         buf_init(&text, PLAN_CACHE_MAX);
         if (plan_cache_keeps(c->cache) && convolution_save(made, &text, NULL) == 0)
-            plan_cache_keep(c->cache, key, convolution_fused(made), buf_text(&text), text.len);
+            plan_cache_keep(c->cache, key, convolution_fused(made), convolution_us(made),
+                            buf_text(&text), text.len);
         buf_fini(&text);
     }
-    *plan = made;
-    *fused = convolution_fused(made);
-    *workspace_bytes = convolution_workspace(made);
+    *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made),
+                                     convolution_us(made)};
     return 0;
 }
 
@@ -330,14 +416,14 @@ static void cuda_tuned(struct device *d)
 }
 
 static int cuda_convolution_run(struct device *d, void *stream, void *plan,
-                                const struct convolution_spec *spec, const void *x, const void *w,
-                                const void *bias, void *y, void *workspace, struct err *e)
+                                const struct convolution_spec *spec,
+                                const struct convolution_memory *m, struct err *e)
 {
     struct cuda *c = self(d);
     (void)spec;
     if (cudnnSetStream(c->handle, stream) != CUDNN_STATUS_SUCCESS)
         return err_set(e, ERR_DEVICE, "cuDNN cannot take a stream");
-    return convolution_run(plan, c->handle, x, w, bias, y, workspace, e);
+    return convolution_run(plan, c->handle, m, e);
 }
 
 static const struct device_ops cuda_ops = {
@@ -366,6 +452,7 @@ static const struct device_ops cuda_ops = {
     .convolution_plan = cuda_convolution_plan,
     .convolution_free = cuda_convolution_free,
     .convolution_run = cuda_convolution_run,
+    .pass_us = cuda_pass_us,
     .tuned = cuda_tuned,
 };
 

@@ -48,7 +48,8 @@ struct op {
     enum kernel kernel;
     union kernel_args args;
     struct convolution_spec spec;
-    const void *w, *bias;
+    const void *w, *bias, *addend;
+    void *second;
     int stream; /* OP_AFTER: this stream's first … */
     uint32_t count;
     const struct recording *recording;
@@ -227,6 +228,29 @@ static void convolve_at(const struct convolution_spec *s, const float *x, const 
     }
 }
 
+/* What a plan does with a sum: pixel p of all, channel k. */
+static void conclude(enum convolution_fused fused, const struct op *op, int64_t p, int64_t k, float v)
+{
+    const struct convolution_spec *s = &op->spec;
+    struct kernel_array y = {op->to, s->half}, second = {op->second, s->half};
+    struct kernel_array bias = {(void *)(uintptr_t)op->bias, s->half};
+    struct kernel_array addend = {(void *)(uintptr_t)op->addend, s->half};
+    bool all = fused == CONVOLUTION_ALL;
+    int64_t at = p * s->k;
+    if (fused >= CONVOLUTION_BIAS && s->bias)
+        v += load(bias, k);
+    if (all && s->addend)
+        v += load(addend, at + k);
+    if (all && s->second_pitch != 0)
+        store(second, p * s->second_pitch + k, v < 0 ? 0 : v);
+    if (all && s->relu && v < 0)
+        v *= s->leak;
+    if (all && s->y_step[2] != 0)
+        at = p / (s->oh * s->ow) * s->y_step[0] + p / s->ow % s->oh * s->y_step[1] +
+             p % s->ow * s->y_step[2];
+    store(y, at + k, v);
+}
+
 /* Without memory the result is NaN, which nobody overlooks. */
 static void convolve(enum convolution_fused fused, const struct op *op)
 {
@@ -237,20 +261,13 @@ static void convolve(enum convolution_fused fused, const struct op *op)
     float *turned = malloc((size_t)(s->k * taps + 1) * sizeof *turned);
     float *sum = malloc((size_t)(s->k + 1) * sizeof *sum);
     bool whole = x && w && turned && sum;
-    struct kernel_array out = {op->to, s->half}, addend = {(void *)(uintptr_t)op->bias, s->half};
     for (int64_t i = 0; whole && i < s->k * taps; i++)
         turned[i % taps * s->k + i / taps] = w[i];
     for (int64_t p = 0; p < s->n * s->oh * s->ow; p++) {
         if (whole)
             convolve_at(s, x, turned, p / (s->oh * s->ow), p / s->ow % s->oh, p % s->ow, sum);
-        for (int64_t k = 0; k < s->k; k++) {
-            float v = whole ? sum[k] : NAN;
-            if (fused >= CONVOLUTION_BIAS && s->bias)
-                v += load(addend, k);
-            if (fused >= CONVOLUTION_ALL && s->relu && v < 0)
-                v = 0;
-            store(out, p * s->k + k, v);
-        }
+        for (int64_t k = 0; k < s->k; k++)
+            conclude(fused, op, p, k, whole ? sum[k] : NAN);
     }
     free(x);
     free(w);
@@ -360,6 +377,10 @@ static int touch_op(struct host *h, struct stream *s, const struct op *op, struc
             rc = touch_at(h, s, op->w, false, e);
         if (rc == 0)
             rc = touch_at(h, s, op->bias, false, e);
+        if (rc == 0)
+            rc = touch_at(h, s, op->addend, false, e);
+        if (rc == 0)
+            rc = touch_at(h, s, op->second, true, e);
         return rc != 0 ? rc : touch_at(h, s, op->to, true, e);
     case OP_LAUNCH: /* every word of the arguments that is an address of ours */
         for (size_t at = 0; rc == 0 && at + sizeof(void *) <= sizeof op->args; at += 8) {
@@ -559,12 +580,18 @@ static int host_launch(struct device *d, void *stream, enum kernel kernel,
 }
 
 static int host_convolution_run(struct device *d, void *stream, void *plan,
-                                const struct convolution_spec *s, const void *x, const void *w,
-                                const void *bias, void *y, void *workspace, struct err *e)
+                                const struct convolution_spec *s,
+                                const struct convolution_memory *m, struct err *e)
 {
     (void)plan;
-    (void)workspace;
-    struct op op = {.kind = OP_CONVOLUTION, .spec = *s, .from = x, .w = w, .bias = bias, .to = y};
+    struct op op = {.kind = OP_CONVOLUTION,
+                    .spec = *s,
+                    .from = m->x,
+                    .w = m->w,
+                    .bias = m->bias,
+                    .addend = m->addend,
+                    .to = m->y,
+                    .second = m->second};
     return give(d, stream, &op, e);
 }
 
@@ -624,28 +651,33 @@ static void host_recording_free(struct device *d, void *recording)
 
 /* ---- convolutions, opening ------------------------------------------------------------------- */
 
-static int host_convolution_plan(struct device *d, const struct convolution_spec *spec, void **plan,
-                                 enum convolution_fused *fused, int64_t *workspace_bytes,
-                                 struct err *e)
+static int host_convolution_plan(struct device *d, const struct convolution_spec *spec,
+                                 struct convolution_made *out, struct err *e)
 {
     struct host *h = enter(d);
+    enum convolution_fused fused = h->options.fused;
+    double us = 0;
     char key[PLAN_SPEC_BYTES];
     int rc = alive(h, e);
     if (rc == 0) {
         plan_spec_text(spec, key);
-        *fused = h->options.fused;
-        if (plan_cache_find(h->cache, key, fused)) {
+        if (plan_cache_find(h->cache, key, &fused, &us)) {
             d->kept++;
         } else {
             d->made++;
             if (plan_cache_keeps(h->cache))
-                plan_cache_keep(h->cache, key, *fused, "host", 4);
+                plan_cache_keep(h->cache, key, fused, us, "host", 4);
         }
-        *fused = h->options.fused;
-        *plan = d; /* nothing to keep */
-        *workspace_bytes = 0;
+        *out = (struct convolution_made){.plan = d, .fused = h->options.fused, .us = 1};
     }
     return leave(h, rc);
+}
+
+static double host_pass_us(struct device *d, int64_t bytes)
+{
+    const struct host *h = (const struct host *)d;
+    (void)bytes;
+    return h->options.fused == CONVOLUTION_ALL ? 1e9 : 0; /* whatever spares one pays */
 }
 
 static void host_plan_free(struct device *d, void *plan)
@@ -697,6 +729,7 @@ static const struct device_ops host_ops = {
     .convolution_plan = host_convolution_plan,
     .convolution_free = host_plan_free,
     .convolution_run = host_convolution_run,
+    .pass_us = host_pass_us,
     .tuned = host_tuned,
 };
 

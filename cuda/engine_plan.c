@@ -134,9 +134,14 @@ static int run_step(struct cuda_work *w, const struct cuda_slot *slot, const str
         return d->ops->clear(d, w->stream, address(w, slot, s->clear), s->clear_bytes, e);
     if (s->kind == STEP_CONVOLUTION) {
         const struct program_convolution *c = &w->plan->program.convolution[s->convolution];
-        return d->ops->convolution_run(d, w->stream, c->plan, &c->spec, address(w, slot, s->x),
-                                       address(w, slot, s->w), address(w, slot, s->bias),
-                                       address(w, slot, s->y), w->scratch, e);
+        const struct convolution_memory m = {.x = address(w, slot, s->x),
+                                             .w = address(w, slot, s->w),
+                                             .bias = address(w, slot, s->bias),
+                                             .addend = address(w, slot, s->addend),
+                                             .y = address(w, slot, s->y),
+                                             .second = address(w, slot, s->second),
+                                             .workspace = w->scratch};
+        return d->ops->convolution_run(d, w->stream, c->made.plan, &c->spec, &m, e);
     }
     union kernel_args args = s->args;
     for (int i = 0; i < s->n_places; i++) {

@@ -2,7 +2,7 @@
  * plan_cache.h - tuned convolution plans, kept in a file between two starts
  *
  * One file for each (key, device, library): FOLDER/KEY-DEVICE-LIBRARY.plans. An entry is the spec
- * of a convolution, how much of the epilogue its plan fuses, and the plan as text. A file that
+ * of a convolution, how much of the epilogue its plan fuses, its µs, and the plan as text. A file that
  * cannot be read, or is cut short, gives the entries before the damage; one that cannot be written
  * costs time at the next start, nothing else. Written whole and renamed, so that several processes
  * may share a folder: the last one wins. One thread at a time.
@@ -18,7 +18,7 @@ struct err;
 struct plan_cache;
 
 /* A spec as text, terminator included. */
-#define PLAN_SPEC_BYTES 320
+#define PLAN_SPEC_BYTES 400
 /* A plan's text, and a cache file, at most. */
 #define PLAN_CACHE_MAX (64 << 20)
 
@@ -35,10 +35,10 @@ void plan_cache_free(struct plan_cache *c);
 bool plan_cache_keeps(const struct plan_cache *c);
 /* The plan kept for this spec, or NULL; borrowed until the next plan_cache_keep() or free. */
 const char *plan_cache_find(const struct plan_cache *c, const char *spec,
-                            enum convolution_fused *fused);
+                            enum convolution_fused *fused, double *us);
 /* Keeps a plan, instead of an earlier one of the spec. Without memory nothing is kept. */
 void plan_cache_keep(struct plan_cache *c, const char *spec, enum convolution_fused fused,
-                     const char *text, size_t n);
+                     double us, const char *text, size_t n);
 /* Writes what is new. */
 void plan_cache_write(struct plan_cache *c);
 

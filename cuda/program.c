@@ -688,7 +688,9 @@ static void settle_steps(const struct build *b)
         settle(b, &s->x);
         settle(b, &s->w);
         settle(b, &s->bias);
+        settle(b, &s->addend);
         settle(b, &s->y);
+        settle(b, &s->second);
         settle(b, &s->clear);
     }
     for (int i = 0; i < b->p->n_watches; i++)
@@ -703,11 +705,11 @@ static void touch_convolutions(struct build *b)
         const struct step *s = &b->p->step[i];
         if (s->kind != STEP_CONVOLUTION)
             continue;
-        struct place both[2] = {s->x, s->y};
-        for (int k = 0; k < 2; k++) {
-            if (both[k].region != REGION_ARENA)
+        struct place of[4] = {s->x, s->y, s->addend, s->second};
+        for (int k = 0; k < 4; k++) {
+            if (of[k].region != REGION_ARENA)
                 continue;
-            struct build_buffer *buffer = &b->buffer[both[k].offset >> BUFFER_SHIFT];
+            struct build_buffer *buffer = &b->buffer[of[k].offset >> BUFFER_SHIFT];
             if (buffer->first < 0 || buffer->first > i)
                 buffer->first = i;
             if (buffer->last < i)
@@ -751,8 +753,8 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
     if (rc == 0)
         settle_steps(&b);
     for (int i = 0; i < p.n_convolutions; i++)
-        if (p.convolution[i].workspace_bytes > p.workspace_bytes)
-            p.workspace_bytes = p.convolution[i].workspace_bytes;
+        if (p.convolution[i].made.workspace_bytes > p.workspace_bytes)
+            p.workspace_bytes = p.convolution[i].made.workspace_bytes;
     free(b.tensor);
     free(b.buffer);
     if (rc != 0)
@@ -765,7 +767,7 @@ int program_make(const struct graph *g, bool half, bool tf32, struct device *dev
 void program_fini(struct program *p)
 {
     for (int i = 0; i < p->n_convolutions; i++)
-        p->device->ops->convolution_free(p->device, p->convolution[i].plan);
+        p->device->ops->convolution_free(p->device, p->convolution[i].made.plan);
     free(p->convolution);
     free(p->watch);
     free(p->step);

@@ -51,7 +51,7 @@ struct step {
     } places[STEP_PLACES];
     /* STEP_CONVOLUTION */
     int convolution; /* index in program.convolution */
-    struct place x, w, bias, y;
+    struct place x, w, bias, addend, y, second;
     /* STEP_CLEAR: zeros */
     struct place clear;
     int64_t clear_bytes;
@@ -59,9 +59,7 @@ struct step {
 
 struct program_convolution {
     struct convolution_spec spec;
-    void *plan; /* the device's */
-    enum convolution_fused fused;
-    int64_t workspace_bytes;
+    struct convolution_made made;
 };
 
 /* A node's result, to be looked at after a step. */

@@ -36,7 +36,7 @@ struct build_tensor {
     int64_t pitch;   /* nhwc: elements between pixels */
     int64_t octets;  /* nhwc: ceil(C / 8) */
     bool owns_lanes; /* nhwc: lanes between C and pitch belong to it alone */
-    bool forked;     /* written already, beside the value that it is made of */
+    bool forked;     /* written already, with a value that it is made of */
     bool unfinished; /* nhwc: what its convolution computed; `rest` is left to its only reader */
     struct build_rest rest;
 };
@@ -111,8 +111,11 @@ int build_conv(struct build *b, const struct node *n);
 int build_direct(struct build *b, const struct node *n, bool transposed);
 /* The number of the program's convolution of that spec, ERR_*. */
 int build_find_convolution(struct build *b, const struct convolution_spec *spec);
-int build_convolve(struct build *b, int convolution, struct place x, struct place w,
-                   struct place bias, struct place y);
+/* Adds the step; where a plan does not fuse a place it may be REGION_NONE. */
+struct build_convolved {
+    struct place x, w, bias, addend, y, second;
+};
+int build_convolve(struct build *b, int convolution, const struct build_convolved *places);
 /* x as cuDNN wants it: pixels one behind the other, symmetric padding. Copies if it is not so. */
 int build_packed(struct build *b, const struct shape *s, const struct build_tensor *in,
                  const int64_t pad_begin[2], const int64_t pad_end[2], struct build_tensor *out);

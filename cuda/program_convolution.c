@@ -31,7 +31,9 @@ static bool same_spec(const struct convolution_spec *a, const struct convolution
            memcmp(a->dilation, b->dilation, sizeof a->dilation) == 0 &&
            memcmp(a->pad_begin, b->pad_begin, sizeof a->pad_begin) == 0 &&
            memcmp(a->pad_end, b->pad_end, sizeof a->pad_end) == 0 && a->half == b->half &&
-           a->tf32 == b->tf32 && a->bias == b->bias && a->relu == b->relu;
+           a->tf32 == b->tf32 && a->bias == b->bias && a->relu == b->relu && a->leak == b->leak &&
+           a->addend == b->addend && memcmp(a->y_step, b->y_step, sizeof a->y_step) == 0 &&
+           a->second_pitch == b->second_pitch;
 }
 
 int build_find_convolution(struct build *b, const struct convolution_spec *spec)
@@ -50,8 +52,7 @@ int build_find_convolution(struct build *b, const struct convolution_spec *spec)
     }
     struct program_convolution *c = &p->convolution[p->n_convolutions];
     *c = (struct program_convolution){.spec = *spec};
-    int rc = p->device->ops->convolution_plan(p->device, spec, &c->plan, &c->fused,
-                                              &c->workspace_bytes, b->e);
+    int rc = p->device->ops->convolution_plan(p->device, spec, &c->made, b->e);
     if (rc != 0) {
         err_context(b->e, "node %s", b->g->node[b->node].name);
         return rc;
@@ -59,8 +60,7 @@ int build_find_convolution(struct build *b, const struct convolution_spec *spec)
     return p->n_convolutions++;
 }
 
-int build_convolve(struct build *b, int convolution, struct place x, struct place w,
-                   struct place bias, struct place y)
+int build_convolve(struct build *b, int convolution, const struct build_convolved *places)
 {
     union kernel_args none;
     memset(&none, 0, sizeof none);
@@ -70,10 +70,12 @@ int build_convolve(struct build *b, int convolution, struct place x, struct plac
     struct step *s = &b->p->step[b->p->n_steps - 1];
     s->kind = STEP_CONVOLUTION;
     s->convolution = convolution;
-    s->x = x;
-    s->w = w;
-    s->bias = bias;
-    s->y = y;
+    s->x = places->x;
+    s->w = places->w;
+    s->bias = places->bias;
+    s->addend = places->addend;
+    s->y = places->y;
+    s->second = places->second;
     return 0;
 }
 
@@ -354,6 +356,17 @@ static int build_fold(struct build *b, const struct node *n, const struct folded
 
 /* ---- Conv ------------------------------------------------------------------------------------ */
 
+/* A Conv on its way: what it reads, and what becomes of its result. */
+struct conv {
+    const struct node *n;
+    struct convolution_spec spec;
+    struct weight_source source;
+    const struct build_tensor *x;
+    bool last;                                /* the export does the rest */
+    const struct node *shuffle, *sum;         /* its only reader, done with it; NULL: none */
+    struct build_tensor *out, *second, *other; /* result, rectified copy, what is added */
+};
+
 /* Its only reader, if that is a DepthToSpace which can be an interleave. */
 static const struct node *shuffle_of(const struct build *b, const struct node *n)
 {
@@ -365,19 +378,60 @@ static const struct node *shuffle_of(const struct build *b, const struct node *n
                : NULL;
 }
 
+/* Its only reader, if that adds a tensor that is there already. */
+static const struct node *sum_of(struct build *b, const struct node *n,
+                                 struct build_tensor **other)
+{
+    const struct node *reader;
+    const struct shape *s = &b->g->value[n->out[0]].shape;
+    if (n->act.kind != ACT_NONE || build_readers(b, n->out[0], &reader) != 1 || !reader ||
+        reader->op != OP_ADD || reader->act.kind != ACT_NONE)
+        return NULL;
+    int value = reader->in[0] == n->out[0] ? reader->in[1] : reader->in[0];
+    *other = &b->tensor[value];
+    bool there = (*other)->made && !(*other)->unfinished && (*other)->buffer >= 0;
+    return there && shape_equal(&b->g->value[value].shape, s) && s->dim[1] % OCTET == 0 &&
+                   (*other)->pitch == s->dim[1]
+               ? reader
+               : NULL;
+}
+
+/* Asks for all that could be done with the convolution. */
+static int want_more(struct build *b, struct conv *c)
+{
+    const struct node *n = c->n;
+    c->sum = b->half ? sum_of(b, n, &c->other) : NULL;
+    int rc = build_write(b, c->sum ? c->sum->out[0] : n->out[0], &c->out);
+    if (rc == 0 && !c->sum)
+        rc = build_fork_target(b, n, &c->second);
+    if (rc != 0 || !b->half)
+        return rc;
+    struct convolution_spec *s = &c->spec;
+    s->addend = c->sum != NULL;
+    s->second_pitch = c->second ? c->second->pitch : 0;
+    if (n->act.kind == ACT_LEAKY_RELU && n->act.alpha > 0) {
+        s->relu = true;
+        s->leak = n->act.alpha;
+    }
+    if (c->out->pitch != c->out->octets * OCTET) {
+        s->y_step[2] = c->out->pitch;
+        s->y_step[1] = s->ow * s->y_step[2];
+        s->y_step[0] = s->oh * s->y_step[1];
+    }
+    return 0;
+}
+
 /* What the plan left of bias and activation, into the node's own tensor. */
-static int finish(struct build *b, const struct node *n, const struct build_tensor *y,
+static int finish(struct build *b, const struct conv *c, const struct build_tensor *y,
                   struct place bias, struct kernel_act_args act)
 {
-    const struct shape *s = &b->g->value[n->out[0]].shape;
+    const struct shape *s = &b->g->value[c->n->out[0]].shape;
     int64_t pixels = s->dim[2] * s->dim[3];
-    struct build_tensor *out, *second;
-    int rc = build_write(b, n->out[0], &out);
-    if (rc == 0)
-        rc = build_fork_target(b, n, &second);
+    struct build_tensor *out;
+    int rc = build_write(b, c->n->out[0], &out);
     if (rc != 0)
         return rc;
-    if (!second)
+    if (!c->second)
         return build_affine(b, y, out, s->dim[0], pixels, &(struct build_tables){.shift = bias},
                             act);
     union kernel_args a = {.fork_ = {.in = {NULL, b->half},
@@ -385,138 +439,247 @@ static int finish(struct build *b, const struct node *n, const struct build_tens
                                      .octets = (int32_t)y->octets,
                                      .in_pitch = (int32_t)y->pitch,
                                      .out_pitch = (int32_t)out->pitch,
-                                     .second_pitch = (int32_t)second->pitch,
+                                     .second_pitch = (int32_t)c->second->pitch,
                                      .act = act}};
     rc = build_map(b, fork, &a, s->dim[0] * pixels * y->octets, build_place(b, y),
                    build_place(b, out));
     if (rc != 0)
         return rc;
     build_point(b, FIELD(fork, shift), bias);
-    build_point(b, FIELD(fork, second), build_place(b, second));
+    build_point(b, FIELD(fork, second), build_place(b, c->second));
     return 0;
 }
 
-static int convolved(struct build *b, const struct node *n, struct convolution_spec *spec,
-                     const struct build_tensor *x, struct weight_source *source, bool last)
+/* Weights and bias of a spec, the bias for a plan that fuses it or for a pass behind. */
+static int operands(struct build *b, const struct conv *c, const struct convolution_spec *spec,
+                    enum convolution_fused fused, struct place *weights, struct place *bias)
 {
-    const struct node *shuffle = last ? NULL : shuffle_of(b, n);
-    const struct shape *ys = &b->g->value[n->out[0]].shape;
+    int rc = 0;
+    *bias = (struct place){0};
+    if (build_has_bias(c->n))
+        rc = weights_table(b, &c->source, c->n->in[2], spec->k,
+                           spec->bias && fused != CONVOLUTION_BARE, bias);
+    return rc == 0 ? weights_store(b, &c->source, spec, weights) : rc;
+}
+
+/* Few outputs, or a DepthToSpace at the end: the export does the rest. */
+static int leave_to_export(struct build *b, struct conv *c)
+{
+    const struct shape *ys = &b->g->value[c->n->out[0]].shape;
     struct build_rest rest = build_nothing_left(ys);
-    struct place bias = {0}, weights, none = {0};
-    struct build_tensor y, *out;
-    if (shuffle) {
-        int64_t block = shuffle->depth.block;
-        source->stride[0] = source->stride[1] = rest.stride[0] = rest.stride[1] = block;
-        source->lanes = rest.lanes = build_round8(ys->dim[1] / (block * block));
-        source->crd = shuffle->depth.crd;
-        spec->k = source->lanes * block * block;
+    struct build_convolved at = {.x = build_place(b, c->x)};
+    struct build_tensor y;
+    int id = build_find_convolution(b, &c->spec);
+    int rc = id < 0 ? id : weights_store(b, &c->source, &c->spec, &at.w);
+    if (rc == 0 && build_has_bias(c->n))
+        rc = build_table(b, c->n->in[2], ys->dim[1], &rest.bias);
+    if (rc == 0)
+        rc = build_temporary(b, c->spec.n, c->spec.oh * c->spec.ow, c->spec.k, &y);
+    if (rc != 0)
+        return rc;
+    rest.act = build_act(&c->n->act);
+    if (c->source.row) {
+        rest.taps = c->n->conv.kernel[1];
+        rest.tap_pad = c->n->conv.pad_begin[1];
+        rest.width = c->spec.w;
     }
-    bool thin = !last && !shuffle && build_is_thin(spec);
-    spec->bias = build_has_bias(n) && !last && !thin;
-    spec->relu = n->act.kind == ACT_RELU && !last && !thin;
-    enum convolution_fused fused = CONVOLUTION_BARE;
-    int id = thin ? 0 : build_find_convolution(b, spec);
+    at.y = build_place(b, &y);
+    build_leave(b, c->n->out[0], &y, &rest);
+    return build_convolve(b, id, &at);
+}
+
+/* DepthToSpace by a convolution for each row of a block, which writes its rows where they belong:
+ * 1 if that was done, 0 if one convolution of all and an interleave is faster. */
+static int shuffle_at_once(struct build *b, struct conv *c, double whole_us)
+{
+    const struct shape *s = &b->g->value[c->shuffle->out[0]].shape;
+    int64_t block = c->shuffle->depth.block, bytes = 2 * shape_count(s) * build_element_bytes(b);
+    struct convolution_spec rows = c->spec;
+    struct build_tensor *out, y;
+    rows.k = block * c->source.lanes;
+    if (!b->half || build_is_last(b, c->shuffle->out[0]) || s->dim[1] % OCTET != 0)
+        return 0;
+    int rc = build_write(b, c->shuffle->out[0], &out);
+    if (rc != 0 || out->pitch != c->source.lanes)
+        return rc;
+    rows.y_step[2] = block * out->pitch;
+    rows.y_step[1] = block * s->dim[3] * out->pitch;
+    rows.y_step[0] = s->dim[2] * s->dim[3] * out->pitch;
+    int id = build_find_convolution(b, &rows);
     if (id < 0)
         return id;
-    if (!thin)
-        fused = b->p->convolution[id].fused;
-    bool elements = spec->bias && fused != CONVOLUTION_BARE;
-    int rc = 0;
-    if (build_has_bias(n))
-        rc = last ? build_table(b, n->in[2], ys->dim[1], &bias)
-                  : weights_table(b, source, n->in[2], spec->k, elements, &bias);
-    if (rc == 0)
-        rc = weights_store(b, source, spec, &weights);
-    if (rc != 0)
-        return rc;
-    if (thin)
-        return build_thin(b, n, spec, x, weights, bias, &rest);
+    const struct convolution_made *made = &b->p->convolution[id].made;
+    if (made->fused != CONVOLUTION_ALL || made->us <= 0 ||
+        (double)block * made->us >= whole_us + b->p->device->ops->pass_us(b->p->device, bytes))
+        return 0;
+    y = *out;
+    for (int64_t row = 0; rc == 0 && row < block; row++) {
+        struct build_convolved at = {.x = build_place(b, c->x), .y = build_place(b, &y)};
+        c->source.first = row * rows.k;
+        rc = operands(b, c, &rows, CONVOLUTION_ALL, &at.w, &at.bias);
+        if (rc == 0)
+            rc = build_convolve(b, id, &at);
+        y.offset += s->dim[3] * out->pitch;
+    }
+    out->forked = true;
+    return rc == 0 ? 1 : rc;
+}
 
-    bool act_left = n->act.kind != ACT_NONE && !(fused == CONVOLUTION_ALL && spec->relu);
-    bool bias_left = build_has_bias(n) && fused == CONVOLUTION_BARE;
-    struct kernel_act_args act = act_left ? build_act(&n->act) : (struct kernel_act_args){0};
-    bool done = !last && !shuffle && !act_left && !bias_left;
-    if (done) {
-        rc = build_write(b, n->out[0], &out);
-        if (rc != 0)
-            return rc;
-        if (out->pitch == out->octets * OCTET)
-            return build_convolve(b, id, build_place(b, x), weights, bias, build_place(b, out));
-    }
-    rc = build_temporary(b, spec->n, spec->oh * spec->ow, spec->k, &y);
+static int convolve_to_shuffle(struct build *b, struct conv *c)
+{
+    const struct shape *ys = &b->g->value[c->n->out[0]].shape;
+    struct build_rest rest = build_nothing_left(ys);
+    struct build_convolved at = {.x = build_place(b, c->x)};
+    struct build_tensor y;
+    int64_t block = c->shuffle->depth.block;
+    c->source.stride[0] = c->source.stride[1] = rest.stride[0] = rest.stride[1] = block;
+    c->source.lanes = rest.lanes = build_round8(ys->dim[1] / (block * block));
+    c->source.crd = c->shuffle->depth.crd;
+    c->spec.k = c->source.lanes * block * block;
+    int id = build_find_convolution(b, &c->spec);
+    if (id < 0)
+        return id;
+    const struct convolution_made made = b->p->convolution[id].made;
+    int rc = shuffle_at_once(b, c, made.us);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    rc = operands(b, c, &c->spec, made.fused, &at.w, &at.bias);
     if (rc == 0)
-        rc = build_convolve(b, id, build_place(b, x), weights, elements ? bias : none,
-                            build_place(b, &y));
+        rc = build_temporary(b, c->spec.n, c->spec.oh * c->spec.ow, c->spec.k, &y);
     if (rc != 0)
         return rc;
-    if (shuffle && (act_left || bias_left))
-        rc = build_affine(b, &y, &y, spec->n, spec->oh * spec->ow,
-                          &(struct build_tables){.shift = bias_left ? bias : none}, act);
-    if (last) {
-        rest.bias = bias;
-        rest.act = act;
-        if (source->row) {
-            rest.taps = n->conv.kernel[1];
-            rest.tap_pad = n->conv.pad_begin[1];
-            rest.width = spec->w;
-        }
-    }
-    if (last || shuffle) {
-        build_leave(b, n->out[0], &y, &rest);
+    at.y = build_place(b, &y);
+    rc = build_convolve(b, id, &at);
+    if (rc == 0 && made.fused != CONVOLUTION_ALL)
+        rc = build_affine(
+            b, &y, &y, c->spec.n, c->spec.oh * c->spec.ow,
+            &(struct build_tables){.shift = made.fused == CONVOLUTION_BARE ? at.bias
+                                                                           : (struct place){0}},
+            build_act(&c->n->act));
+    build_leave(b, c->n->out[0], &y, &rest);
+    return rc;
+}
+
+/* To the node's own tensor, or to the sum that its only reader makes of it. */
+static int convolve_to_tensor(struct build *b, struct conv *c)
+{
+    struct build_convolved at = {.x = build_place(b, c->x)};
+    struct build_tensor y;
+    int rc = want_more(b, c);
+    int id = rc == 0 ? build_find_convolution(b, &c->spec) : rc;
+    if (id < 0)
+        return id;
+    enum convolution_fused fused = b->p->convolution[id].made.fused;
+    bool all = fused == CONVOLUTION_ALL, packed = c->out->pitch == c->out->octets * OCTET;
+    rc = operands(b, c, &c->spec, fused, &at.w, &at.bias);
+    if (rc != 0)
         return rc;
+    bool activated = c->n->act.kind == ACT_NONE || (all && c->spec.relu);
+    bool biased = !build_has_bias(c->n) || fused != CONVOLUTION_BARE;
+    struct place bias = at.bias;
+    if (all && c->sum) {
+        at.addend = build_place(b, c->other);
+        c->out->forked = true;
+    } else if (c->sum) { /* the sum is made by its own node */
+        rc = build_write(b, c->n->out[0], &c->out);
+        packed = rc == 0 && c->out->pitch == c->out->octets * OCTET;
     }
-    return finish(b, n, &y, bias_left ? bias : none, act);
+    if (all && c->spec.second_pitch != 0)
+        at.second = build_place(b, c->second);
+    /* A rectified copy is left where nobody asked the plan for it. */
+    bool copied = c->second == NULL || (all && c->spec.second_pitch != 0);
+    if (rc == 0 && activated && biased && copied && (packed || (all && c->spec.y_step[2] != 0))) {
+        at.y = build_place(b, c->out);
+        return build_convolve(b, id, &at);
+    }
+    if (rc == 0)
+        rc = build_temporary(b, c->spec.n, c->spec.oh * c->spec.ow, c->spec.k, &y);
+    if (rc != 0)
+        return rc;
+    at.y = build_place(b, &y);
+    rc = build_convolve(b, id, &at);
+    return rc == 0 ? finish(b, c, &y, biased ? (struct place){0} : bias,
+                            activated ? (struct kernel_act_args){0} : build_act(&c->n->act))
+                   : rc;
+}
+
+static int convolved(struct build *b, struct conv *c)
+{
+    if (c->last)
+        return leave_to_export(b, c);
+    c->shuffle = shuffle_of(b, c->n);
+    if (!c->shuffle && build_is_thin(&c->spec)) {
+        const struct build_rest rest = build_nothing_left(&b->g->value[c->n->out[0]].shape);
+        struct place weights, bias;
+        int rc = operands(b, c, &c->spec, CONVOLUTION_BARE, &weights, &bias);
+        return rc == 0 ? build_thin(b, c->n, &c->spec, c->x, weights, bias, &rest) : rc;
+    }
+    c->spec.bias = build_has_bias(c->n);
+    c->spec.relu = c->n->act.kind == ACT_RELU;
+    return c->shuffle ? convolve_to_shuffle(b, c) : convolve_to_tensor(b, c);
+}
+
+/* The input as the convolution reads it, packed and padded; and its spec. */
+static int prepare(struct build *b, struct conv *c, struct build_tensor *x)
+{
+    const struct conv_attr *a = &c->n->conv;
+    const struct shape *xs = &b->g->value[c->n->in[0]].shape;
+    struct convolution_spec *spec = &c->spec;
+    struct build_tensor *in;
+    struct folded f;
+    static const int64_t no_pad[2] = {0, 0};
+    spec->dilation[0] = spec->dilation[1] = 1;
+    if (is_folded(b, c->n, &f)) {
+        c->source.fold = f.fold;
+        return build_fold(b, c->n, &f, spec, x);
+    }
+    /* Columns are not padded where their taps are added later. */
+    bool row = c->last && a->kernel[1] > 1 && a->stride[1] == 1 && a->dilation[1] == 1 &&
+               c->source.m < OCTET && c->source.m * a->kernel[1] <= ROW_CHANNELS;
+    int64_t begin[2] = {a->pad_begin[0], row ? 0 : a->pad_begin[1]};
+    int64_t end[2] = {a->pad_end[0], row ? 0 : a->pad_end[1]};
+    bool symmetric = begin[0] == end[0] && begin[1] == end[1];
+    int rc = build_read(b, c->n->in[0], &in);
+    if (rc == 0)
+        rc = build_packed(b, xs, in, symmetric ? no_pad : begin, symmetric ? no_pad : end, x);
+    if (rc != 0)
+        return rc;
+    for (int d = 0; d < 2; d++) {
+        spec->kernel[d] = a->kernel[d];
+        spec->stride[d] = a->stride[d];
+        spec->dilation[d] = a->dilation[d];
+        spec->pad_begin[d] = spec->pad_end[d] = symmetric ? begin[d] : 0;
+    }
+    spec->c = x->octets * OCTET;
+    spec->h = xs->dim[2] + (symmetric ? 0 : begin[0] + end[0]);
+    spec->w = xs->dim[3] + (symmetric ? 0 : begin[1] + end[1]);
+    if (row) {
+        c->source.row = true;
+        spec->kernel[1] = 1;
+        spec->k = build_round8(c->source.m * a->kernel[1]);
+        spec->ow = spec->w;
+    }
+    return 0;
 }
 
 int build_conv(struct build *b, const struct node *n)
 {
-    const struct conv_attr *c = &n->conv;
-    if (!regular(c))
+    if (!regular(&n->conv))
         return build_direct(b, n, false);
     const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
-    struct convolution_spec spec = {.n = xs->dim[0],
-                                    .k = build_round8(ys->dim[1]),
-                                    .oh = ys->dim[2],
-                                    .ow = ys->dim[3],
-                                    .half = b->half,
-                                    .tf32 = b->tf32};
-    struct folded f;
-    struct weight_source source;
-    struct build_tensor x, *in;
-    bool folded = is_folded(b, n, &f), last = build_is_last(b, n->out[0]);
-    int rc = weights_load(b, n, false, &source);
-    if (rc == 0 && folded) {
-        source.fold = f.fold;
-        spec.dilation[0] = spec.dilation[1] = 1;
-        rc = build_fold(b, n, &f, &spec, &x);
-    } else if (rc == 0) {
-        /* Columns are not padded where their taps are added later. */
-        source.row = last && c->kernel[1] > 1 && c->stride[1] == 1 && c->dilation[1] == 1 &&
-                     source.m < OCTET && source.m * c->kernel[1] <= ROW_CHANNELS;
-        int64_t begin[2] = {c->pad_begin[0], source.row ? 0 : c->pad_begin[1]};
-        int64_t end[2] = {c->pad_end[0], source.row ? 0 : c->pad_end[1]};
-        static const int64_t no_pad[2] = {0, 0};
-        bool symmetric = begin[0] == end[0] && begin[1] == end[1];
-        rc = build_read(b, n->in[0], &in);
-        if (rc == 0)
-            rc = build_packed(b, xs, in, symmetric ? no_pad : begin, symmetric ? no_pad : end, &x);
-        for (int d = 0; d < 2; d++) {
-            spec.kernel[d] = c->kernel[d];
-            spec.stride[d] = c->stride[d];
-            spec.dilation[d] = c->dilation[d];
-            spec.pad_begin[d] = spec.pad_end[d] = symmetric ? begin[d] : 0;
-        }
-        spec.c = x.octets * OCTET;
-        spec.h = xs->dim[2] + (symmetric ? 0 : begin[0] + end[0]);
-        spec.w = xs->dim[3] + (symmetric ? 0 : begin[1] + end[1]);
-        if (source.row) {
-            spec.kernel[1] = 1;
-            spec.k = build_round8(source.m * c->kernel[1]);
-            spec.ow = spec.w;
-        }
-    }
+    struct build_tensor x;
+    struct conv c = {.n = n, .x = &x, .last = build_is_last(b, n->out[0])};
+    c.spec = (struct convolution_spec){.n = xs->dim[0],
+                                       .k = build_round8(ys->dim[1]),
+                                       .oh = ys->dim[2],
+                                       .ow = ys->dim[3],
+                                       .half = b->half,
+                                       .tf32 = b->tf32};
+    int rc = weights_load(b, n, false, &c.source);
     if (rc == 0)
-        rc = convolved(b, n, &spec, &x, &source, last);
-    free(source.w);
+        rc = prepare(b, &c, &x);
+    if (rc == 0)
+        rc = convolved(b, &c);
+    free(c.source.w);
     return rc;
 }

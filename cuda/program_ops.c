@@ -95,6 +95,8 @@ static struct kernel_view broadcast(struct kernel_view v, const struct shape *to
 static int build_binary(struct build *b, const struct node *n, enum kernel_binary op)
 {
     struct build_tensor *x, *y, *out;
+    if (b->tensor[n->out[0]].forked)
+        return 0;
     const struct shape *xs = shape_of(b, n->in[0]), *ys = shape_of(b, n->in[1]);
     const struct shape *s = shape_of(b, n->out[0]);
     int rc = build_read(b, n->in[0], &x);
@@ -195,6 +197,8 @@ static int build_depth_to_space(struct build *b, const struct node *n)
     int rc = build_read(b, n->in[0], &in);
     if (rc != 0)
         return rc;
+    if (b->tensor[n->out[0]].forked)
+        return 0;
     if (in->unfinished && build_is_last(b, n->out[0])) {
         build_leave(b, n->out[0], in, &in->rest);
         return 0;

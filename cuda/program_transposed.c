@@ -95,7 +95,7 @@ int build_conv_transpose(struct build *b, const struct node *n)
         return build_direct(b, n, true);
 
     struct build_tensor *in, x, y;
-    struct place weights, none = {0};
+    struct place weights;
     struct weight_source source;
     bool last = build_is_last(b, n->out[0]), thin = !last && build_is_thin(&spec);
     int id = 0, rc = build_read(b, n->in[0], &in);
@@ -127,7 +127,10 @@ int build_conv_transpose(struct build *b, const struct node *n)
     if (rc == 0)
         rc = build_temporary(b, spec.n, spec.oh * spec.ow, spec.k, &y);
     if (rc == 0)
-        rc = build_convolve(b, id, build_place(b, &x), weights, none, build_place(b, &y));
+        rc = build_convolve(b, id,
+                            &(struct build_convolved){.x = build_place(b, &x),
+                                                      .w = weights,
+                                                      .y = build_place(b, &y)});
     if (rc != 0)
         return rc;
     if (last) {

@@ -294,7 +294,7 @@ static double step_text(const struct program *p, const struct step *s, char *out
     snprintf(out, size, "convolution %lldx%lld/%lld %lldx%lldx%lldx%lld to %lld%s",
              (long long)v->kernel[0], (long long)v->kernel[1], (long long)v->stride[0],
              (long long)v->n, (long long)v->h, (long long)v->w, (long long)v->c, (long long)v->k,
-             fused[c->fused]);
+             fused[c->made.fused]);
     return 2e-9 * (double)(v->n * v->oh * v->ow * v->k) *
            (double)(v->c * v->kernel[0] * v->kernel[1]);
 }

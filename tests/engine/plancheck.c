@@ -25,8 +25,8 @@ struct described {
     int plans, fused, reloaded;
 };
 
-static int plan(struct device *d, const struct convolution_spec *spec, void **out,
-                enum convolution_fused *fused, int64_t *workspace_bytes, struct err *e)
+static int plan(struct device *d, const struct convolution_spec *spec,
+                struct convolution_made *out, struct err *e)
 {
     struct described *self = (struct described *)d;
     struct convolution *made = NULL, *again = NULL;
@@ -37,8 +37,8 @@ static int plan(struct device *d, const struct convolution_spec *spec, void **ou
     buf_init(&json, 16 << 20);
     rc = convolution_save(made, &json, e);
     if (rc == 0)
-        rc = convolution_load(&self->target, spec, convolution_fused(made), buf_text(&json), &again,
-                              e);
+        rc = convolution_load(&self->target, spec, convolution_fused(made), 0, buf_text(&json),
+                              &again, e);
     if (rc == 0 && convolution_workspace(again) != convolution_workspace(made))
         rc = err_set(e, ERR_BUG, "a plan that was read back wants another workspace");
     self->reloaded += rc == 0;
@@ -50,9 +50,14 @@ static int plan(struct device *d, const struct convolution_spec *spec, void **ou
     }
     self->plans++;
     self->fused += convolution_fused(made) == CONVOLUTION_ALL;
-    *out = made;
-    *fused = convolution_fused(made);
-    *workspace_bytes = convolution_workspace(made);
+    *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made), 0};
+    return 0;
+}
+
+static double pass_us(struct device *d, int64_t bytes)
+{
+    (void)d;
+    (void)bytes;
     return 0;
 }
 
@@ -62,7 +67,8 @@ static void plan_free(struct device *d, void *p)
     convolution_free(p);
 }
 
-static const struct device_ops ops = {.convolution_plan = plan, .convolution_free = plan_free};
+static const struct device_ops ops = {.convolution_plan = plan, .convolution_free = plan_free,
+                                     .pass_us = pass_us};
 
 static int parse_shape(const char *text, struct shape *s)
 {
