@@ -1,7 +1,7 @@
 """PyTorch's side of scripts/bench_gpu: the networks, their export to ONNX, and their times.
 
     bench_gpu_peer.py REPEAT NAME:SIZE:BATCH …    what takes minutes, torch.compile, in a process that may be ended: one
-                                                  line of JSON for each as it is done
+                                                  line of JSON for each as it is done, its times or why not
 """
 
 import copy
@@ -233,8 +233,11 @@ def main(repeat: str, *wanted: str) -> None:
     peer = Peer()
     for text in wanted:
         name, size, batch = text.rsplit(":", 2)
-        times = peer.times(name, images(int(batch), int(size)), "compiled", int(repeat))
-        print(json.dumps({"network": name, "batch": int(batch), **times}), flush=True)
+        try:
+            found = peer.times(name, images(int(batch), int(size)), "compiled", int(repeat))
+        except Exception as e:  # whatever the compiler threw: the others may go well
+            found = {"failed": f"{type(e).__name__}: {e}"[:500]}
+        print(json.dumps({"network": name, "batch": int(batch), **found}), flush=True)
 
 
 if __name__ == "__main__":

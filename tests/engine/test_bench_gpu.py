@@ -148,6 +148,26 @@ def test_bench_holds_a_row_to_its_fastest_peer_and_to_the_roofline(bench):
     assert "needs" in row and "needs" not in got  # it is judged again when a peer comes late
 
 
+def test_bench_goes_on_without_a_peer_that_fails(bench, monkeypatch, capsys, tmp_path):
+    class Peer:
+        def export(self, name, size, path):
+            nets.write("encdec64", path.parent)
+
+        def largest_difference(self, name, x, result):
+            return float(np.abs(result - enginekit.oracle(tmp_path / "encdec64.onnx", [x])[0]).max())
+
+        def times(self, name, x, how, repeat):
+            if how == "graph":
+                raise RuntimeError("out of memory")
+            return {"device_ms": 1.0, "host_ms": 2.0}
+
+    options = argparse.Namespace(networks=bench.module.SMALL, build=enginekit.BUILD, host_twin=True, repeat=2, steps=False, peer=peers.EAGER)
+    row = bench.module.measure(options, Peer(), "encoder-decoder 64", 1, tmp_path)
+    assert list(row["peers"]) == ["eager", "channels_last"] and row["device_ms"] > 0
+    assert 0 < row["largest_difference"] < 5e-3
+    assert "graph: out of memory" in capsys.readouterr().out
+
+
 def test_bench_compiles_what_matters_most_first(bench, monkeypatch):
     module = bench.module
     rows = [{"network": name, "batch": batch, "peers": {}} for name in module.NETWORKS for batch in (1, 64)]
@@ -157,6 +177,7 @@ def test_bench_compiles_what_matters_most_first(bench, monkeypatch):
     def answers(command, deadline, take):
         asked.extend(command[2:])
         take("a warning\n")
+        take(json.dumps({"network": "U-Net 256", "batch": 1, "failed": "no such kernel"}) + "\n")
         take(json.dumps({"network": "ResNet-9 256", "batch": 64, "device_ms": 4.0, "host_ms": 5.0}) + "\n")
 
     monkeypatch.setattr(module, "lines_until", answers)
