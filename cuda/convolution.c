@@ -57,11 +57,6 @@ static int failed(struct err *e, const char *what, cudnnStatus_t status)
     return err_set(e, code, "cuDNN cannot %s: %s", what, cudnnGetErrorString(status));
 }
 
-bool convolution_wants_more(const struct convolution_spec *s)
-{
-    return s->leak != 0 || s->addend || s->y_step[2] != 0 || s->second_pitch != 0;
-}
-
 static struct bound bound_of(const struct convolution_spec *s, enum convolution_fused fused)
 {
     bool all = fused == CONVOLUTION_ALL;

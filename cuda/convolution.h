@@ -35,10 +35,10 @@ struct convolution_spec {
     bool bias; /* add it */
     bool relu; /* then this */
     /* And more: only if the plan fuses all. */
-    float leak;            /* not 0: of relu, below zero: leak·y */
-    bool addend;           /* after the bias: a tensor of y's shape, packed */
-    int64_t y_step[3];     /* elements between images, rows, pixels; 0: packed */
-    int64_t second_pitch;  /* not 0: relu(y) is written, too, pixels so far apart */
+    float leak;           /* not 0: of relu, below zero: leak·y */
+    bool addend;          /* after the bias: a tensor of y's shape, packed */
+    int64_t y_step[3];    /* elements between images, rows, pixels; 0: packed */
+    int64_t second_pitch; /* not 0: relu(y) is written, too, pixels so far apart */
 };
 
 /* How much of the epilogue a plan does by itself; the caller's kernels do the rest, from a packed
@@ -49,9 +49,13 @@ enum convolution_fused {
     CONVOLUTION_ALL   /* all that was asked */
 };
 
-bool convolution_wants_more(const struct convolution_spec *s);
+static inline bool convolution_wants_more(const struct convolution_spec *s)
+{
+    return s->leak != 0 || s->addend || s->y_step[2] != 0 || s->second_pitch != 0;
+}
 
-/* What a run reads and writes: device pointers, 16-byte aligned; NULL what the plan does not want. */
+/* What a run reads and writes: device pointers, 16-byte aligned; NULL what the plan does not want.
+ */
 struct convolution_memory {
     const void *x, *w, *bias, *addend;
     void *y, *second, *workspace;

@@ -21,7 +21,7 @@
 #include "node/base/buf.h"
 #include "node/base/err.h"
 
-#define TIMED_RUNS 5
+#define TIMED_RUNS  5
 #define HANDLES_MAX 16
 /* What a copy is measured with, and how near to it our kernels come. */
 #define COPIED_BYTES ((int64_t)64 << 20)
@@ -298,8 +298,8 @@ static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes
     double best = -1;
     bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
                  run_memory(c->timed, workspace_bytes, memory);
-    const struct convolution_memory m = {memory[RUN_X],      memory[RUN_W], memory[RUN_BIAS],
-                                         memory[RUN_ADDEND], memory[RUN_Y], memory[RUN_SECOND],
+    const struct convolution_memory m = {memory[RUN_X],        memory[RUN_W], memory[RUN_BIAS],
+                                         memory[RUN_ADDEND],   memory[RUN_Y], memory[RUN_SECOND],
                                          memory[RUN_WORKSPACE]};
     for (int i = 0; sound && i < TIMED_RUNS; i++) {
         cudaEventRecord(begin, NULL);

@@ -229,7 +229,8 @@ static void convolve_at(const struct convolution_spec *s, const float *x, const 
 }
 
 /* What a plan does with a sum: pixel p of all, channel k. */
-static void conclude(enum convolution_fused fused, const struct op *op, int64_t p, int64_t k, float v)
+static void conclude(enum convolution_fused fused, const struct op *op, int64_t p, int64_t k,
+                     float v)
 {
     const struct convolution_spec *s = &op->spec;
     struct kernel_array y = {op->to, s->half}, second = {op->second, s->half};

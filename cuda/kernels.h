@@ -174,7 +174,8 @@ KERNEL_BODY void octet_finish(struct octet *o, const float *table, int32_t c0,
         o->v[k] = act_apply(act, o->v[k]);
 }
 
-/* ---- places beyond the edge ------------------------------------------------------------------- */
+/* ---- places beyond the edge -------------------------------------------------------------------
+ */
 
 enum kernel_pad { KP_CONSTANT, KP_REFLECT, KP_EDGE };
 
@@ -235,8 +236,8 @@ KERNEL_BODY void affine_item(const struct affine_args *a, uint32_t i)
     octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
 }
 
-/* A value twice: y = act(x + shift[c]), and relu(y) to a place of its own (NULL shift: 0). For a skip
- * of a U-Net, which goes on leaky and is joined rectified. i: octet. */
+/* A value twice: y = act(x + shift[c]), and relu(y) to a place of its own (NULL shift: 0). For a
+ * skip of a U-Net, which goes on leaky and is joined rectified. i: octet. */
 struct fork_args {
     struct kernel_array in, out;
     void *second; /* elements as out's */

@@ -1,8 +1,8 @@
 /*
  * kernels_convolution.h - inside kernels.h: the convolutions that cuDNN is not asked for
  *
- * direct: of any kind, slowly. thin and thin_sum: of few pixels and many weights, in the middle of a
- * U-Net, where a matrix product's tiles stand empty and reading the weights is all the work.
+ * direct: of any kind, slowly. thin and thin_sum: of few pixels and many weights, in the middle of
+ * a U-Net, where a matrix product's tiles stand empty and reading the weights is all the work.
  */
 #ifndef SPINENODE_CUDA_KERNELS_CONVOLUTION_H
 #define SPINENODE_CUDA_KERNELS_CONVOLUTION_H
@@ -65,9 +65,9 @@ KERNEL_BODY void direct_item(const struct direct_args *a, uint32_t i)
 /* Pixels of all images together, at most. */
 #define THIN_PIXELS 16
 
-/* Convolution over NHWC, weights K,kh,kw,C: out[(m·k + channel)·parts + part] is the sum, for output
- * pixel m, over every parts-th octet of a channel's weights, from the part-th. i = channel·parts +
- * part. */
+/* Convolution over NHWC, weights K,kh,kw,C: out[(m·k + channel)·parts + part] is the sum, for
+ * output pixel m, over every parts-th octet of a channel's weights, from the part-th. i =
+ * channel·parts + part. */
 struct thin_args {
     struct kernel_array in, weight;
     float *out;
@@ -100,8 +100,8 @@ KERNEL_BODY void thin_item(const struct thin_args *a, uint32_t i)
             if (m >= a->pixels || y < first[m] || y >= first[m] + a->in_height || x < 0 ||
                 x >= a->in_width)
                 continue;
-            struct octet v = octet_load(
-                a->in, ((int64_t)y * a->in_width + x) * a->in_pitch + o % octets * OCTET);
+            struct octet v = octet_load(a->in, ((int64_t)y * a->in_width + x) * a->in_pitch +
+                                                   o % octets * OCTET);
             for (int k = 0; k < OCTET; k++)
                 sum[m] += w.v[k] * v.v[k];
         }
@@ -111,8 +111,8 @@ KERNEL_BODY void thin_item(const struct thin_args *a, uint32_t i)
             a->out[((int64_t)m * a->k + channel) * parts + part] = sum[m];
 }
 
-/* Adds the parts: y = act(sum + bias[c]), to its place as interleave says (stride 1: a pixel's own),
- * and relu(y) to `second` if there is one. i = pixel·k + channel. */
+/* Adds the parts: y = act(sum + bias[c]), to its place as interleave says (stride 1: a pixel's
+ * own), and relu(y) to `second` if there is one. i = pixel·k + channel. */
 struct thin_sum_args {
     const float *part;
     struct kernel_array out;

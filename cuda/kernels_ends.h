@@ -2,12 +2,12 @@
  * kernels_ends.h - inside kernels.h: the first and the last kernel of a program
  *
  * What goes in and comes out is row-major float N,C,H,W. Around a network stand convolutions of few
- * channels, for which the tiles of a matrix product are too wide: three channels of 4 x 4 taps in, or
- * three out. So the first kernel may lay all taps of a pixel beside each other (fold), and the last
- * one adds the taps of a row, which a convolution gave as channels (export).
+ * channels, for which the tiles of a matrix product are too wide: three channels of 4 x 4 taps in,
+ * or three out. So the first kernel may lay all taps of a pixel beside each other (fold), and the
+ * last one adds the taps of a row, which a convolution gave as channels (export).
  *
- * Each also looks for NaN and infinity among the floats: flags[image · flag_step] = 1, else it stays
- * what it was; NULL: does not look. Several threads may write, all the same.
+ * Each also looks for NaN and infinity among the floats: flags[image · flag_step] = 1, else it
+ * stays what it was; NULL: does not look. Several threads may write, all the same.
  */
 #ifndef SPINENODE_CUDA_KERNELS_ENDS_H
 #define SPINENODE_CUDA_KERNELS_ENDS_H

@@ -512,21 +512,20 @@ static int build_export(struct build *b, const struct build_tensor *t, const str
                         struct place out)
 {
     const struct build_rest rest = t->unfinished ? t->rest : build_nothing_left(s);
-    union kernel_args a = {
-        .export_ = {.in = {NULL, b->half},
-                    .c = (int32_t)s->dim[1],
-                    .in_height = (int32_t)rest.height,
-                    .in_width = (int32_t)rest.width,
-                    .pitch = (int32_t)t->pitch,
-                    .out_height = (int32_t)s->dim[2],
-                    .out_width = (int32_t)s->dim[3],
-                    .stride = {(int32_t)rest.stride[0], (int32_t)rest.stride[1]},
-                    .pad = {(int32_t)rest.pad[0], (int32_t)rest.pad[1]},
-                    .phase_lanes = (int32_t)rest.lanes,
-                    .taps = (int32_t)rest.taps,
-                    .tap_pad = (int32_t)rest.tap_pad,
-                    .flag_step = b->p->batch == s->dim[0],
-                    .act = rest.act}};
+    union kernel_args a = {.export_ = {.in = {NULL, b->half},
+                                       .c = (int32_t)s->dim[1],
+                                       .in_height = (int32_t)rest.height,
+                                       .in_width = (int32_t)rest.width,
+                                       .pitch = (int32_t)t->pitch,
+                                       .out_height = (int32_t)s->dim[2],
+                                       .out_width = (int32_t)s->dim[3],
+                                       .stride = {(int32_t)rest.stride[0], (int32_t)rest.stride[1]},
+                                       .pad = {(int32_t)rest.pad[0], (int32_t)rest.pad[1]},
+                                       .phase_lanes = (int32_t)rest.lanes,
+                                       .taps = (int32_t)rest.taps,
+                                       .tap_pad = (int32_t)rest.tap_pad,
+                                       .flag_step = b->p->batch == s->dim[0],
+                                       .act = rest.act}};
     int rc = build_launch(b, KERNEL_export, &a,
                           s->dim[0] * s->dim[2] * s->dim[3] * build_round8(s->dim[1]) / OCTET);
     if (rc != 0)
@@ -611,8 +610,8 @@ static int add_watches(struct build *b, const struct node *n)
             return rc;
         const struct shape *s = &b->g->value[n->out[i]].shape;
         int64_t pixels = t->unfinished ? t->rest.height * t->rest.width : s->dim[2] * s->dim[3];
-        int64_t span = t->nhwc ? (s->dim[0] * pixels - 1) * t->pitch + t->octets * OCTET
-                               : shape_count(s);
+        int64_t span =
+            t->nhwc ? (s->dim[0] * pixels - 1) * t->pitch + t->octets * OCTET : shape_count(s);
         struct watch *w = &p->watch[p->n_watches++];
         *w = (struct watch){.after = p->n_steps - 1,
                             .place = build_place(b, t),

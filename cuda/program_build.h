@@ -59,8 +59,8 @@ int build_buffer(struct build *b, int64_t bytes); /* id or ERR_* */
 int build_weights(struct build *b, const void *bytes, int64_t n, int64_t *offset);
 /* The tensor of a value that a node reads: made already, or a constant that is stored now. */
 int build_read(struct build *b, int value, struct build_tensor **out);
-/* The tensor of a value that a node writes: by octets, spare lanes too; or by elements, and then the
- * spare lanes are cleared first. */
+/* The tensor of a value that a node writes: by octets, spare lanes too; or by elements, and then
+ * the spare lanes are cleared first. */
 int build_write(struct build *b, int value, struct build_tensor **out);
 int build_write_elements(struct build *b, int value, struct build_tensor **out);
 /* A temporary NHWC tensor: n·pixels elements of pitch round8(c). */
@@ -124,8 +124,8 @@ bool build_is_thin(const struct convolution_spec *s);
 int build_thin(struct build *b, const struct node *n, const struct convolution_spec *s,
                const struct build_tensor *in, struct place weights, struct place bias,
                const struct build_rest *rest);
-/* Do convolutions alone read this input of the graph, each folding it for itself? *seen: one of them
- * looks at every number of it. */
+/* Do convolutions alone read this input of the graph, each folding it for itself? *seen: one of
+ * them looks at every number of it. */
 bool build_is_folded(const struct build *b, int value, bool *seen);
 
 /* program_transposed.c */

@@ -260,7 +260,8 @@ static bool is_folded(const struct build *b, const struct node *n, struct folded
         f->mode = pad_mode(pad);
         bool zeros = f->mode == KP_CONSTANT && p->value == 0;
         bool unpadded = !(c->pad_begin[0] || c->pad_begin[1] || c->pad_end[0] || c->pad_end[1]);
-        if (build_readers(b, value, &reader) != 1 || !(zeros || (unpadded && f->mode != KP_CONSTANT)))
+        if (build_readers(b, value, &reader) != 1 ||
+            !(zeros || (unpadded && f->mode != KP_CONSTANT)))
             return false;
         for (int d = 0; d < 4; d++)
             if (p->begin[d] < 0 || p->end[d] < 0 || (d < 2 && (p->begin[d] || p->end[d])))
@@ -362,8 +363,8 @@ struct conv {
     struct convolution_spec spec;
     struct weight_source source;
     const struct build_tensor *x;
-    bool last;                                /* the export does the rest */
-    const struct node *shuffle, *sum;         /* its only reader, done with it; NULL: none */
+    bool last;                                 /* the export does the rest */
+    const struct node *shuffle, *sum;          /* its only reader, done with it; NULL: none */
     struct build_tensor *out, *second, *other; /* result, rectified copy, what is added */
 };
 
@@ -379,8 +380,7 @@ static const struct node *shuffle_of(const struct build *b, const struct node *n
 }
 
 /* Its only reader, if that adds a tensor that is there already. */
-static const struct node *sum_of(struct build *b, const struct node *n,
-                                 struct build_tensor **other)
+static const struct node *sum_of(struct build *b, const struct node *n, struct build_tensor **other)
 {
     const struct node *reader;
     const struct shape *s = &b->g->value[n->out[0]].shape;
@@ -551,11 +551,11 @@ static int convolve_to_shuffle(struct build *b, struct conv *c)
     at.y = build_place(b, &y);
     rc = build_convolve(b, id, &at);
     if (rc == 0 && made.fused != CONVOLUTION_ALL)
-        rc = build_affine(
-            b, &y, &y, c->spec.n, c->spec.oh * c->spec.ow,
-            &(struct build_tables){.shift = made.fused == CONVOLUTION_BARE ? at.bias
-                                                                           : (struct place){0}},
-            build_act(&c->n->act));
+        rc =
+            build_affine(b, &y, &y, c->spec.n, c->spec.oh * c->spec.ow,
+                         &(struct build_tables){
+                             .shift = made.fused == CONVOLUTION_BARE ? at.bias : (struct place){0}},
+                         build_act(&c->n->act));
     build_leave(b, c->n->out[0], &y, &rest);
     return rc;
 }

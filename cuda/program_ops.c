@@ -194,11 +194,11 @@ static int build_depth_to_space(struct build *b, const struct node *n)
     struct build_tensor *in, *out;
     int32_t block = (int32_t)n->depth.block, c = (int32_t)os->dim[1];
     bool crd = n->depth.crd; /* channels (c, i, j), else (i, j, c) */
+    if (b->tensor[n->out[0]].forked)
+        return 0;
     int rc = build_read(b, n->in[0], &in);
     if (rc != 0)
         return rc;
-    if (b->tensor[n->out[0]].forked)
-        return 0;
     if (in->unfinished && build_is_last(b, n->out[0])) {
         build_leave(b, n->out[0], in, &in->rest);
         return 0;

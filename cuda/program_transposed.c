@@ -3,8 +3,8 @@
  *
  * A transposed convolution of stride s and kernel k is one convolution of ceil(k/s)² taps and
  * stride 1 that computes all s² phases of the output as channels, and the interleave kernel (or the
- * export, at the end), which also adds bias and activation. Groups, dilated ones and odd paddings go
- * through the direct kernel.
+ * export, at the end), which also adds bias and activation. Groups, dilated ones and odd paddings
+ * go through the direct kernel.
  */
 #include <stdlib.h>
 
@@ -128,9 +128,8 @@ int build_conv_transpose(struct build *b, const struct node *n)
         rc = build_temporary(b, spec.n, spec.oh * spec.ow, spec.k, &y);
     if (rc == 0)
         rc = build_convolve(b, id,
-                            &(struct build_convolved){.x = build_place(b, &x),
-                                                      .w = weights,
-                                                      .y = build_place(b, &y)});
+                            &(struct build_convolved){
+                                .x = build_place(b, &x), .w = weights, .y = build_place(b, &y)});
     if (rc != 0)
         return rc;
     if (last) {

@@ -3,17 +3,19 @@
  *
  *     bench_gpu_worker [--host-twin] peak [SIDE MIB]
  *         what this device gives at most: {"tflops": …, "gb_per_s": …}, by a product of SIDE x SIDE
- *         matrices in half (a 1 x 1 convolution, tuned as every other) and by copies of MIB
+ *         matrices of random halfs (a 1 x 1 convolution, tuned as every other; zeroes would draw
+ *         less power) and by copies of MIB: medians, after a warm-up, as under load
  *     bench_gpu_worker [--host-twin] run MODEL IN.npy OUT.npy REPEAT [CACHE]
  *         compiles MODEL in half for as many images as are in IN, runs them and prints what it
- * took: load_first_ms (open, compile, first result), tuned and kept plans, host_ms (from pinned
- *         memory to pinned memory, REPEAT times), device_ms (the recording alone), stream_per_s
- *         (images per second of a long stack, copies beside computing), and what the network's
- *         convolutions need at least, for a roofline: a list of [flop, bytes]
+ *         took: load_first_ms (open, compile, first result), tuned and kept plans, host_ms (from
+ *         pinned memory to pinned memory, REPEAT times), device_ms (the recording alone),
+ *         stream_per_s (images per second of a long stack, copies beside computing), and what the
+ *         network's convolutions need at least, for a roofline: a list of [flop, bytes]
  *
  *     bench_gpu_worker [--host-twin] steps MODEL IN.npy [CACHE]
  *         where the time goes: [node, what runs, µs, Gflop] of every step of the program, each
- *         timed alone, in the order in which they run
+ *         timed alone, in the order in which they run; Gflop as executed, so with what pads
+ * channels and with the zeroes of a transposed convolution
  *
  * --host-twin runs the same on the host, to test this program without a GPU.
  */
@@ -31,9 +33,10 @@
 #include "model/passes.h"
 #include "node/base/err.h"
 
-#define DATA_MAX  ((int64_t)8 << 30)
-#define PEAK_RUNS 20
-#define STEP_RUNS 10
+#define DATA_MAX   ((int64_t)8 << 30)
+#define WARM_UP_MS 300
+#define PEAK_RUNS  51
+#define STEP_RUNS  10
 
 static double now_ms(void)
 {
@@ -56,6 +59,14 @@ static int open_device(bool twin, struct device **out, struct err *e)
 
 /* ---- what the device gives at most ---- */
 
+static int product(struct device *d, void *stream, void *plan, const struct convolution_spec *spec,
+                   void *const memory[4], struct err *e)
+{
+    const struct convolution_memory m = {
+        .x = memory[0], .w = memory[1], .y = memory[2], .workspace = memory[3]};
+    return d->ops->convolution_run(d, stream, plan, spec, &m, e);
+}
+
 static int record(struct device *d, void *stream, void *plan, const struct convolution_spec *spec,
                   void *const memory[4], int64_t copied, void **recording, struct err *e)
 {
@@ -63,25 +74,50 @@ static int record(struct device *d, void *stream, void *plan, const struct convo
     if (rc != 0)
         return rc;
     if (plan)
-        rc = d->ops->convolution_run(d, stream, plan, spec, memory[0], memory[1], NULL, memory[2],
-                                     memory[3], e);
+        rc = product(d, stream, plan, spec, memory, e);
     else
         rc = d->ops->upload(d, stream, memory[0], memory[1], copied, e);
     int ended = d->ops->record_end(d, stream, recording, e);
     return rc != 0 ? rc : ended;
 }
 
-/* The best of some runs of a recording, in ms. */
-static int best_ms(struct device *d, void *stream, void *recording, double *ms, struct err *e)
+static int compare(const void *a, const void *b)
 {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of some runs of a recording after a warm-up, in ms. */
+static int median_ms(struct device *d, void *stream, void *recording, double *ms, struct err *e)
+{
+    double one[PEAK_RUNS] = {0};
+    double end = now_ms() + WARM_UP_MS;
     int rc = 0;
-    for (int i = 0; rc == 0 && i < PEAK_RUNS; i++) {
-        double one;
-        rc = d->ops->replay_timed(d, stream, recording, 1, &one, e);
-        if (i == 0 || one < *ms)
-            *ms = one;
-    }
+    while (rc == 0 && now_ms() < end)
+        rc = d->ops->replay_timed(d, stream, recording, 1, &one[0], e);
+    for (int i = 0; rc == 0 && i < PEAK_RUNS; i++)
+        rc = d->ops->replay_timed(d, stream, recording, 1, &one[i], e);
+    qsort(one, PEAK_RUNS, sizeof *one, compare);
+    *ms = one[PEAK_RUNS / 2];
     return rc;
+}
+
+/* Halfs of either sign from 1/16 to 1. */
+static int fill_random(struct device *d, void *stream, void *memory, int64_t n, struct err *e)
+{
+    uint16_t *half;
+    int rc = d->ops->pinned_new(d, n * 2, (void **)&half, e);
+    if (rc != 0)
+        return rc;
+    uint64_t state = 0x9e3779b97f4a7c15u;
+    for (int64_t i = 0; i < n; i++) { /* Knuth's MMIX generator */
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        half[i] = (uint16_t)((state >> 48 & 0x83ff) | (11 + (state >> 40 & 3)) << 10);
+    }
+    rc = d->ops->upload(d, stream, memory, half, n * 2, e);
+    int waited = d->ops->wait(d, stream, e);
+    d->ops->pinned_free(d, half);
+    return rc != 0 ? rc : waited;
 }
 
 static int product_ms(struct device *d, void *stream, int64_t side, double *ms, struct err *e)
@@ -100,28 +136,29 @@ static int product_ms(struct device *d, void *stream, int64_t side, double *ms, 
                                           .stride = {1, 1},
                                           .dilation = {1, 1},
                                           .half = true};
-    void *memory[4] = {0}, *plan = NULL, *recording = NULL;
-    enum convolution_fused fused;
-    int64_t workspace = 0;
-    int rc = d->ops->convolution_plan(d, &spec, &plan, &fused, &workspace, e);
+    void *memory[4] = {0}, *recording = NULL;
+    struct convolution_made made = {0};
+    int rc = d->ops->convolution_plan(d, &spec, &made, e);
     for (int i = 0; rc == 0 && i < 4; i++)
-        rc = d->ops->memory_new(d, i < 3 ? side * side * 2 : workspace + 16, &memory[i], e);
+        rc = d->ops->memory_new(d, i < 3 ? side * side * 2 : made.workspace_bytes + 16, &memory[i],
+                                e);
+    for (int i = 0; rc == 0 && i < 2; i++)
+        rc = fill_random(d, stream, memory[i], side * side, e);
     if (rc == 0)
-        rc = d->ops->convolution_run(d, stream, plan, &spec, memory[0], memory[1], NULL, memory[2],
-                                     memory[3], e);
+        rc = product(d, stream, made.plan, &spec, memory, e);
     if (rc == 0)
         rc = d->ops->wait(d, stream, e);
     if (rc == 0)
-        rc = record(d, stream, plan, &spec, memory, 0, &recording, e);
+        rc = record(d, stream, made.plan, &spec, memory, 0, &recording, e);
     if (rc == 0)
-        rc = best_ms(d, stream, recording, ms, e);
+        rc = median_ms(d, stream, recording, ms, e);
     if (recording)
         d->ops->recording_free(d, recording);
     for (int i = 0; i < 4; i++)
         if (memory[i])
             d->ops->memory_free(d, memory[i]);
-    if (plan)
-        d->ops->convolution_free(d, plan);
+    if (made.plan)
+        d->ops->convolution_free(d, made.plan);
     return rc;
 }
 
@@ -134,7 +171,7 @@ static int copy_ms(struct device *d, void *stream, int64_t bytes, double *ms, st
     if (rc == 0)
         rc = record(d, stream, NULL, NULL, memory, bytes, &recording, e);
     if (rc == 0)
-        rc = best_ms(d, stream, recording, ms, e);
+        rc = median_ms(d, stream, recording, ms, e);
     if (recording)
         d->ops->recording_free(d, recording);
     for (int i = 0; i < 2; i++)
@@ -230,12 +267,6 @@ static void print_needs(const struct graph *g)
     }
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void print_times(const char *name, double *ms, int n)
 {
     qsort(ms, (size_t)n, sizeof *ms, compare);
@@ -287,7 +318,10 @@ static double step_text(const struct program *p, const struct step *s, char *out
     if (s->kind != STEP_CONVOLUTION) {
         snprintf(out, size, "%s, %lld", s->kind == STEP_CLEAR ? "clear" : kernel_names[s->kernel],
                  (long long)(s->kind == STEP_CLEAR ? s->clear_bytes : s->items));
-        return 0;
+        const struct thin_args *t = &s->args.thin_;
+        return s->kind == STEP_KERNEL && s->kernel == KERNEL_thin
+                   ? 2e-9 * t->pixels * t->k * t->c * t->kernel[0] * t->kernel[1]
+                   : 0;
     }
     const struct program_convolution *c = &p->convolution[s->convolution];
     const struct convolution_spec *v = &c->spec;
@@ -310,7 +344,7 @@ static int print_steps(const struct bench *b, struct err *e)
         char text[128];
         double ms = 0, gflop = step_text(p, s, text, sizeof text);
         rc = cuda_step_ms(work, &work->slot[0], i, STEP_RUNS, &ms, e);
-        printf("%s[\"%s\", \"%s\", %.3f, %.3f]", i ? ",\n " : "",
+        printf("%s[\"%s\", \"%s\", %.3f, %.6g]", i ? ",\n " : "",
                s->node < 0 ? "" : b->lowered->node[s->node].name, text, ms * 1e3, gflop);
     }
     printf("]\n");

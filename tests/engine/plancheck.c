@@ -25,8 +25,8 @@ struct described {
     int plans, fused, reloaded;
 };
 
-static int plan(struct device *d, const struct convolution_spec *spec,
-                struct convolution_made *out, struct err *e)
+static int plan(struct device *d, const struct convolution_spec *spec, struct convolution_made *out,
+                struct err *e)
 {
     struct described *self = (struct described *)d;
     struct convolution *made = NULL, *again = NULL;
@@ -49,7 +49,7 @@ static int plan(struct device *d, const struct convolution_spec *spec,
         return rc;
     }
     self->plans++;
-    self->fused += convolution_fused(made) == CONVOLUTION_ALL;
+    self->fused += convolution_fused(made) != CONVOLUTION_BARE;
     *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made), 0};
     return 0;
 }
@@ -67,8 +67,8 @@ static void plan_free(struct device *d, void *p)
     convolution_free(p);
 }
 
-static const struct device_ops ops = {.convolution_plan = plan, .convolution_free = plan_free,
-                                     .pass_us = pass_us};
+static const struct device_ops ops = {
+    .convolution_plan = plan, .convolution_free = plan_free, .pass_us = pass_us};
 
 static int parse_shape(const char *text, struct shape *s)
 {

@@ -1,5 +1,6 @@
 """The programs behind `make gpu-check` and `make gpu-bench`, as far as they run without a GPU: on the host twin."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import sharding
 
 sys.path.insert(0, str(enginekit.ROOT / "scripts"))
 import bench_engine_nets as nets  # noqa: E402
+import bench_gpu_peer as peers  # noqa: E402
 
 WORKER = enginekit.BUILD / "bench_gpu_worker"
 
@@ -53,19 +55,37 @@ def test_worker_measures_the_network_that_it_was_given(tmp_path):
 
 
 def macs(path) -> int:
+    return sum(macs_by_node(path).values())
+
+
+def macs_by_node(path) -> dict[str, int]:
     import onnx
 
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
               for v in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
     weights = {t.name: list(t.dims) for t in model.graph.initializer}
-    total = 0
+    found = {}
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
             w = weights[node.input[1]]
             places = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]
-            total += int(np.prod(places)) * int(np.prod(w[1:]))
-    return total
+            found[node.name] = int(np.prod(places)) * int(np.prod(w[1:]))
+    return found
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """bench(argument, ...) -> the exit status of bench_gpu on the host twin, its JSON in gpu.json; bench.module is the script."""
+    module = script("bench_gpu")
+
+    def run(*more):
+        monkeypatch.setattr(sys, "argv", ["bench_gpu", "--host-twin", "--build", str(enginekit.BUILD), "--repeat", "2",
+                                          "--json", str(tmp_path / "gpu.json"), *more])
+        return module.main()
+
+    run.module = module
+    return run
 
 
 def test_bench_makes_its_table_and_says_that_there_are_no_peers(tmp_path):
@@ -78,6 +98,117 @@ def test_bench_makes_its_table_and_says_that_there_are_no_peers(tmp_path):
     [row] = found["rows"]
     assert row["roofline_share"] == pytest.approx(row["roofline_ms"] / row["device_ms"])
     assert row["load_first_cold_ms"] > 0 and row["peers"] == {}
+
+
+def test_bench_shows_where_the_time_goes(bench, capsys, tmp_path):
+    path, _ = nets.write("encdec64", tmp_path)
+    assert bench("--batch", "1", "--steps") == 0
+    [row] = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    # Where nothing is padded to eight channels, and nothing transposed, a step computes what ONNX defines.
+    want = {name: n for name, n in macs_by_node(path).items() if name.startswith("conv") and "transpose" not in name and name != "conv3"}
+    got = {node: gflop for node, what, _, gflop in row["steps"] if node in want and what.startswith(("convolution", "thin,"))}
+    assert len(want) == 5 and got == {name: pytest.approx(2e-9 * n, rel=1e-4) for name, n in want.items()}
+    [line] = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  convolution")]
+    assert int(line[1]) == sum(what.startswith("convolution") for _, what, _, _ in row["steps"]) > 0
+    assert line[-1] == "TFLOP/s"
+
+
+def test_bench_adds_up_steps_by_kind(bench):
+    steps = [["a", "convolution 3x3/1 1x8x8x4 to 4 +bias", 20.0, 1.0], ["b", "affine, 12", 30.0, 0], ["c", "convolution 1x1/1 1x8x8x4 to 4", 40.0, 5.0],
+             ["d", "affine, 99", 10.0, 0]]
+    convolution, affine = bench.module.kinds(steps)
+    assert convolution == {"kind": "convolution", "count": 2, "us": 60, "gflop": 6, "share": 0.6, "tflops": pytest.approx(6e9 / 60e-6 / 1e12)}
+    assert (affine["kind"], affine["count"], affine["us"], affine["share"]) == ("affine", 2, 40, 0.4)
+
+
+def test_bench_that_is_killed_leaves_the_rows_that_it_had(bench, capsys, monkeypatch, tmp_path):
+    measure = bench.module.measure
+
+    def killed(options, peer, name, batch, folder):
+        if batch == 2:
+            raise KeyboardInterrupt
+        return measure(options, peer, name, batch, folder)
+
+    monkeypatch.setattr(bench.module, "measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bench("--batch", "1", "2")
+    [row] = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert row["batch"] == 1 and row["roofline_share"] > 0
+    assert "encoder-decoder 64 at 1: ours" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_bench_holds_a_row_to_its_fastest_peer_and_to_the_roofline(bench):
+    row = {"device_ms": 2.0, "host_ms": 3.0, "needs": [[4e9, 1e6], [1e6, 4e6]],
+           "peers": {"eager": {"device_ms": 5.0, "host_ms": 6.0}, "graph": {"device_ms": 2.5, "host_ms": 9.0}}}
+    got = bench.module.judged(row, {"tflops": 4.0, "gb_per_s": 2.0})
+    assert (got["fastest_device_ms"], got["ratio_device_ms"]) == ("graph", 1.25)
+    assert (got["fastest_host_ms"], got["ratio_host_ms"]) == ("eager", 2)
+    assert got["roofline_ms"] == pytest.approx(1 + 2) and got["roofline_share"] == pytest.approx(1.5)
+    assert "needs" in row and "needs" not in got  # it is judged again when a peer comes late
+
+
+def test_bench_goes_on_without_a_peer_that_fails(bench, monkeypatch, capsys, tmp_path):
+    class Peer:
+        def export(self, name, size, path):
+            nets.write("encdec64", path.parent)
+
+        def largest_difference(self, name, x, result):
+            return float(np.abs(result - enginekit.oracle(tmp_path / "encdec64.onnx", [x])[0]).max())
+
+        def times(self, name, x, how, repeat):
+            if how == "graph":
+                raise RuntimeError("out of memory")
+            return {"device_ms": 1.0, "host_ms": 2.0}
+
+    options = argparse.Namespace(networks=bench.module.SMALL, build=enginekit.BUILD, host_twin=True, repeat=2, steps=False, peer=peers.EAGER)
+    row = bench.module.measure(options, Peer(), "encoder-decoder 64", 1, tmp_path)
+    assert list(row["peers"]) == ["eager", "channels_last"] and row["device_ms"] > 0
+    assert 0 < row["largest_difference"] < 5e-3
+    assert "graph: out of memory" in capsys.readouterr().out
+
+
+def test_bench_compiles_what_matters_most_first(bench, monkeypatch):
+    module = bench.module
+    rows = [{"network": name, "batch": batch, "peers": {}} for name in module.NETWORKS for batch in (1, 64)]
+    options = argparse.Namespace(network=list(module.NETWORKS), repeat=7)
+    asked, seen = [], []
+
+    def answers(command, deadline, take):
+        asked.extend(command[2:])
+        take("a warning\n")
+        take(json.dumps({"network": "U-Net 256", "batch": 1, "failed": "no such kernel"}) + "\n")
+        take(json.dumps({"network": "ResNet-9 256", "batch": 64, "device_ms": 4.0, "host_ms": 5.0}) + "\n")
+
+    monkeypatch.setattr(module, "lines_until", answers)
+    module.add_compiled(options, rows, time.monotonic() + 100, seen.append)
+    names = ["U-Net 256", "ResNet-9 256", "EDSR x4 128", "U-Net 512", "encoder-decoder 256"]
+    assert asked == ["7", *[f"{name}:{module.NETWORKS[name][1]}:{batch}" for name in names for batch in (1, 64)]]
+    [row] = [row for row in rows if row["peers"]]
+    assert seen == [row] and row["network"] == "ResNet-9 256" and row["batch"] == 64
+    assert row["peers"] == {"compiled": {"device_ms": 4.0, "host_ms": 5.0}}
+
+
+def test_bench_ends_the_compiler_and_all_that_it_started_when_the_time_is_up(bench):
+    got, began = [], time.monotonic()
+    program = "import subprocess; print('one', flush=True); subprocess.run(['sleep', '60'])"
+    assert bench.module.lines_until([sys.executable, "-c", program], began + 1, got.append) is None
+    assert got == ["one\n"] and time.monotonic() - began < 30
+    said = bench.module.lines_until([sys.executable, "-c", "raise ValueError('no such GPU')"], time.monotonic() + 20, got.append)
+    assert "no such GPU" in said
+
+
+def test_times_are_medians_after_a_warm_up():
+    began, cold = time.monotonic(), [9.0] * 10
+    assert peers.steady(lambda: cold.pop() if cold else 9.0 if time.monotonic() < began + 0.1 else 1.0, 5, 0.15) == 1.0
+    few = iter([0.0] * peers.FEW + [5.0, 1.0, 3.0])
+    assert peers.steady(lambda: next(few), 3, 0) == 3.0
+
+
+def test_a_large_batch_begins_with_the_images_of_a_small_one():
+    few, many = peers.images(2, 8), peers.images(5, 8)
+    assert np.array_equal(few, many[:2]) and not np.array_equal(many[0], many[1])
+    assert many.dtype == np.float32 and -1 <= many.min() < -0.5 and 0.5 < many.max() <= 1
 
 
 @pytest.mark.skipif("cuda" in enginekit.engines(), reason="there is a GPU")

@@ -75,11 +75,11 @@ def last_of(m, k, shape, tanh=True, **attributes):
     return net.model(net.add("Tanh", y) if tanh else y)
 
 
-def shuffled(mode, last, act=False):
+def shuffled(mode, last, act=False, channels=6, block=2):
     net = Net(2, 8, 5, 6)
-    y = net.conv("x", 8, 24, 3, pads=[1, 1, 1, 1])
-    y = net.add("DepthToSpace", net.add("Relu", y) if act else y, blocksize=2, mode=mode)
-    return net.model(y if last else net.conv(y, 6, 8, 1))
+    y = net.conv("x", 8, channels * block**2, 3, pads=[1, 1, 1, 1])
+    y = net.add("DepthToSpace", net.add("Relu", y) if act else y, blocksize=block, mode=mode)
+    return net.model(y if last else net.conv(y, channels, 8, 1))
 
 
 def deconvolved(k, last, m=12, **attributes):
@@ -95,6 +95,21 @@ def skip(leaky=True, wide=8):
     a = net.add("LeakyRelu", a, alpha=0.2) if leaky else net.add("Tanh", a)
     b = net.conv(a, wide, 8, 3, pads=[1, 1, 1, 1])
     return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), wide + 8, 8, 1))
+
+
+def residual(twice=False):
+    net = Net(2, 8, 9, 7)
+    a = net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1])
+    b = net.conv(net.add("Relu", net.conv(a, 16, 16, 3, pads=[1, 1, 1, 1])), 16, 16, 3, pads=[1, 1, 1, 1])
+    y = net.add("Add", b, a) if not twice else net.add("Add", b, b)
+    return net.model(net.conv(y, 16, 8, 1))
+
+
+def joined():
+    """Parts of a concatenation are written where they belong, the rectified one behind the plain one."""
+    net = Net(2, 8, 6, 5)
+    a, b = net.conv("x", 8, 16, 1), net.conv("x", 8, 24, 3, pads=[1, 1, 1, 1])
+    return net.model(net.conv(net.add("Concat", a, net.add("LeakyRelu", b, alpha=0.3), net.add("Relu", b), axis=1), 64, 8, 1))
 
 
 def deep(n=1, size=4, second=False):
@@ -140,6 +155,11 @@ CASES = {
     "interleave": (lambda: deconvolved(4, False, strides=[2, 2], pads=[1, 1, 1, 1]), ["interleave"], []),
     "interleave of six phases": (lambda: deconvolved((3, 4), False, strides=[3, 2], pads=[0, 1, 1, 0]), ["interleave"], []),
     "skip": (lambda: skip(), ["fork"], ["unary"]),
+    "residual": (lambda: residual(), ["binary_octet"], []),
+    "a convolution twice in a sum": (lambda: residual(twice=True), ["binary_octet"], []),
+    "joined": (lambda: joined(), [], ["copy"]),
+    "depth to space in whole octets": (lambda: shuffled("CRD", False, channels=16), ["interleave"], ["spread"]),
+    "depth to space of three, rectified": (lambda: shuffled("DCR", False, act=True, channels=8, block=3), ["interleave"], ["spread"]),
     "skip of odd width": (lambda: skip(wide=12), ["fork"], ["unary"]),
     "skip behind another activation": (lambda: skip(leaky=False), ["fork"], []),
     "thin": (lambda: deep(), ["thin", "thin_sum"], []),
