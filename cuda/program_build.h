@@ -18,6 +18,11 @@ struct build_buffer {
     int64_t offset;  /* at the end */
 };
 
+/* What a norm knows of every image and channel: tables, float, of octets·8 for each image. */
+struct build_norm {
+    struct place centre, scale, shift;
+};
+
 /* A value on the device. */
 struct build_tensor {
     bool made;
@@ -27,6 +32,10 @@ struct build_tensor {
     int64_t pitch;   /* nhwc: elements between pixels */
     int64_t octets;  /* nhwc: ceil(C / 8) */
     bool owns_lanes; /* nhwc: lanes between C and pitch belong to it alone */
+    /* nhwc: pixels between rows and between images of what lies inside its padded form; 0: its own
+     * width and area. Only program_norm.c reads such a one. */
+    int64_t row, image;
+    struct build_norm norm; /* not made: the Add that reads it normalises as it does */
 };
 
 struct build {
@@ -64,13 +73,9 @@ void build_point(struct build *b, size_t field, struct place place);
 struct kernel_act_args build_act(const struct act *act);
 struct kernel_view build_view(const struct build *b, const struct build_tensor *t,
                               const struct shape *s);
-/* Pads (or crops) rows and columns of an NHWC tensor; args without pointers and types. */
-int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
-                     int64_t images, struct pad_octet_args args);
-/* y = act((x - centre)·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
+/* y = act(x·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
 struct build_tables {
-    struct place centre, scale, shift;
-    int64_t step; /* between the tables of two images; 0: one for all */
+    struct place scale, shift;
 };
 int build_affine(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
                  int64_t n, int64_t pixels, const struct build_tables *tables,
@@ -82,6 +87,13 @@ int build_conv_transpose(struct build *b, const struct node *n);
 
 /* program_norm.c */
 int build_instance_norm(struct build *b, const struct node *n);
+/* Pads of rows and columns alone, and Adds that normalise what they read. */
+bool build_frames(const struct build *b, const struct node *n);
+int build_framed(struct build *b, const struct node *n);
+int build_pad_mode(const struct node *n); /* enum kernel_pad */
+/* Pads (or crops) rows and columns of an NHWC tensor; args without pointers, types and pitches. */
+int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
+                     int64_t images, struct frame_args args);
 
 /* program_ops.c */
 int build_node(struct build *b, const struct node *n);

@@ -62,14 +62,14 @@ static int packed_input(struct build *b, const struct shape *s, const struct bui
         return build_affine(b, in, out, s->dim[0], h * w, &(struct build_tables){0},
                             (struct kernel_act_args){0});
     return build_pad_octets(b, in, out, s->dim[0],
-                            (struct pad_octet_args){.channels = (int32_t)s->dim[1],
-                                                    .in_height = (int32_t)s->dim[2],
-                                                    .in_width = (int32_t)s->dim[3],
-                                                    .out_height = (int32_t)h,
-                                                    .out_width = (int32_t)w,
-                                                    .begin_y = (int32_t)pad_begin[0],
-                                                    .begin_x = (int32_t)pad_begin[1],
-                                                    .mode = KP_CONSTANT});
+                            (struct frame_args){.channels = (int32_t)s->dim[1],
+                                                .in_height = (int32_t)s->dim[2],
+                                                .in_width = (int32_t)s->dim[3],
+                                                .out_height = (int32_t)h,
+                                                .out_width = (int32_t)w,
+                                                .begin_y = (int32_t)pad_begin[0],
+                                                .begin_x = (int32_t)pad_begin[1],
+                                                .mode = KP_CONSTANT});
 }
 
 static bool same_spec(const struct convolution_spec *a, const struct convolution_spec *b)

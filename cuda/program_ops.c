@@ -223,18 +223,6 @@ static int build_rearranged(struct build *b, const struct node *n)
     return build_copy(b, in, from, out, build_view(b, out, os), shape_count(os));
 }
 
-int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
-                     int64_t images, struct pad_octet_args args)
-{
-    union kernel_args a = {.pad_octet_ = args};
-    a.pad_octet_.in = a.pad_octet_.out = (struct kernel_array){NULL, b->half};
-    a.pad_octet_.octets = (int32_t)out->octets;
-    a.pad_octet_.in_pitch = (int32_t)in->pitch;
-    a.pad_octet_.out_pitch = (int32_t)out->pitch;
-    return build_map(b, pad_octet, &a, images * args.out_height * args.out_width * out->octets,
-                     build_place(b, in), build_place(b, out));
-}
-
 static int build_pad(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
@@ -242,26 +230,11 @@ static int build_pad(struct build *b, const struct node *n)
     int rc = unary_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
-    int mode = n->pad.mode == PAD_REFLECT ? KP_REFLECT
-               : n->pad.mode == PAD_EDGE  ? KP_EDGE
-                                          : KP_CONSTANT;
-    if (in->nhwc && out->nhwc && n->pad.begin[0] == 0 && n->pad.begin[1] == 0 &&
-        is->dim[0] == os->dim[0] && is->dim[1] == os->dim[1])
-        return build_pad_octets(b, in, out, os->dim[0],
-                                (struct pad_octet_args){.channels = (int32_t)os->dim[1],
-                                                        .in_height = (int32_t)is->dim[2],
-                                                        .in_width = (int32_t)is->dim[3],
-                                                        .out_height = (int32_t)os->dim[2],
-                                                        .out_width = (int32_t)os->dim[3],
-                                                        .begin_y = (int32_t)n->pad.begin[2],
-                                                        .begin_x = (int32_t)n->pad.begin[3],
-                                                        .mode = mode,
-                                                        .value = n->pad.value});
     union kernel_args a = {.pad_ = {.in = {NULL, b->half},
                                     .out = {NULL, b->half},
                                     .from = build_view(b, in, is),
                                     .to = build_view(b, out, os),
-                                    .mode = mode,
+                                    .mode = build_pad_mode(n),
                                     .value = n->pad.value}};
     for (int d = 0; d < is->rank; d++)
         a.pad_.begin[d] = (int32_t)n->pad.begin[d];
@@ -456,7 +429,7 @@ int build_node(struct build *b, const struct node *n)
     case OP_PRELU:
         return build_binary(b, n, KB_PRELU);
     case OP_ADD:
-        return build_binary(b, n, KB_ADD);
+        return build_frames(b, n) ? build_framed(b, n) : build_binary(b, n, KB_ADD);
     case OP_SUB:
         return build_binary(b, n, KB_SUB);
     case OP_MUL:
@@ -479,7 +452,7 @@ int build_node(struct build *b, const struct node *n)
     case OP_TRANSPOSE:
         return build_rearranged(b, n);
     case OP_PAD:
-        return build_pad(b, n);
+        return build_frames(b, n) ? build_framed(b, n) : build_pad(b, n);
     case OP_RESIZE:
         return build_resize(b, n);
     case OP_GATHER:
