@@ -97,7 +97,7 @@ struct moments_sum_args {
     const float *part;
     float *out, *scale, *shift;
     const float *gamma, *beta; /* octets·8 */
-    int32_t octets, pixels, chunks, run, per, groups;
+    int32_t channels, octets, pixels, chunks, run, per, groups;
     float epsilon;
 };
 KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
@@ -133,7 +133,9 @@ KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
     mean += base;
     if (a->scale) {
         a->out[i] = mean;
-        a->scale[i] = a->gamma[c] / sqrtf(square / (float)a->pixels + a->epsilon);
+        a->scale[i] = (int32_t)c < a->channels
+                          ? a->gamma[c] / sqrtf(square / (float)a->pixels + a->epsilon)
+                          : 0; /* without epsilon 0/0, in a lane that must hold a number */
         a->shift[i] = a->beta[c];
     } else {
         a->out[rest * step + lane] = mean;

@@ -60,7 +60,8 @@ static int build_statistics(struct build *b, const struct node *n, const struct 
         struct place out =
             groups > 1 ? float_buffer(b, images * groups * channels * 2, &rc) : norm->centre;
         a = (union kernel_args){
-            .moments_sum_ = {.octets = (int32_t)in->octets,
+            .moments_sum_ = {.channels = (int32_t)s->dim[1],
+                             .octets = (int32_t)in->octets,
                              .pixels = (int32_t)pixels,
                              .chunks = (int32_t)chunks,
                              .run = (int32_t)run,

@@ -123,7 +123,7 @@ def residual_network(case, c):
 
     def norm(x):
         return node("InstanceNormalization", x, constant(rng.uniform(0.5, 1.5, c).astype(np.float32)),
-                    constant(rng.standard_normal(c).astype(np.float32)), epsilon=1e-5)
+                    constant(rng.standard_normal(c).astype(np.float32)), epsilon=0.0 if case == "no epsilon" else 1e-5)
 
     def conv(x):
         return node("Conv", x, constant((rng.standard_normal((c, c, 3, 3)) / (9 * c) ** 0.5).astype(np.float32)), kernel_shape=[3, 3])
@@ -138,6 +138,8 @@ def residual_network(case, c):
         y = [pad(norm("x"), "constant", (-1, 2, -2, -1))]
     elif case == "pad channels":
         y = [node("Pad", norm("x"), constant(np.array([0, 1, 1, 1, 0, 2, 0, 3], np.int64)))]
+    elif case == "no epsilon":
+        y = [conv(norm("x"))]
     elif case == "add":
         y = [node("Add", "x", norm(conv(pad("x")))), node("Add", node("LeakyRelu", norm("x"), alpha=0.1), "x")]
     elif case == "add of two norms":
@@ -170,7 +172,7 @@ def residual_network(case, c):
     return nodes, y, constants
 
 
-RESIDUAL = ["reflect", "edge", "constant", "crop", "pad channels", "add", "add of two norms", "add of a norm to itself",
+RESIDUAL = ["reflect", "edge", "constant", "crop", "pad channels", "no epsilon", "add", "add of two norms", "add of a norm to itself",
             "add of what is cropped", "add, broadcast", "norm is an output", "chain", "chain, read by more", "chain, padded twice", "chain, a sum is an output", "chain, padded at the end"]
 
 
