@@ -58,9 +58,10 @@ def test_network_in_half_stays_within_its_tolerance(name, cuda, tmp_path):
     assert not np.array_equal(got, want)  # it did compute in half
 
 
-def test_image_gives_the_same_bits_wherever_it_stands_in_a_batch(tmp_path):
-    path, shape = nets.write("unet64_instance", tmp_path, batch=3)
-    single, _ = nets.write("unet64_instance", tmp_path)
+@pytest.mark.parametrize("name", ["unet64_instance", "resnet2"])
+def test_image_gives_the_same_bits_wherever_it_stands_in_a_batch(name, tmp_path):
+    path, shape = nets.write(name, tmp_path, batch=3)
+    single, _ = nets.write(name, tmp_path)
     x = image(shape)
     together = enginekit.run(path, [x], tmp_path, engine="cuda-host").outputs[0]
     for i in range(3):
