@@ -161,6 +161,26 @@ KERNEL_BODY float act_apply(struct kernel_act_args a, float x)
     }
 }
 
+/* The choice is made once, not for every channel. */
+KERNEL_BODY void octet_act(struct octet *o, struct kernel_act_args a)
+{
+    switch (a.kind) {
+    case KACT_NONE:
+        break;
+    case KACT_RELU:
+        for (int k = 0; k < OCTET; k++)
+            o->v[k] = act_apply((struct kernel_act_args){KACT_RELU, 0, 0, 0}, o->v[k]);
+        break;
+    case KACT_LEAKY_RELU:
+        for (int k = 0; k < OCTET; k++)
+            o->v[k] = act_apply((struct kernel_act_args){KACT_LEAKY_RELU, a.alpha, 0, 0}, o->v[k]);
+        break;
+    default:
+        for (int k = 0; k < OCTET; k++)
+            o->v[k] = act_apply(a, o->v[k]);
+    }
+}
+
 /* o = act(o + table[c0 …]); NULL: no table. Tables are aligned to 32 bytes. */
 KERNEL_BODY void octet_finish(struct octet *o, const float *table, int32_t c0,
                               struct kernel_act_args act)
@@ -201,39 +221,31 @@ KERNEL_BODY int32_t pad_place(int32_t j, int32_t n, int mode)
 
 /* ---- per channel ----------------------------------------------------------------------------- */
 
-/* y = act((x - centre[c])·scale[c] + shift[c]); NULL: 0, 1 and 0. Tables of channels, aligned as
- * octets are, one for all images (table_step 0) or one per image. i: octet of the input's first
- * `octets` octets of each pixel. */
+/* y = act(x·scale[c] + shift[c]); NULL: 1 and 0. Tables of channels, aligned as octets are. i:
+ * octet of the input's first `octets` octets of each pixel. */
 struct affine_args {
     struct kernel_array in, out;
-    const float *centre, *scale, *shift;
-    int32_t octets, pixels, in_pitch, out_pitch, table_step;
+    const float *scale, *shift;
+    int32_t octets, in_pitch, out_pitch;
     struct kernel_act_args act;
 };
 KERNEL_BODY void affine_item(const struct affine_args *a, uint32_t i)
 {
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
-    uint32_t p = i / (uint32_t)a->octets;
-    int64_t t = a->table_step ? (int64_t)(p / (uint32_t)a->pixels) * a->table_step + c0 : c0;
-    struct octet o = octet_load(a->in, (int64_t)p * a->in_pitch + c0), table;
-    if (a->centre) {
-        table = octet_of(a->centre, t);
-        for (int k = 0; k < OCTET; k++)
-            o.v[k] -= table.v[k];
-    }
+    int64_t p = i / (uint32_t)a->octets;
+    struct octet o = octet_load(a->in, p * a->in_pitch + c0), table;
     if (a->scale) {
-        table = octet_of(a->scale, t);
+        table = octet_of(a->scale, c0);
         for (int k = 0; k < OCTET; k++)
             o.v[k] *= table.v[k];
     }
     if (a->shift) {
-        table = octet_of(a->shift, t);
+        table = octet_of(a->shift, c0);
         for (int k = 0; k < OCTET; k++)
             o.v[k] += table.v[k];
     }
-    for (int k = 0; k < OCTET; k++)
-        o.v[k] = act_apply(a->act, o.v[k]);
-    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
+    octet_act(&o, a->act);
+    octet_store(a->out, p * a->out_pitch + c0, o);
 }
 
 /* A value twice: y = act(x + shift[c]), and relu(y) to a place of its own (NULL shift: 0). For a
@@ -292,10 +304,6 @@ KERNEL_BODY void interleave_item(const struct interleave_args *a, uint32_t i)
         }
     }
 }
-
-/* ---- instance norm --------------------------------------------------------------------------- */
-
-#include "cuda/kernels_norm.h"
 
 /* ---- any tensor, by strides ------------------------------------------------------------------ */
 
@@ -423,47 +431,14 @@ KERNEL_BODY void pad_item(const struct pad_args *a, uint32_t i)
     for (int32_t d = a->to.rank - 1; d >= 0; d--) {
         int32_t j = (int32_t)(rest % (uint32_t)a->to.dim[d]) - a->begin[d], n = a->from.dim[d];
         rest /= (uint32_t)a->to.dim[d];
-        if (j < 0 || j >= n) {
-            if (a->mode == KP_CONSTANT) {
-                inside = 0;
-            } else if (a->mode == KP_EDGE || n == 1) {
-                j = j < 0 ? 0 : n - 1;
-            } else {
-                j = reflect(j, n);
-            }
-        }
+        j = pad_place(j, n, a->mode);
+        inside &= j >= 0;
         at += (int64_t)j * a->from.stride[d];
     }
     store(a->out, view_at(&a->to, i), inside ? load(a->in, at) : a->value);
 }
 
-/* The same of rows and columns alone, NHWC: neighbours in memory are neighbours among the threads.
- * i: octet of the output. */
-struct pad_octet_args {
-    struct kernel_array in, out;
-    int32_t channels, octets, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
-    int32_t begin_y, begin_x;
-    int mode;
-    float value;
-};
-KERNEL_BODY void pad_octet_item(const struct pad_octet_args *a, uint32_t i)
-{
-    int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
-    uint32_t p = i / (uint32_t)a->octets, row = p / (uint32_t)a->out_width;
-    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
-    int64_t n = row / (uint32_t)a->out_height;
-    int32_t from_y = pad_place(y - a->begin_y, a->in_height, a->mode);
-    int32_t from_x = pad_place(x - a->begin_x, a->in_width, a->mode);
-    struct octet o;
-    if (from_y >= 0 && from_x >= 0) {
-        o = octet_load(a->in,
-                       ((n * a->in_height + from_y) * a->in_width + from_x) * a->in_pitch + c0);
-    } else {
-        for (int k = 0; k < OCTET; k++)
-            o.v[k] = c0 + k < a->channels ? a->value : 0;
-    }
-    octet_store(a->out, (int64_t)p * a->out_pitch + c0, o);
-}
+#include "cuda/kernels_norm.h"
 
 /* ONNX DepthToSpace, NHWC: channel c of output (y, x) is channel c·step + (y mod block)·step_y +
  * (x mod block)·step_x of input (y / block, x / block). i: octet of the output. */
@@ -619,7 +594,7 @@ KERNEL_BODY void gather_item(const struct gather_args *a, uint32_t i)
     X(binary)                                                                                      \
     X(binary_octet)                                                                                \
     X(pad)                                                                                         \
-    X(pad_octet)                                                                                   \
+    X(frame)                                                                                       \
     X(spread)                                                                                      \
     X(resize)                                                                                      \
     X(pool)                                                                                        \

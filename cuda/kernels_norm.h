@@ -2,7 +2,8 @@
  * kernels_norm.h - the part of kernels.h, which includes it, that is about instance norm
  *
  * Mean and variance of every image and channel in one reading of the tensor, in float and in an
- * order that the image's size alone decides.
+ * order that the image's size alone decides; and one kernel that applies them, adds a residual and
+ * pads, for these follow each other and each would read and write the whole tensor.
  */
 #ifndef SPINENODE_CUDA_KERNELS_NORM_H
 #define SPINENODE_CUDA_KERNELS_NORM_H
@@ -96,7 +97,7 @@ struct moments_sum_args {
     const float *part;
     float *out, *scale, *shift;
     const float *gamma, *beta; /* octets·8 */
-    int32_t octets, pixels, chunks, run, per, groups;
+    int32_t channels, octets, pixels, chunks, run, per, groups;
     float epsilon;
 };
 KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
@@ -132,12 +133,87 @@ KERNEL_BODY void moments_sum_item(const struct moments_sum_args *a, uint32_t i)
     mean += base;
     if (a->scale) {
         a->out[i] = mean;
-        a->scale[i] = a->gamma[c] / sqrtf(square / (float)a->pixels + a->epsilon);
+        a->scale[i] = (int32_t)c < a->channels
+                          ? a->gamma[c] / sqrtf(square / (float)a->pixels + a->epsilon)
+                          : 0; /* without epsilon 0/0, in a lane that must hold a number */
         a->shift[i] = a->beta[c];
     } else {
         a->out[rest * step + lane] = mean;
         a->out[rest * step + lane + OCTET] = square;
     }
+}
+
+/* Rows and columns padded, cropped or neither, of y = act((x - centre[c])·scale[c] + shift[c]) +
+ * add. scale NULL: y = x + add; else tables of octets·8, one for each image, aligned as octets are.
+ * add, NULL for none: of in's height and width, whose rows and images are add_row and add_image
+ * elements apart. i = ((n·out_height + y)·runs + x)·octets + octet: of a row the pixels x, x + runs
+ * and so on, FRAME_PIXELS of them, so that index and tables are worked out once for all. */
+#define FRAME_PIXELS 4
+struct frame_args {
+    struct kernel_array in, out, add;
+    const float *centre, *scale, *shift;
+    int32_t channels, octets, in_height, in_width, in_pitch;
+    int32_t out_height, out_width, out_pitch, runs;
+    int32_t add_pitch, add_row, add_image;
+    int32_t begin_y, begin_x;
+    int mode;
+    float value;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void frame_of(const struct frame_args *a, int half, uint32_t i)
+{
+    struct kernel_array in = {a->in.data, half}, add = {a->add.data, half};
+    struct kernel_array out = {a->out.data, half};
+    uint32_t c0 = i % (uint32_t)a->octets * OCTET, rest = i / (uint32_t)a->octets;
+    uint32_t row = rest / (uint32_t)a->runs;
+    int32_t x = (int32_t)(rest % (uint32_t)a->runs), from_x[FRAME_PIXELS];
+    int32_t from_y = (int32_t)(row % (uint32_t)a->out_height) - a->begin_y;
+    int64_t n = row / (uint32_t)a->out_height, table = n * a->octets * OCTET + c0;
+    struct octet o[FRAME_PIXELS], more[FRAME_PIXELS];
+    from_y = pad_place(from_y, a->in_height, a->mode);
+    for (int j = 0; j < FRAME_PIXELS; j++) {
+        int32_t at = x + j * a->runs < a->out_width ? x + j * a->runs : x;
+        from_x[j] = pad_place(at - a->begin_x, a->in_width, a->mode);
+    }
+    /* All are loaded before the first is used. In place of the constant, any pixel is. */
+    for (int j = 0; j < FRAME_PIXELS; j++) {
+        int64_t in_y = n * a->in_height + (from_y < 0 ? 0 : from_y);
+        int64_t pixel = in_y * a->in_width + (from_x[j] < 0 ? 0 : from_x[j]);
+        o[j] = octet_load(in, pixel * a->in_pitch + c0);
+    }
+    if (add.data)
+        for (int j = 0; j < FRAME_PIXELS; j++) {
+            int64_t at_y = n * a->add_image + (int64_t)(from_y < 0 ? 0 : from_y) * a->add_row;
+            int64_t at_x = (int64_t)(from_x[j] < 0 ? 0 : from_x[j]) * a->add_pitch;
+            more[j] = octet_load(add, at_y + at_x + c0);
+        }
+    if (a->scale) {
+        struct octet centre = octet_of(a->centre, table), scale = octet_of(a->scale, table);
+        struct octet shift = octet_of(a->shift, table);
+        for (int j = 0; j < FRAME_PIXELS; j++) {
+            for (int k = 0; k < OCTET; k++)
+                o[j].v[k] = (o[j].v[k] - centre.v[k]) * scale.v[k] + shift.v[k];
+            octet_act(&o[j], a->act);
+        }
+    }
+    for (int j = 0; j < FRAME_PIXELS; j++) {
+        if (add.data)
+            for (int k = 0; k < OCTET; k++)
+                o[j].v[k] += more[j].v[k];
+        if (from_y < 0 || from_x[j] < 0)
+            for (int k = 0; k < OCTET; k++)
+                o[j].v[k] = (int32_t)c0 + k < a->channels ? a->value : 0;
+        if (x + j * a->runs < a->out_width)
+            octet_store(out, ((int64_t)row * a->out_width + x + j * a->runs) * a->out_pitch + c0,
+                        o[j]);
+    }
+}
+KERNEL_BODY void frame_item(const struct frame_args *a, uint32_t i)
+{
+    if (a->in.half)
+        frame_of(a, 1, i);
+    else
+        frame_of(a, 0, i);
 }
 
 #endif

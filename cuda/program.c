@@ -142,6 +142,9 @@ int build_read(struct build *b, int value, struct build_tensor **out)
         if (rc != 0)
             return rc;
     }
+    if (t->row != 0)
+        return err_set(b->e, ERR_BUG, "value %s is read as if it were by itself",
+                       b->g->value[value].name);
     *out = t;
     return 0;
 }
@@ -369,16 +372,13 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
     union kernel_args a = {.affine_ = {.in = {NULL, b->half},
                                        .out = {NULL, b->half},
                                        .octets = (int32_t)in->octets,
-                                       .pixels = (int32_t)pixels,
                                        .in_pitch = (int32_t)in->pitch,
                                        .out_pitch = (int32_t)out->pitch,
-                                       .table_step = (int32_t)tables->step,
                                        .act = act}};
     int rc =
         build_map(b, affine, &a, n * pixels * in->octets, build_place(b, in), build_place(b, out));
     if (rc != 0)
         return rc;
-    build_point(b, FIELD(affine, centre), tables->centre);
     build_point(b, FIELD(affine, scale), tables->scale);
     build_point(b, FIELD(affine, shift), tables->shift);
     return 0;
@@ -595,7 +595,8 @@ static int build_flags_cleared(struct build *b)
     return 0;
 }
 
-/* Notes where the node's results lie, for diagnosis. */
+/* Notes where the node's results lie, for diagnosis. What a norm leaves to the Add that reads it is
+ * looked at as that Add's. */
 static int add_watches(struct build *b, const struct node *n)
 {
     struct program *p = b->p;
@@ -609,9 +610,14 @@ static int add_watches(struct build *b, const struct node *n)
         if (rc != 0)
             return rc;
         const struct shape *s = &b->g->value[n->out[i]].shape;
-        int64_t pixels = t->unfinished ? t->rest.height * t->rest.width : s->dim[2] * s->dim[3];
-        int64_t span =
-            t->nhwc ? (s->dim[0] * pixels - 1) * t->pitch + t->octets * OCTET : shape_count(s);
+        int64_t span = shape_count(s);
+        if (t->unfinished) {
+            span = s->dim[0] * t->rest.height * t->rest.width * t->pitch;
+        } else if (t->nhwc) {
+            int64_t row = t->row ? t->row : s->dim[3], image = t->row ? t->image : row * s->dim[2];
+            int64_t last = (s->dim[0] - 1) * image + (s->dim[2] - 1) * row + s->dim[3] - 1;
+            span = last * t->pitch + t->octets * OCTET;
+        }
         struct watch *w = &p->watch[p->n_watches++];
         *w = (struct watch){.after = p->n_steps - 1,
                             .place = build_place(b, t),

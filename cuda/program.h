@@ -2,9 +2,10 @@
  * program.h - a lowered graph as a list of kernel launches and convolutions over planned memory
  *
  * program_make() decides layout (NHWC, channels padded to 8), splits transposed convolutions into
- * phases, places values that are concatenated straight into the result, and gives every tensor its
- * place in one arena, reused when its last reader is done. It runs nothing and needs no GPU: what
- * it asks of the device (which epilogue can a convolution fuse?) goes through struct device.
+ * phases, places values that are concatenated straight into the result and residual sums straight
+ * into their padded form, and gives every tensor its place in one arena, reused when its last
+ * reader is done. It runs nothing and needs no GPU: what it asks of the device (which epilogue can
+ * a convolution fuse?) goes through struct device.
  */
 #ifndef SPINENODE_CUDA_PROGRAM_H
 #define SPINENODE_CUDA_PROGRAM_H

@@ -27,6 +27,11 @@ struct build_rest {
     int64_t taps, tap_pad;
 };
 
+/* What a norm knows of every image and channel: tables, float, of octets·8 for each image. */
+struct build_norm {
+    struct place centre, scale, shift;
+};
+
 /* A value on the device. */
 struct build_tensor {
     bool made;
@@ -39,6 +44,10 @@ struct build_tensor {
     bool forked;     /* written already, with a value that it is made of */
     bool unfinished; /* nhwc: what its convolution computed; `rest` is left to its only reader */
     struct build_rest rest;
+    /* nhwc: pixels between rows and between images of what lies inside its padded form; 0: its own
+     * width and area. Only program_norm.c reads such a one. */
+    int64_t row, image;
+    struct build_norm norm; /* not made: the Add that reads it normalises as it does */
 };
 
 struct build {
@@ -93,13 +102,9 @@ void build_point(struct build *b, size_t field, struct place place);
 struct kernel_act_args build_act(const struct act *act);
 struct kernel_view build_view(const struct build *b, const struct build_tensor *t,
                               const struct shape *s);
-/* Pads (or crops) rows and columns of an NHWC tensor; args without pointers and types. */
-int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
-                     int64_t images, struct pad_octet_args args);
-/* y = act((x - centre)·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
+/* y = act(x·scale + shift) over a whole NHWC tensor; places may be REGION_NONE. */
 struct build_tables {
-    struct place centre, scale, shift;
-    int64_t step; /* between the tables of two images; 0: one for all */
+    struct place scale, shift;
 };
 int build_affine(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
                  int64_t n, int64_t pixels, const struct build_tables *tables,
@@ -135,6 +140,13 @@ int build_interleave(struct build *b, const struct node *n, const struct build_t
 
 /* program_norm.c */
 int build_instance_norm(struct build *b, const struct node *n);
+/* Pads of rows and columns alone, and Adds that normalise what they read. */
+bool build_frames(const struct build *b, const struct node *n);
+int build_framed(struct build *b, const struct node *n);
+int build_pad_mode(const struct node *n); /* enum kernel_pad */
+/* Pads (or crops) rows and columns of an NHWC tensor; args without pointers, types and pitches. */
+int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
+                     int64_t images, struct frame_args args);
 
 /* program_ops.c */
 int build_node(struct build *b, const struct node *n);

@@ -95,14 +95,14 @@ int build_packed(struct build *b, const struct shape *s, const struct build_tens
         return build_affine(b, in, out, s->dim[0], h * w, &(struct build_tables){0},
                             (struct kernel_act_args){0});
     return build_pad_octets(b, in, out, s->dim[0],
-                            (struct pad_octet_args){.channels = (int32_t)s->dim[1],
-                                                    .in_height = (int32_t)s->dim[2],
-                                                    .in_width = (int32_t)s->dim[3],
-                                                    .out_height = (int32_t)h,
-                                                    .out_width = (int32_t)w,
-                                                    .begin_y = (int32_t)pad_begin[0],
-                                                    .begin_x = (int32_t)pad_begin[1],
-                                                    .mode = KP_CONSTANT});
+                            (struct frame_args){.channels = (int32_t)s->dim[1],
+                                                .in_height = (int32_t)s->dim[2],
+                                                .in_width = (int32_t)s->dim[3],
+                                                .out_height = (int32_t)h,
+                                                .out_width = (int32_t)w,
+                                                .begin_y = (int32_t)pad_begin[0],
+                                                .begin_x = (int32_t)pad_begin[1],
+                                                .mode = KP_CONSTANT});
 }
 
 /* ---- by our own kernels ---------------------------------------------------------------------- */
@@ -232,13 +232,6 @@ struct folded {
     int mode;
 };
 
-static int pad_mode(const struct node *pad)
-{
-    return pad->pad.mode == PAD_REFLECT ? KP_REFLECT
-           : pad->pad.mode == PAD_EDGE  ? KP_EDGE
-                                        : KP_CONSTANT;
-}
-
 static bool regular(const struct conv_attr *c)
 {
     return c->group == 1 && c->pad_begin[0] >= 0 && c->pad_begin[1] >= 0 && c->pad_end[0] >= 0 &&
@@ -257,7 +250,7 @@ static bool is_folded(const struct build *b, const struct node *n, struct folded
     const struct node *pad = build_maker(b, value), *reader;
     if (pad && pad->op == OP_PAD) {
         const struct pad_attr *p = &pad->pad;
-        f->mode = pad_mode(pad);
+        f->mode = build_pad_mode(pad);
         bool zeros = f->mode == KP_CONSTANT && p->value == 0;
         bool unpadded = !(c->pad_begin[0] || c->pad_begin[1] || c->pad_end[0] || c->pad_end[1]);
         if (build_readers(b, value, &reader) != 1 ||
@@ -389,7 +382,8 @@ static const struct node *sum_of(struct build *b, const struct node *n, struct b
         return NULL;
     int value = reader->in[0] == n->out[0] ? reader->in[1] : reader->in[0];
     *other = &b->tensor[value];
-    bool there = (*other)->made && !(*other)->unfinished && (*other)->buffer >= 0;
+    bool there = (*other)->made && !(*other)->unfinished && (*other)->row == 0 &&
+                 (*other)->buffer >= 0;
     return there && shape_equal(&b->g->value[value].shape, s) && s->dim[1] % OCTET == 0 &&
                    (*other)->pitch == s->dim[1]
                ? reader

@@ -248,18 +248,6 @@ static int build_rearranged(struct build *b, const struct node *n)
     return build_copy(b, in, from, out, build_view(b, out, os), shape_count(os));
 }
 
-int build_pad_octets(struct build *b, const struct build_tensor *in, const struct build_tensor *out,
-                     int64_t images, struct pad_octet_args args)
-{
-    union kernel_args a = {.pad_octet_ = args};
-    a.pad_octet_.in = a.pad_octet_.out = (struct kernel_array){NULL, b->half};
-    a.pad_octet_.octets = (int32_t)out->octets;
-    a.pad_octet_.in_pitch = (int32_t)in->pitch;
-    a.pad_octet_.out_pitch = (int32_t)out->pitch;
-    return build_map(b, pad_octet, &a, images * args.out_height * args.out_width * out->octets,
-                     build_place(b, in), build_place(b, out));
-}
-
 /* The input of the graph that it pads is folded by the convolution behind it. */
 static bool pad_is_folded(const struct build *b, const struct node *n)
 {
@@ -271,32 +259,14 @@ static int build_pad(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    if (pad_is_folded(b, n))
-        return 0;
-    bool octets = is->rank == 4 && n->pad.begin[0] == 0 && n->pad.begin[1] == 0 &&
-                  is->dim[0] == os->dim[0] && is->dim[1] == os->dim[1];
-    int rc = octets ? unary_ends(b, n, &in, &out) : element_ends(b, n, &in, &out);
+    int rc = element_ends(b, n, &in, &out);
     if (rc != 0)
         return rc;
-    int mode = n->pad.mode == PAD_REFLECT ? KP_REFLECT
-               : n->pad.mode == PAD_EDGE  ? KP_EDGE
-                                          : KP_CONSTANT;
-    if (octets)
-        return build_pad_octets(b, in, out, os->dim[0],
-                                (struct pad_octet_args){.channels = (int32_t)os->dim[1],
-                                                        .in_height = (int32_t)is->dim[2],
-                                                        .in_width = (int32_t)is->dim[3],
-                                                        .out_height = (int32_t)os->dim[2],
-                                                        .out_width = (int32_t)os->dim[3],
-                                                        .begin_y = (int32_t)n->pad.begin[2],
-                                                        .begin_x = (int32_t)n->pad.begin[3],
-                                                        .mode = mode,
-                                                        .value = n->pad.value});
     union kernel_args a = {.pad_ = {.in = {NULL, b->half},
                                     .out = {NULL, b->half},
                                     .from = build_view(b, in, is),
                                     .to = build_view(b, out, os),
-                                    .mode = mode,
+                                    .mode = build_pad_mode(n),
                                     .value = n->pad.value}};
     for (int d = 0; d < is->rank; d++)
         a.pad_.begin[d] = (int32_t)n->pad.begin[d];
@@ -491,7 +461,7 @@ int build_node(struct build *b, const struct node *n)
     case OP_PRELU:
         return build_binary(b, n, KB_PRELU);
     case OP_ADD:
-        return build_binary(b, n, KB_ADD);
+        return build_frames(b, n) ? build_framed(b, n) : build_binary(b, n, KB_ADD);
     case OP_SUB:
         return build_binary(b, n, KB_SUB);
     case OP_MUL:
@@ -515,7 +485,9 @@ int build_node(struct build *b, const struct node *n)
     case OP_TRANSPOSE:
         return build_rearranged(b, n);
     case OP_PAD:
-        return build_pad(b, n);
+        if (pad_is_folded(b, n))
+            return 0;
+        return build_frames(b, n) ? build_framed(b, n) : build_pad(b, n);
     case OP_RESIZE:
         return build_resize(b, n);
     case OP_GATHER:

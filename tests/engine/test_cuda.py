@@ -111,6 +111,132 @@ def test_compute_sanitizer_finds_nothing(name, tool, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+def residual_network(case, c):
+    """Norms with what follows them in residual networks, and what must not be taken for it. Its nodes, outputs and constants."""
+    from onnx import helper
+
+    rng = np.random.default_rng(7)
+    nodes, constants = [], {}
+
+    def node(op, *inputs, **attributes):
+        nodes.append(helper.make_node(op, list(inputs), [f"v{len(nodes)}"], name=f"{op.lower()}{len(nodes)}", **attributes))
+        return nodes[-1].output[0]
+
+    def constant(array):
+        constants[f"w{len(constants)}"] = np.asarray(array)
+        return f"w{len(constants) - 1}"
+
+    def norm(x):
+        return node("InstanceNormalization", x, constant(rng.uniform(0.5, 1.5, c).astype(np.float32)),
+                    constant(rng.standard_normal(c).astype(np.float32)), epsilon=0.0 if case == "no epsilon" else 1e-5)
+
+    def conv(x):
+        return node("Conv", x, constant((rng.standard_normal((c, c, 3, 3)) / (9 * c) ** 0.5).astype(np.float32)), kernel_shape=[3, 3])
+
+    def pad(x, mode="reflect", pads=(1, 1, 1, 1), value=None):
+        more = [constant(np.float32(value))] if value is not None else []
+        return node("Pad", x, constant(np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)), *more, mode=mode)
+
+    if case in ("reflect", "edge", "constant"):
+        y = [conv(pad(node("Relu", norm("x")), case, (3, 1, 2, 5), 0.75 if case == "constant" else None))]
+    elif case == "crop":
+        y = [pad(norm("x"), "constant", (-1, 2, -2, -1))]
+    elif case == "pad channels":
+        y = [node("Pad", norm("x"), constant(np.array([0, 1, 1, 1, 0, 2, 0, 3], np.int64)))]
+    elif case == "no epsilon":
+        y = [conv(norm("x"))]
+    elif case == "add":
+        y = [node("Add", "x", norm(conv(pad("x")))), node("Add", node("LeakyRelu", norm("x"), alpha=0.1), "x")]
+    elif case == "add of two norms":
+        y = [node("Add", norm("x"), norm(conv(pad("x"))))]
+    elif case == "add of a norm to itself":
+        n = norm("x")
+        y = [node("Add", n, n)]
+    elif case == "add of what is cropped":
+        n = node("Relu", norm("x"))
+        y = [node("Add", n, norm(conv(pad("x")))), pad(n, "constant", (-1, 2, 1, 1))]
+    elif case == "add, broadcast":
+        y = [node("Add", norm("x"), constant(rng.standard_normal((1, c, 1, 9)).astype(np.float32)))]
+    elif case == "norm is an output":
+        n = norm("x")
+        y = [n, node("Add", "x", n), pad(n)]
+    else:
+        x = node("Relu", norm("x"))
+        y = []
+        for i in range(3):
+            z = node("Relu", norm(conv(pad(x, pads=(1, 1, 2, 1)))))
+            z = norm(conv(pad(z, "edge", (1, 1, 0, 1))))
+            if case == "chain, read by more" and i == 1:
+                y.append(node("Neg", x))
+            if case == "chain, padded twice" and i == 1:
+                y.append(pad(x))
+            x = node("Add", *((x, z) if i else (z, x)))
+            if case == "chain, a sum is an output" and i == 1:
+                y.append(x)
+        y.append(pad(x) if case == "chain, padded at the end" else x)
+    return nodes, y, constants
+
+
+RESIDUAL = ["reflect", "edge", "constant", "crop", "pad channels", "no epsilon", "add", "add of two norms", "add of a norm to itself",
+            "add of what is cropped", "add, broadcast", "norm is an output", "chain", "chain, read by more", "chain, padded twice", "chain, a sum is an output", "chain, padded at the end"]
+
+
+@pytest.mark.parametrize("cuda", CUDA_ENGINES)
+@pytest.mark.parametrize("channels", [3, 16])
+@pytest.mark.parametrize("case", RESIDUAL)
+def test_norm_is_applied_where_it_is_read(case, channels, cuda, tmp_path):
+    nodes, outputs, constants = residual_network(case, channels)
+    model = enginekit.make_model(nodes, {"x": [2, channels, 7, 9]}, outputs, constants)
+    x = image((2, channels, 7, 9)) * 3 + 1
+    want = enginekit.oracle(model, [x])
+    for precision, bound in (("f32", 1e-5), ("f16", 1e-2)):
+        arguments = () if precision == "f32" else ("--precision", precision)
+        run = enginekit.run(model, [x], tmp_path, engine=cuda, outputs=len(outputs), arguments=arguments)
+        for got, expected in zip(run.outputs, want):
+            assert enginekit.difference(got, expected) <= bound
+
+
+def kernels(model, x, tmp_path):
+    """Nodes and what runs for them, in turn."""
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    np.save(tmp_path / "in.npy", x)
+    done = subprocess.run([enginekit.BUILD / "bench_gpu_worker", "--host-twin", "steps", tmp_path / "model.onnx", tmp_path / "in.npy"],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [(node, what.split()[0].rstrip(",")) for node, what, *_ in json.loads(done.stdout) if node]
+
+
+def test_residual_blocks_pass_over_their_tensors_once_for_a_norm_and_once_to_apply_it(tmp_path):
+    nodes, outputs, constants = residual_network("chain", 16)
+    model = enginekit.make_model(nodes, {"x": [1, 16, 7, 9]}, outputs, constants)
+    seen = [step for step in kernels(model, image((1, 16, 7, 9)), tmp_path) if step[1] != "convolution"]
+    norms = [n.name for n in nodes if n.op_type == "InstanceNormalization"]
+    want = []
+    for i, name in enumerate(norms):
+        last = i > 0 and i % 2 == 0  # of a block: an Add applies it
+        adds = [n.name for n in nodes if n.op_type == "Add"]
+        want += [(name, "moments"), (name, "moments_sum"), (adds[i // 2 - 1] if last else name, "frame")]
+    assert seen == want
+
+
+def test_overflow_of_half_in_what_is_fused_names_the_node_that_stores_it(tmp_path):
+    from onnx import helper
+
+    def model(*nodes):
+        constants = {"big": np.full(8, 5e4, np.float32), "zero": np.zeros(8, np.float32), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+        return enginekit.make_model([helper.make_node("InstanceNormalization", ["x", "big", "zero"], ["n"], name="grow"), *nodes,
+                                     helper.make_node("Neg", ["y"], ["z"], name="turn")], {"x": [1, 8, 4, 4]}, ["z"], constants)
+
+    x = [np.zeros((1, 8, 4, 4), np.float32)]
+    x[0][..., 3, 3] = 1  # this pixel alone grows beyond half
+    padded = model(helper.make_node("Pad", ["n", "pads"], ["y"], name="frame", mode="reflect"))
+    added = model(helper.make_node("Add", ["x", "n"], ["y"], name="sum"))
+    for network, name in ((padded, "grow"), (added, "sum")):
+        assert np.isfinite(enginekit.run(network, x, tmp_path, engine="cuda-host").outputs[0]).all()
+        with pytest.raises(enginekit.Refused, match=f"in the result of node {name} "):
+            enginekit.run(network, x, tmp_path, engine="cuda-host", arguments=("--precision", "f16"))
+
+
 def test_overflow_of_half_is_an_error_that_names_the_layer(tmp_path):
     from onnx import helper
 
