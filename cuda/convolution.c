@@ -238,11 +238,21 @@ static int result_tensor(struct convolution *c, const struct convolution_spec *s
     return tensor_of(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, step, y, e);
 }
 
+/* Ready engines take a y in steps, too, and copy it there. An activation that they do not have keeps
+ * them away: a leak of 1 is none, one of 2^-100 is a Relu. 0: nothing needs to be kept away. */
+static double keeping_away(const struct convolution_spec *s)
+{
+    if (s->y_step[2] == 0 || s->leak != 0 || s->addend || s->second_pitch != 0)
+        return 0;
+    return s->relu ? 0x1p-100 : 1;
+}
+
 /* Behind the convolution: bias, addend, activation, the rectified copy. */
 static int describe_epilogue(struct chain *k, struct bound bound, bool relu,
                              cudnnBackendDescriptor_t y)
 {
     const struct convolution_spec *s = k->s;
+    double leak = s->leak != 0 ? (double)s->leak : keeping_away(s);
     cudnnBackendDescriptor_t b, addend, second;
     int left = bound.bias + bound.addend + relu, rc = 0;
     if (bound.bias) {
@@ -257,7 +267,7 @@ static int describe_epilogue(struct chain *k, struct bound bound, bool relu,
     }
     cudnnBackendDescriptor_t before = k->at;
     if (rc == 0 && relu)
-        rc = chain_pointwise(k, CUDNN_POINTWISE_RELU_FWD, (double)s->leak, NULL, y);
+        rc = chain_pointwise(k, CUDNN_POINTWISE_RELU_FWD, leak, NULL, y);
     if (rc == 0 && bound.second) {
         const int64_t step[3] = {s->oh * s->ow * s->second_pitch, s->ow * s->second_pitch,
                                  s->second_pitch};
@@ -276,7 +286,7 @@ static int describe(struct convolution *c, const struct convolution_spec *s,
                     struct err *e)
 {
     struct bound bound = bound_of(s, fused);
-    bool all = fused == CONVOLUTION_ALL, relu = all && s->relu;
+    bool all = fused == CONVOLUTION_ALL, relu = all && (s->relu || keeping_away(s) != 0);
     struct chain k = {.c = c, .s = s, .e = e};
     cudnnBackendDescriptor_t x, w, y;
     int rc = tensor(c, UID_X, s->half, false, s->n, s->c, s->h, s->w, &x, e);
