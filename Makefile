@@ -92,7 +92,7 @@ $(B)/%.c.o: %.c
 $(B)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC,$<)
-	$(Q)$(NVCC) -I. -O3 $(CUDA_ARCH) -Xcompiler -fPIE -c $< -o $@
+	$(Q)$(NVCC) -I. -O3 $(CUDA_ARCH) -Xcompiler -fPIE -MMD -MF $(@:.o=.d) -c $< -o $@
 $(B)/%.cc.o: %.cc
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)

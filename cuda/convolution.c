@@ -590,9 +590,12 @@ int convolution_plan(const struct convolution_target *target, const struct convo
                        (long long)spec->k, why.text);
     if (c->fused == CONVOLUTION_BIAS && !spec->relu && !wants_more)
         c->fused = CONVOLUTION_ALL;
-    if (wants_more && target->handle && target->time && target->pass && target->another &&
+    bool can = target->handle && target->time && target->pass && target->another;
+    double left = wants_more && can ? target->pass(target->ctx, bytes_left(spec)) : 0;
+    /* A pass that takes little longer than its launch is not worth compiling for. */
+    if (left > 0 && left >= 2 * target->pass(target->ctx, 0) &&
         plan_fused(target, spec, CONVOLUTION_ALL, true, &more, NULL) == 0) {
-        bool pays = more->us < c->us + target->pass(target->ctx, bytes_left(spec));
+        bool pays = more->us < c->us + left;
         convolution_free(pays ? c : more);
         c = pays ? more : c;
     }

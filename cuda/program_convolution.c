@@ -488,10 +488,13 @@ static int shuffle_at_once(struct build *b, struct conv *c, double whole_us)
 {
     const struct shape *s = &b->g->value[c->shuffle->out[0]].shape;
     int64_t block = c->shuffle->depth.block, bytes = 2 * shape_count(s) * build_element_bytes(b);
+    struct device *d = b->p->device;
+    double pass_us = d->ops->pass_us(d, bytes);
     struct convolution_spec rows = c->spec;
     struct build_tensor *out, y;
     rows.k = block * c->source.lanes;
-    if (!b->half || build_is_last(b, c->shuffle->out[0]) || s->dim[1] % OCTET != 0)
+    if (!b->half || build_is_last(b, c->shuffle->out[0]) || s->dim[1] % OCTET != 0 ||
+        pass_us <= 0 || pass_us < 2 * d->ops->pass_us(d, 0)) /* as convolution_plan() */
         return 0;
     int rc = build_write(b, c->shuffle->out[0], &out);
     if (rc != 0 || out->pitch != c->source.lanes)
@@ -504,7 +507,7 @@ static int shuffle_at_once(struct build *b, struct conv *c, double whole_us)
         return id;
     const struct convolution_made *made = &b->p->convolution[id].made;
     if (made->fused != CONVOLUTION_ALL || made->us <= 0 ||
-        (double)block * made->us >= whole_us + b->p->device->ops->pass_us(b->p->device, bytes))
+        (double)block * made->us >= whole_us + pass_us)
         return 0;
     y = *out;
     for (int64_t row = 0; rc == 0 && row < block; row++) {

@@ -5,7 +5,7 @@
  *         what this device gives at most: {"tflops": …, "gb_per_s": …}, by a product of SIDE x SIDE
  *         matrices of random halfs (a 1 x 1 convolution, tuned as every other; zeroes would draw
  *         less power) and by copies of MIB: medians, after a warm-up, as under load
- *     bench_gpu_worker [--host-twin] run MODEL IN.npy OUT.npy REPEAT [CACHE]
+ *     bench_gpu_worker [--host-twin] run MODEL IN.npy OUT.npy REPEAT [CACHE [steps]]
  *         compiles MODEL in half for as many images as are in IN, runs them and prints what it
  *         took: load_first_ms (open, compile, first result), tuned and kept plans, host_ms (from
  *         pinned memory to pinned memory, REPEAT times), device_ms (the recording alone),
@@ -212,6 +212,7 @@ struct bench {
     int repeat;
     struct npy in, out;
     int64_t part_in, part_out; /* floats of one image */
+    bool steps;                /* tell where the time goes, too */
     bool keep;                 /* copy images in and out; else what is in pinned memory stays */
     struct graph *lowered;
     void *impl, *work;
@@ -273,38 +274,6 @@ static void print_times(const char *name, double *ms, int n)
     printf("\"%s_ms\": %.5f, \"%s_min_ms\": %.5f, ", name, ms[n / 2], name, ms[0]);
 }
 
-static int measure(struct bench *b, double load_first, struct err *e)
-{
-    struct cuda_work *work = b->work;
-    struct device *d = work->plan->device;
-    double *host = calloc((size_t)b->repeat, sizeof *host);
-    double *device = calloc((size_t)b->repeat, sizeof *device), stream = 1;
-    int rc = host && device ? 0 : err_set(e, ERR_NOMEM, "no memory");
-    for (int i = 0; rc == 0 && i < b->repeat; i++)
-        rc = run_stack(b, b->batch, false, &host[i], e);
-    for (int i = 0; rc == 0 && i < b->repeat; i++)
-        rc = d->ops->replay_timed(d, work->stream, work->slot[0].recording, 1, &device[i], e);
-    int64_t many = 16 * b->batch;
-    if (rc == 0)
-        rc = run_stack(b, many, false, &stream, e);
-    struct engine_tuned tuned;
-    cuda_tuned(b->impl, &tuned);
-    if (rc == 0) {
-        char text[200];
-        cuda_describe(b->impl, text, sizeof text);
-        printf("{\"engine\": \"%s\", \"load_first_ms\": %.3f, \"tuned\": %lld, \"kept\": %lld, ",
-               text, load_first, (long long)tuned.made, (long long)tuned.kept);
-        print_times("host", host, b->repeat);
-        print_times("device", device, b->repeat);
-        printf("\"stream_per_s\": %.6g, \"needs\": [", (double)many * 1e3 / stream);
-        print_needs(b->lowered);
-        printf("]}\n");
-    }
-    free(host);
-    free(device);
-    return rc;
-}
-
 static const char *const kernel_names[] = {
 #define X(name) #name,
     KERNEL_LIST(X)
@@ -348,6 +317,43 @@ static int print_steps(const struct bench *b, struct err *e)
                s->node < 0 ? "" : b->lowered->node[s->node].name, text, ms * 1e3, gflop);
     }
     printf("]\n");
+    return rc;
+}
+
+static int measure(struct bench *b, double load_first, struct err *e)
+{
+    struct cuda_work *work = b->work;
+    struct device *d = work->plan->device;
+    double *host = calloc((size_t)b->repeat, sizeof *host);
+    double *device = calloc((size_t)b->repeat, sizeof *device), stream = 1;
+    int rc = host && device ? 0 : err_set(e, ERR_NOMEM, "no memory");
+    for (int i = 0; rc == 0 && i < b->repeat; i++)
+        rc = run_stack(b, b->batch, false, &host[i], e);
+    for (int i = 0; rc == 0 && i < b->repeat; i++)
+        rc = d->ops->replay_timed(d, work->stream, work->slot[0].recording, 1, &device[i], e);
+    int64_t many = 16 * b->batch;
+    if (rc == 0)
+        rc = run_stack(b, many, false, &stream, e);
+    struct engine_tuned tuned;
+    cuda_tuned(b->impl, &tuned);
+    if (rc == 0) {
+        char text[200];
+        cuda_describe(b->impl, text, sizeof text);
+        printf("{\"engine\": \"%s\", \"load_first_ms\": %.3f, \"tuned\": %lld, \"kept\": %lld, ",
+               text, load_first, (long long)tuned.made, (long long)tuned.kept);
+        print_times("host", host, b->repeat);
+        print_times("device", device, b->repeat);
+        printf("\"stream_per_s\": %.6g, \"needs\": [", (double)many * 1e3 / stream);
+        print_needs(b->lowered);
+        printf("]");
+        if (b->steps) {
+            printf(", \"steps\": ");
+            rc = print_steps(b, e);
+        }
+        printf("}\n");
+    }
+    free(host);
+    free(device);
     return rc;
 }
 
@@ -400,7 +406,7 @@ int main(int argc, char **argv)
     if ((argc == 2 || argc == 4) && strcmp(argv[1], "peak") == 0) {
         rc = peak(twin, argc == 4 ? strtoll(argv[2], NULL, 10) : 8192,
                   argc == 4 ? strtoll(argv[3], NULL, 10) : 4096, &e);
-    } else if (steps || ((argc == 6 || argc == 7) && strcmp(argv[1], "run") == 0)) {
+    } else if (steps || (argc >= 6 && argc <= 8 && strcmp(argv[1], "run") == 0)) {
 #ifdef SPINENODE_CUDA
         const struct engine *gpu = &engine_cuda;
 #else
@@ -409,6 +415,7 @@ int main(int argc, char **argv)
         const char *cache = argv[steps ? 4 : 6]; /* argv ends with NULL */
         struct bench b = {.engine = twin ? &engine_cuda_host : gpu,
                           .repeat = steps ? 1 : (int)strtol(argv[5], NULL, 10),
+                          .steps = argc == 8 && strcmp(argv[7], "steps") == 0,
                           .options = {.precision = ENGINE_F16,
                                       .stream = true,
                                       .cache_folder = cache,

@@ -161,7 +161,7 @@ def test_bench_goes_on_without_a_peer_that_fails(bench, monkeypatch, capsys, tmp
                 raise RuntimeError("out of memory")
             return {"device_ms": 1.0, "host_ms": 2.0}
 
-    options = argparse.Namespace(networks=bench.module.SMALL, build=enginekit.BUILD, host_twin=True, repeat=2, steps=False, peer=peers.EAGER)
+    options = argparse.Namespace(plans=None, networks=bench.module.SMALL, build=enginekit.BUILD, host_twin=True, repeat=2, steps=False, peer=peers.EAGER)
     row = bench.module.measure(options, Peer(), "encoder-decoder 64", 1, tmp_path)
     assert list(row["peers"]) == ["eager", "channels_last"] and row["device_ms"] > 0
     assert 0 < row["largest_difference"] < 5e-3

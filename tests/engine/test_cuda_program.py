@@ -172,42 +172,80 @@ CASES = {
 }
 
 
+def large(kind):
+    """Tensors so large that plans are compiled for what ready engines do not fuse."""
+    net = Net(4, 64, 128, 128)
+    a = net.conv("x", 64, 64, 3, pads=[1, 1, 1, 1])
+    if kind == "skip":
+        a = net.add("LeakyRelu", a, alpha=0.2)
+        b = net.conv(a, 64, 64, 1)
+        return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), 128, 8, 1))
+    if kind == "leaky":
+        return net.model(net.conv(net.add("LeakyRelu", a, alpha=0.3), 64, 8, 1))
+    if kind == "residual":
+        b = net.conv(net.add("Relu", a), 64, 64, 3, pads=[1, 1, 1, 1])
+        return net.model(net.conv(net.add("Add", "x", b), 64, 8, 1))
+    if kind == "joined":
+        b = net.add("Relu", net.conv("x", 64, 32, 3, pads=[1, 1, 1, 1]))
+        return net.model(net.conv(net.add("Concat", a, b, axis=1), 96, 8, 1))
+    b = net.add("DepthToSpace", net.conv(a, 64, 128, 3, pads=[1, 1, 1, 1]), blocksize=2, mode=kind)
+    return net.model(net.conv(b, 32, 8, 1))
+
+
+@pytest.mark.skipif("cuda" not in enginekit.engines(), reason="no GPU that CUDA and cuDNN can use")
+@pytest.mark.parametrize("kind", ["skip", "leaky", "residual", "joined", "CRD", "DCR"])
+def test_compiled_plan_computes_what_onnxruntime_does(kind, tmp_path):
+    model = large(kind)
+    x = array(4, 64, 128, 128)
+    run = enginekit.run(model, [x], tmp_path, engine="cuda", arguments=("--precision", "f16", "--repeat", "20"))
+    want = enginekit.oracle(model, [x])[0]
+    assert run.facts["same_bits"] is True
+    assert np.abs(run.outputs[0] - want).max() <= 5e-3 * max(1, np.abs(want).max())
+
+
 @pytest.fixture(autouse=True)
 def built():
     if not WORKER.exists():
         pytest.fail(f"{WORKER} is not built: make unit-programs")
 
 
-@pytest.mark.parametrize("fused", ["bare", "bias", "all"])
+GPU = ["cuda"] if "cuda" in enginekit.engines() else []
+
+
+@pytest.mark.parametrize("where", ["cuda-host-bare", "cuda-host-bias", "cuda-host-all", *GPU])
 @pytest.mark.parametrize("name", CASES)
-def test_path_computes_what_onnxruntime_does(name, fused, tmp_path):
+def test_path_computes_what_onnxruntime_does(name, where, tmp_path):
     make, among, absent = CASES[name]
     model = make()
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     x = array(*shape)
     want = enginekit.oracle(model, [x])[0]
-    got = enginekit.run(model, [x], tmp_path, engine="cuda-host", arguments=("--device", fused)).outputs[0]
+    engine, fused = ("cuda", None) if where == "cuda" else ("cuda-host", where.split("-")[-1])
+    device = ("--device", fused) if fused else ()
+    got = enginekit.run(model, [x], tmp_path, engine=engine, arguments=device).outputs[0]
     assert got.shape == want.shape
     assert np.abs(got - want).max() <= 2e-6 * max(1, np.abs(want).max())
-    half = enginekit.run(model, [x], tmp_path, engine="cuda-host", arguments=("--device", fused, "--precision", "f16")).outputs[0]
+    half = enginekit.run(model, [x], tmp_path, engine=engine, arguments=(*device, "--precision", "f16")).outputs[0]
     assert np.abs(half - want).max() <= 5e-3 * max(1, np.abs(want).max())
     if fused == "all":
         taken = steps(model, shape, tmp_path)
         assert set(among) <= set(taken) and not set(absent) & set(taken), taken
 
 
+@pytest.mark.parametrize("cuda", ["cuda-host", *GPU])
 @pytest.mark.parametrize("name", ["fold whole kernel", "fold rows", "fold that leaves the last row", "eight channels are not folded"])
-def test_nan_in_a_corner_of_the_input_is_found(name, tmp_path):
+def test_nan_in_a_corner_of_the_input_is_found(name, cuda, tmp_path):
     model = CASES[name][0]()
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     x = array(*shape)
     x[-1, -1, -1, -1] = np.nan
     with pytest.raises(enginekit.Refused, match="input 'x' holds NaN or infinity"):
-        enginekit.run(model, [x], tmp_path, engine="cuda-host")
+        enginekit.run(model, [x], tmp_path, engine=cuda)
 
 
+@pytest.mark.parametrize("cuda", ["cuda-host", *GPU])
 @pytest.mark.parametrize("name", ["row taps and nothing behind", "phases at the end", "depth to space at the end"])
-def test_overflow_in_the_last_layer_names_it(name, tmp_path):
+def test_overflow_in_the_last_layer_names_it(name, cuda, tmp_path):
     model = CASES[name][0]()
     model.graph.node[0].name = "the_loud_one"
     for i, t in enumerate(model.graph.initializer):
@@ -216,4 +254,4 @@ def test_overflow_in_the_last_layer_names_it(name, tmp_path):
             model.graph.initializer[i].CopyFrom(enginekit.numpy_helper.from_array(loud, t.name))
     x = np.ones([d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim], np.float32)
     with pytest.raises(enginekit.Refused, match="the_loud_one"):
-        enginekit.run(model, [x], tmp_path, engine="cuda-host", arguments=("--precision", "f16"))
+        enginekit.run(model, [x], tmp_path, engine=cuda, arguments=("--precision", "f16"))
