@@ -238,8 +238,9 @@ static int result_tensor(struct convolution *c, const struct convolution_spec *s
     return tensor_of(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, step, y, e);
 }
 
-/* Ready engines take a y in steps, too, and copy it there. An activation that they do not have keeps
- * them away: a leak of 1 is none, one of 2^-100 is a Relu. 0: nothing needs to be kept away. */
+/* Ready engines take a y in steps, too, and copy it there. An activation that they do not have
+ * keeps them away: a leak of 1 is none, one of 2^-100 is a Relu. 0: nothing needs to be kept away.
+ */
 static double keeping_away(const struct convolution_spec *s)
 {
     if (s->y_step[2] == 0 || s->leak != 0 || s->addend || s->second_pitch != 0)

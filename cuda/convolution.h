@@ -76,8 +76,9 @@ struct convolution_target {
     /* With a handle: times a candidate, in µs, negative to leave it out; NULL: the heuristics'
      * first choice is taken. */
     double (*time)(void *ctx, const void *candidate, int64_t workspace_bytes);
-    /* With time: µs of a pass of ours that moves so many bytes (0: its launch), and handles of the same device for threads
-     * that make plans (they must outlive the plans). NULL: nothing more is tried. */
+    /* With time: µs of a pass of ours that moves so many bytes (0: its launch), and handles of the
+     * same device for threads that make plans (they must outlive the plans). NULL: nothing more is
+     * tried. */
     double (*pass)(void *ctx, int64_t bytes);
     void *(*another)(void *ctx, int thread);
     void *ctx;

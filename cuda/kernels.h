@@ -22,9 +22,11 @@
 
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
-#define KERNEL_BODY __host__ __device__ static inline
+#define KERNEL_BODY   __host__ __device__ static inline
+#define KERNEL_UNROLL _Pragma("unroll")
 #else
 #define KERNEL_BODY static inline __attribute__((unused))
+#define KERNEL_UNROLL
 #endif
 
 #define KERNEL_RANK 8
@@ -190,8 +192,7 @@ KERNEL_BODY void octet_finish(struct octet *o, const float *table, int32_t c0,
         for (int k = 0; k < OCTET; k++)
             o->v[k] += t.v[k];
     }
-    for (int k = 0; k < OCTET; k++)
-        o->v[k] = act_apply(act, o->v[k]);
+    octet_act(o, act);
 }
 
 /* ---- places beyond the edge -------------------------------------------------------------------
@@ -286,21 +287,26 @@ KERNEL_BODY void interleave_item(const struct interleave_args *a, uint32_t i)
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
     uint32_t q = i / (uint32_t)a->octets, row = q / (uint32_t)a->in_width;
     int32_t x0 = (int32_t)(q % (uint32_t)a->in_width) * a->stride_x - a->pad_x;
-    int32_t y0 = (int32_t)(row % (uint32_t)a->in_height) * a->stride_y - a->pad_y;
+    int32_t y = (int32_t)(row % (uint32_t)a->in_height) * a->stride_y - a->pad_y, x = x0;
     int64_t n = row / (uint32_t)a->in_height, from = (int64_t)q * a->in_pitch + c0;
     int32_t phases = a->stride_y * a->stride_x;
     for (int32_t first = 0; first < phases; first += INTERLEAVE_AHEAD) {
         struct octet o[INTERLEAVE_AHEAD];
-        for (int k = 0; k < INTERLEAVE_AHEAD; k++)
-            if (first + k < phases)
-                o[k] = octet_load(a->in, from + (int64_t)(first + k) * a->octets * OCTET);
+        KERNEL_UNROLL
+        for (int k = 0; k < INTERLEAVE_AHEAD; k++) { /* beyond the last: any octet */
+            int32_t phase = first + k < phases ? first + k : 0;
+            o[k] = octet_load(a->in, from + (int64_t)phase * a->octets * OCTET);
+        }
+        KERNEL_UNROLL
         for (int k = 0; k < INTERLEAVE_AHEAD; k++) {
-            int32_t y = y0 + (first + k) / a->stride_x, x = x0 + (first + k) % a->stride_x;
-            if (first + k >= phases || y < 0 || y >= a->out_height || x < 0 || x >= a->out_width)
-                continue;
             octet_finish(&o[k], a->bias, c0, a->act);
-            octet_store(a->out, ((n * a->out_height + y) * a->out_width + x) * a->out_pitch + c0,
-                        o[k]);
+            if (first + k < phases && y >= 0 && y < a->out_height && x >= 0 && x < a->out_width)
+                octet_store(a->out,
+                            ((n * a->out_height + y) * a->out_width + x) * a->out_pitch + c0, o[k]);
+            if (++x == x0 + a->stride_x) {
+                x = x0;
+                y++;
+            }
         }
     }
 }

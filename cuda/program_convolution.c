@@ -382,8 +382,8 @@ static const struct node *sum_of(struct build *b, const struct node *n, struct b
         return NULL;
     int value = reader->in[0] == n->out[0] ? reader->in[1] : reader->in[0];
     *other = &b->tensor[value];
-    bool there = (*other)->made && !(*other)->unfinished && (*other)->row == 0 &&
-                 (*other)->buffer >= 0;
+    bool there =
+        (*other)->made && !(*other)->unfinished && (*other)->row == 0 && (*other)->buffer >= 0;
     return there && shape_equal(&b->g->value[value].shape, s) && s->dim[1] % OCTET == 0 &&
                    (*other)->pitch == s->dim[1]
                ? reader
