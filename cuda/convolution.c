@@ -28,11 +28,11 @@
 
 #define DESCRIPTORS_MAX 48
 
-enum uid { UID_X = 1, UID_W, UID_B, UID_Y, UID_ADDEND, UID_SECOND, UID_VIRTUAL };
+enum uid { UID_X = 1, UID_W, UID_B, UID_Y, UID_SECOND, UID_VIRTUAL };
 
 /* Which tensors a plan is bound to beside x, w and y. */
 struct bound {
-    bool bias, addend, second;
+    bool bias, second;
 };
 
 struct convolution {
@@ -59,9 +59,8 @@ static int failed(struct err *e, const char *what, cudnnStatus_t status)
 
 static struct bound bound_of(const struct convolution_spec *s, enum convolution_fused fused)
 {
-    bool all = fused == CONVOLUTION_ALL;
-    return (struct bound){s->bias && fused != CONVOLUTION_BARE, s->addend && all,
-                          s->second_pitch != 0 && all};
+    return (struct bound){s->bias && fused != CONVOLUTION_BARE,
+                          s->second_pitch != 0 && fused == CONVOLUTION_ALL};
 }
 
 const char *convolution_library(void)
@@ -209,7 +208,7 @@ static int convolve(struct convolution *c, const struct convolution_spec *s,
 struct chain {
     struct convolution *c;
     const struct convolution_spec *s;
-    cudnnBackendDescriptor_t op[6];
+    cudnnBackendDescriptor_t op[4];
     int n_ops, n_virtual;
     cudnnBackendDescriptor_t at; /* what the next operation reads */
     struct err *e;
@@ -230,45 +229,21 @@ static int chain_pointwise(struct chain *k, cudnnPointwiseMode_t mode, double le
     return rc;
 }
 
-static int result_tensor(struct convolution *c, const struct convolution_spec *s, bool all,
-                         cudnnBackendDescriptor_t *y, struct err *e)
-{
-    const int64_t packed[3] = {s->oh * s->ow * s->k, s->ow * s->k, s->k};
-    const int64_t *step = all && s->y_step[2] != 0 ? s->y_step : packed;
-    return tensor_of(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, step, y, e);
-}
-
-/* Ready engines take a y in steps, too, and copy it there. An activation that they do not have
- * keeps them away: a leak of 1 is none, one of 2^-100 is a Relu. 0: nothing needs to be kept away.
- */
-static double keeping_away(const struct convolution_spec *s)
-{
-    if (s->y_step[2] == 0 || s->leak != 0 || s->addend || s->second_pitch != 0)
-        return 0;
-    return s->relu ? 0x1p-100 : 1;
-}
-
-/* Behind the convolution: bias, addend, activation, the rectified copy. */
+/* Behind the convolution: bias, activation, the rectified copy. */
 static int describe_epilogue(struct chain *k, struct bound bound, bool relu,
                              cudnnBackendDescriptor_t y)
 {
     const struct convolution_spec *s = k->s;
-    double leak = s->leak != 0 ? (double)s->leak : keeping_away(s);
-    cudnnBackendDescriptor_t b, addend, second;
-    int left = bound.bias + bound.addend + relu, rc = 0;
+    cudnnBackendDescriptor_t b, second, before;
+    int rc = 0;
     if (bound.bias) {
         rc = tensor(k->c, UID_B, s->half, false, 1, s->k, 1, 1, &b, k->e);
         if (rc == 0)
-            rc = chain_pointwise(k, CUDNN_POINTWISE_ADD, 0, b, --left == 0 ? y : NULL);
+            rc = chain_pointwise(k, CUDNN_POINTWISE_ADD, 0, b, relu ? NULL : y);
     }
-    if (rc == 0 && bound.addend) {
-        rc = tensor(k->c, UID_ADDEND, s->half, false, s->n, s->k, s->oh, s->ow, &addend, k->e);
-        if (rc == 0)
-            rc = chain_pointwise(k, CUDNN_POINTWISE_ADD, 0, addend, --left == 0 ? y : NULL);
-    }
-    cudnnBackendDescriptor_t before = k->at;
+    before = k->at;
     if (rc == 0 && relu)
-        rc = chain_pointwise(k, CUDNN_POINTWISE_RELU_FWD, leak, NULL, y);
+        rc = chain_pointwise(k, CUDNN_POINTWISE_RELU_FWD, (double)s->leak, NULL, y);
     if (rc == 0 && bound.second) {
         const int64_t step[3] = {s->oh * s->ow * s->second_pitch, s->ow * s->second_pitch,
                                  s->second_pitch};
@@ -287,16 +262,16 @@ static int describe(struct convolution *c, const struct convolution_spec *s,
                     struct err *e)
 {
     struct bound bound = bound_of(s, fused);
-    bool all = fused == CONVOLUTION_ALL, relu = all && (s->relu || keeping_away(s) != 0);
+    bool relu = s->relu && fused == CONVOLUTION_ALL;
     struct chain k = {.c = c, .s = s, .e = e};
-    cudnnBackendDescriptor_t x, w, y;
+    cudnnBackendDescriptor_t x, w, y = NULL;
     int rc = tensor(c, UID_X, s->half, false, s->n, s->c, s->h, s->w, &x, e);
     if (rc == 0)
         rc = tensor(c, UID_W, s->half, false, s->k, s->c, s->kernel[0], s->kernel[1], &w, e);
     if (rc == 0)
-        rc = result_tensor(c, s, all, &y, e);
+        rc = tensor(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, &y, e);
     k.at = y;
-    if (rc == 0 && (bound.bias || bound.addend || relu))
+    if (rc == 0 && (bound.bias || relu))
         rc = tensor(c, UID_VIRTUAL, false, true, s->n, s->k, s->oh, s->ow, &k.at, e);
     if (rc == 0)
         rc = convolve(c, s, x, w, k.at, &k.op[k.n_ops++], e);
@@ -563,7 +538,7 @@ static int plan_fused(const struct convolution_target *target, const struct conv
 static int64_t bytes_left(const struct convolution_spec *s)
 {
     int64_t tensor = s->n * s->oh * s->ow * s->k * (s->half ? 2 : 4);
-    return tensor * (2 + s->addend + (s->second_pitch != 0));
+    return tensor * (2 + (s->second_pitch != 0));
 }
 
 int convolution_plan(const struct convolution_target *target, const struct convolution_spec *spec,
@@ -634,18 +609,14 @@ double convolution_us(const struct convolution *c)
 static int execute(cudnnBackendDescriptor_t plan, struct bound bound, void *handle,
                    const struct convolution_memory *m, struct err *e)
 {
-    int64_t uid[6] = {UID_X, UID_W, UID_Y}, n = 3;
-    const void *pointer[6] = {m->x, m->w, m->y};
+    int64_t uid[5] = {UID_X, UID_W, UID_Y}, n = 3;
+    const void *pointer[5] = {m->x, m->w, m->y};
     void *workspace = m->workspace;
     cudnnBackendDescriptor_t pack;
     int rc = 0;
     if (bound.bias) {
         uid[n] = UID_B;
         pointer[n++] = m->bias;
-    }
-    if (bound.addend) {
-        uid[n] = UID_ADDEND;
-        pointer[n++] = m->addend;
     }
     if (bound.second) {
         uid[n] = UID_SECOND;

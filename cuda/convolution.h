@@ -12,9 +12,10 @@
  * taken.
  *
  * Beyond a convolution, its bias and a Relu a spec may ask for more (convolution_wants_more()): a
- * leaky activation, another tensor to be added, y in larger steps, a rectified copy. cuDNN compiles
- * such plans at run time, up to ten for a second each, all at once on as many threads as there are
- * processors; one is taken if it beats the best ready plan and a pass of ours behind that.
+ * leaky activation, a rectified copy. cuDNN compiles such plans at run time, up to ten for a second
+ * each, all at once on as many threads as there are processors; one is taken if it beats the best
+ * ready plan and a pass of ours behind that. (Rows of y that lie apart it accepts, too, and writes
+ * something else: seen with 9.19.)
  */
 #ifndef SPINENODE_CUDA_CONVOLUTION_H
 #define SPINENODE_CUDA_CONVOLUTION_H
@@ -36,8 +37,6 @@ struct convolution_spec {
     bool relu; /* then this */
     /* And more: only if the plan fuses all. */
     float leak;           /* not 0: of relu, below zero: leak·y */
-    bool addend;          /* after the bias: a tensor of y's shape, packed */
-    int64_t y_step[3];    /* elements between images, rows, pixels; 0: packed */
     int64_t second_pitch; /* not 0: relu(y) is written, too, pixels so far apart */
 };
 
@@ -51,13 +50,13 @@ enum convolution_fused {
 
 static inline bool convolution_wants_more(const struct convolution_spec *s)
 {
-    return s->leak != 0 || s->addend || s->y_step[2] != 0 || s->second_pitch != 0;
+    return s->leak != 0 || s->second_pitch != 0;
 }
 
 /* What a run reads and writes: device pointers, 16-byte aligned; NULL what the plan does not want.
  */
 struct convolution_memory {
-    const void *x, *w, *bias, *addend;
+    const void *x, *w, *bias;
     void *y, *second, *workspace;
 };
 

@@ -257,18 +257,17 @@ static void cuda_recording_free(struct device *d, void *recording)
 /* ---- convolutions ---------------------------------------------------------------------------- */
 
 /* What a candidate's run touches, zeroed. */
-enum { RUN_X, RUN_W, RUN_BIAS, RUN_ADDEND, RUN_Y, RUN_SECOND, RUN_WORKSPACE, RUN_BUFFERS };
+enum { RUN_X, RUN_W, RUN_BIAS, RUN_Y, RUN_SECOND, RUN_WORKSPACE, RUN_BUFFERS };
 
 static bool run_memory(const struct convolution_spec *s, int64_t workspace_bytes,
                        void *memory[RUN_BUFFERS])
 {
-    int64_t element = s->half ? 2 : 4, pixels = s->n * s->oh * s->ow, y = pixels * s->k;
+    int64_t element = s->half ? 2 : 4, pixels = s->n * s->oh * s->ow;
     int64_t bytes[RUN_BUFFERS] = {
         [RUN_X] = s->n * s->c * s->h * s->w * element,
         [RUN_W] = s->k * s->c * s->kernel[0] * s->kernel[1] * element,
         [RUN_BIAS] = s->k * element,
-        [RUN_ADDEND] = s->addend ? y * element : 0,
-        [RUN_Y] = (s->y_step[2] ? s->n * s->y_step[0] : y) * element,
+        [RUN_Y] = pixels * s->k * element,
         [RUN_SECOND] = pixels * s->second_pitch * element,
         [RUN_WORKSPACE] = workspace_bytes,
     };
@@ -298,9 +297,8 @@ static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes
     double best = -1;
     bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
                  run_memory(c->timed, workspace_bytes, memory);
-    const struct convolution_memory m = {memory[RUN_X],        memory[RUN_W], memory[RUN_BIAS],
-                                         memory[RUN_ADDEND],   memory[RUN_Y], memory[RUN_SECOND],
-                                         memory[RUN_WORKSPACE]};
+    const struct convolution_memory m = {memory[RUN_X], memory[RUN_W],      memory[RUN_BIAS],
+                                         memory[RUN_Y], memory[RUN_SECOND], memory[RUN_WORKSPACE]};
     for (int i = 0; sound && i < TIMED_RUNS; i++) {
         cudaEventRecord(begin, NULL);
         sound = convolution_try(run, c->handle, &m) == 0;
@@ -367,7 +365,8 @@ static void *another(void *ctx, int thread)
         return NULL;
     if (!c->others[thread] && cudnnCreate(&c->others[thread]) != CUDNN_STATUS_SUCCESS)
         c->others[thread] = NULL;
-    return c->others[thread];
+    void *handle = c->others[thread];
+    return handle;
 }
 
 static int cuda_convolution_plan(struct device *d, const struct convolution_spec *spec,

@@ -48,7 +48,7 @@ struct op {
     enum kernel kernel;
     union kernel_args args;
     struct convolution_spec spec;
-    const void *w, *bias, *addend;
+    const void *w, *bias;
     void *second;
     int stream; /* OP_AFTER: this stream's first … */
     uint32_t count;
@@ -235,21 +235,14 @@ static void conclude(enum convolution_fused fused, const struct op *op, int64_t 
     const struct convolution_spec *s = &op->spec;
     struct kernel_array y = {op->to, s->half}, second = {op->second, s->half};
     struct kernel_array bias = {(void *)(uintptr_t)op->bias, s->half};
-    struct kernel_array addend = {(void *)(uintptr_t)op->addend, s->half};
     bool all = fused == CONVOLUTION_ALL;
-    int64_t at = p * s->k;
     if (fused >= CONVOLUTION_BIAS && s->bias)
         v += load(bias, k);
-    if (all && s->addend)
-        v += load(addend, at + k);
     if (all && s->second_pitch != 0)
         store(second, p * s->second_pitch + k, v < 0 ? 0 : v);
     if (all && s->relu && v < 0)
         v *= s->leak;
-    if (all && s->y_step[2] != 0)
-        at = p / (s->oh * s->ow) * s->y_step[0] + p / s->ow % s->oh * s->y_step[1] +
-             p % s->ow * s->y_step[2];
-    store(y, at + k, v);
+    store(y, p * s->k + k, v);
 }
 
 /* Without memory the result is NaN, which nobody overlooks. */
@@ -378,8 +371,6 @@ static int touch_op(struct host *h, struct stream *s, const struct op *op, struc
             rc = touch_at(h, s, op->w, false, e);
         if (rc == 0)
             rc = touch_at(h, s, op->bias, false, e);
-        if (rc == 0)
-            rc = touch_at(h, s, op->addend, false, e);
         if (rc == 0)
             rc = touch_at(h, s, op->second, true, e);
         return rc != 0 ? rc : touch_at(h, s, op->to, true, e);
@@ -590,7 +581,6 @@ static int host_convolution_run(struct device *d, void *stream, void *plan,
                     .from = m->x,
                     .w = m->w,
                     .bias = m->bias,
-                    .addend = m->addend,
                     .to = m->y,
                     .second = m->second};
     return give(d, stream, &op, e);

@@ -137,7 +137,6 @@ static int run_step(struct cuda_work *w, const struct cuda_slot *slot, const str
         const struct convolution_memory m = {.x = address(w, slot, s->x),
                                              .w = address(w, slot, s->w),
                                              .bias = address(w, slot, s->bias),
-                                             .addend = address(w, slot, s->addend),
                                              .y = address(w, slot, s->y),
                                              .second = address(w, slot, s->second),
                                              .workspace = w->scratch};

@@ -37,10 +37,8 @@ void plan_spec_text(const struct convolution_spec *s, char out[PLAN_SPEC_BYTES])
              s->bias ? "-bias" : "", s->relu ? "-relu" : "");
     size_t n = strlen(out);
     if (convolution_wants_more(s))
-        snprintf(out + n, PLAN_SPEC_BYTES - n,
-                 "%s leak%g step%" PRId64 ",%" PRId64 ",%" PRId64 " second%" PRId64,
-                 s->addend ? "-addend" : "", (double)s->leak, s->y_step[0], s->y_step[1],
-                 s->y_step[2], s->second_pitch);
+        snprintf(out + n, PLAN_SPEC_BYTES - n, " leak%g second%" PRId64, (double)s->leak,
+                 s->second_pitch);
 }
 
 /* Where the bytes of an entry begin, NULL if it is no whole entry. */

@@ -18,7 +18,7 @@ struct err;
 struct plan_cache;
 
 /* A spec as text, terminator included. */
-#define PLAN_SPEC_BYTES 400
+#define PLAN_SPEC_BYTES 320
 /* A plan's text, and a cache file, at most. */
 #define PLAN_CACHE_MAX (64 << 20)
 

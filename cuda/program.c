@@ -693,7 +693,6 @@ static void settle_steps(const struct build *b)
         settle(b, &s->x);
         settle(b, &s->w);
         settle(b, &s->bias);
-        settle(b, &s->addend);
         settle(b, &s->y);
         settle(b, &s->second);
         settle(b, &s->clear);
@@ -710,8 +709,8 @@ static void touch_convolutions(struct build *b)
         const struct step *s = &b->p->step[i];
         if (s->kind != STEP_CONVOLUTION)
             continue;
-        struct place of[4] = {s->x, s->y, s->addend, s->second};
-        for (int k = 0; k < 4; k++) {
+        struct place of[3] = {s->x, s->y, s->second};
+        for (int k = 0; k < 3; k++) {
             if (of[k].region != REGION_ARENA)
                 continue;
             struct build_buffer *buffer = &b->buffer[of[k].offset >> BUFFER_SHIFT];

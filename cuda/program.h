@@ -52,7 +52,7 @@ struct step {
     } places[STEP_PLACES];
     /* STEP_CONVOLUTION */
     int convolution; /* index in program.convolution */
-    struct place x, w, bias, addend, y, second;
+    struct place x, w, bias, y, second;
     /* STEP_CLEAR: zeros */
     struct place clear;
     int64_t clear_bytes;

@@ -118,7 +118,7 @@ int build_direct(struct build *b, const struct node *n, bool transposed);
 int build_find_convolution(struct build *b, const struct convolution_spec *spec);
 /* Adds the step; where a plan does not fuse a place it may be REGION_NONE. */
 struct build_convolved {
-    struct place x, w, bias, addend, y, second;
+    struct place x, w, bias, y, second;
 };
 int build_convolve(struct build *b, int convolution, const struct build_convolved *places);
 /* x as cuDNN wants it: pixels one behind the other, symmetric padding. Copies if it is not so. */

@@ -32,7 +32,6 @@ static bool same_spec(const struct convolution_spec *a, const struct convolution
            memcmp(a->pad_begin, b->pad_begin, sizeof a->pad_begin) == 0 &&
            memcmp(a->pad_end, b->pad_end, sizeof a->pad_end) == 0 && a->half == b->half &&
            a->tf32 == b->tf32 && a->bias == b->bias && a->relu == b->relu && a->leak == b->leak &&
-           a->addend == b->addend && memcmp(a->y_step, b->y_step, sizeof a->y_step) == 0 &&
            a->second_pitch == b->second_pitch;
 }
 
@@ -73,7 +72,6 @@ int build_convolve(struct build *b, int convolution, const struct build_convolve
     s->x = places->x;
     s->w = places->w;
     s->bias = places->bias;
-    s->addend = places->addend;
     s->y = places->y;
     s->second = places->second;
     return 0;
@@ -356,9 +354,9 @@ struct conv {
     struct convolution_spec spec;
     struct weight_source source;
     const struct build_tensor *x;
-    bool last;                                 /* the export does the rest */
-    const struct node *shuffle, *sum;          /* its only reader, done with it; NULL: none */
-    struct build_tensor *out, *second, *other; /* result, rectified copy, what is added */
+    bool last;                   /* the export does the rest */
+    const struct node *shuffle;  /* its only reader, done with it; NULL: none */
+    struct build_tensor *second; /* a rectified copy; NULL: none */
 };
 
 /* Its only reader, if that is a DepthToSpace which can be an interleave. */
@@ -370,49 +368,6 @@ static const struct node *shuffle_of(const struct build *b, const struct node *n
                    reader->op == OP_DEPTH_TO_SPACE
                ? reader
                : NULL;
-}
-
-/* Its only reader, if that adds a tensor that is there already. */
-static const struct node *sum_of(struct build *b, const struct node *n, struct build_tensor **other)
-{
-    const struct node *reader;
-    const struct shape *s = &b->g->value[n->out[0]].shape;
-    if (n->act.kind != ACT_NONE || build_readers(b, n->out[0], &reader) != 1 || !reader ||
-        reader->op != OP_ADD || reader->act.kind != ACT_NONE)
-        return NULL;
-    int value = reader->in[0] == n->out[0] ? reader->in[1] : reader->in[0];
-    *other = &b->tensor[value];
-    bool there =
-        (*other)->made && !(*other)->unfinished && (*other)->row == 0 && (*other)->buffer >= 0;
-    return there && shape_equal(&b->g->value[value].shape, s) && s->dim[1] % OCTET == 0 &&
-                   (*other)->pitch == s->dim[1]
-               ? reader
-               : NULL;
-}
-
-/* Asks for all that could be done with the convolution. */
-static int want_more(struct build *b, struct conv *c)
-{
-    const struct node *n = c->n;
-    c->sum = b->half ? sum_of(b, n, &c->other) : NULL;
-    int rc = build_write(b, c->sum ? c->sum->out[0] : n->out[0], &c->out);
-    if (rc == 0 && !c->sum)
-        rc = build_fork_target(b, n, &c->second);
-    if (rc != 0 || !b->half)
-        return rc;
-    struct convolution_spec *s = &c->spec;
-    s->addend = c->sum != NULL;
-    s->second_pitch = c->second ? c->second->pitch : 0;
-    if (n->act.kind == ACT_LEAKY_RELU && n->act.alpha > 0) {
-        s->relu = true;
-        s->leak = n->act.alpha;
-    }
-    if (c->out->pitch != c->out->octets * OCTET) {
-        s->y_step[2] = c->out->pitch;
-        s->y_step[1] = s->ow * s->y_step[2];
-        s->y_step[0] = s->oh * s->y_step[1];
-    }
-    return 0;
 }
 
 /* What the plan left of bias and activation, into the node's own tensor. */
@@ -482,46 +437,6 @@ static int leave_to_export(struct build *b, struct conv *c)
     return build_convolve(b, id, &at);
 }
 
-/* DepthToSpace by a convolution for each row of a block, which writes its rows where they belong:
- * 1 if that was done, 0 if one convolution of all and an interleave is faster. */
-static int shuffle_at_once(struct build *b, struct conv *c, double whole_us)
-{
-    const struct shape *s = &b->g->value[c->shuffle->out[0]].shape;
-    int64_t block = c->shuffle->depth.block, bytes = 2 * shape_count(s) * build_element_bytes(b);
-    struct device *d = b->p->device;
-    double pass_us = d->ops->pass_us(d, bytes);
-    struct convolution_spec rows = c->spec;
-    struct build_tensor *out, y;
-    rows.k = block * c->source.lanes;
-    if (!b->half || build_is_last(b, c->shuffle->out[0]) || s->dim[1] % OCTET != 0 ||
-        pass_us <= 0 || pass_us < 2 * d->ops->pass_us(d, 0)) /* as convolution_plan() */
-        return 0;
-    int rc = build_write(b, c->shuffle->out[0], &out);
-    if (rc != 0 || out->pitch != c->source.lanes)
-        return rc;
-    rows.y_step[2] = block * out->pitch;
-    rows.y_step[1] = block * s->dim[3] * out->pitch;
-    rows.y_step[0] = s->dim[2] * s->dim[3] * out->pitch;
-    int id = build_find_convolution(b, &rows);
-    if (id < 0)
-        return id;
-    const struct convolution_made *made = &b->p->convolution[id].made;
-    if (made->fused != CONVOLUTION_ALL || made->us <= 0 ||
-        (double)block * made->us >= whole_us + pass_us)
-        return 0;
-    y = *out;
-    for (int64_t row = 0; rc == 0 && row < block; row++) {
-        struct build_convolved at = {.x = build_place(b, c->x), .y = build_place(b, &y)};
-        c->source.first = row * rows.k;
-        rc = operands(b, c, &rows, CONVOLUTION_ALL, &at.w, &at.bias);
-        if (rc == 0)
-            rc = build_convolve(b, id, &at);
-        y.offset += s->dim[3] * out->pitch;
-    }
-    out->forked = true;
-    return rc == 0 ? 1 : rc;
-}
-
 static int convolve_to_shuffle(struct build *b, struct conv *c)
 {
     const struct shape *ys = &b->g->value[c->n->out[0]].shape;
@@ -536,68 +451,67 @@ static int convolve_to_shuffle(struct build *b, struct conv *c)
     int id = build_find_convolution(b, &c->spec);
     if (id < 0)
         return id;
-    const struct convolution_made made = b->p->convolution[id].made;
-    int rc = shuffle_at_once(b, c, made.us);
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
-    rc = operands(b, c, &c->spec, made.fused, &at.w, &at.bias);
+    enum convolution_fused fused = b->p->convolution[id].made.fused;
+    int rc = operands(b, c, &c->spec, fused, &at.w, &at.bias);
     if (rc == 0)
         rc = build_temporary(b, c->spec.n, c->spec.oh * c->spec.ow, c->spec.k, &y);
     if (rc != 0)
         return rc;
     at.y = build_place(b, &y);
     rc = build_convolve(b, id, &at);
-    if (rc == 0 && made.fused != CONVOLUTION_ALL)
-        rc =
-            build_affine(b, &y, &y, c->spec.n, c->spec.oh * c->spec.ow,
-                         &(struct build_tables){
-                             .shift = made.fused == CONVOLUTION_BARE ? at.bias : (struct place){0}},
-                         build_act(&c->n->act));
+    struct build_tables left = {0};
+    if (fused == CONVOLUTION_BARE)
+        left.shift = at.bias;
+    if (rc == 0 && fused != CONVOLUTION_ALL)
+        rc = build_affine(b, &y, &y, c->spec.n, c->spec.oh * c->spec.ow, &left,
+                          build_act(&c->n->act));
     build_leave(b, c->n->out[0], &y, &rest);
     return rc;
 }
 
-/* To the node's own tensor, or to the sum that its only reader makes of it. */
+/* To the node's own tensor, and a rectified copy to another's. */
 static int convolve_to_tensor(struct build *b, struct conv *c)
 {
     struct build_convolved at = {.x = build_place(b, c->x)};
-    struct build_tensor y;
-    int rc = want_more(b, c);
-    int id = rc == 0 ? build_find_convolution(b, &c->spec) : rc;
+    struct convolution_spec *s = &c->spec;
+    const struct act *act = &c->n->act;
+    struct build_tensor y, *out;
+    int rc = build_write(b, c->n->out[0], &out);
+    if (rc == 0)
+        rc = build_fork_target(b, c->n, &c->second);
+    if (rc != 0)
+        return rc;
+    bool packed = out->pitch == out->octets * OCTET;
+    if (b->half && packed) { /* what a plan could do, too */
+        s->second_pitch = c->second ? c->second->pitch : 0;
+        s->leak = act->kind == ACT_LEAKY_RELU && act->alpha > 0 ? act->alpha : 0;
+        s->relu |= s->leak != 0;
+    }
+    int id = build_find_convolution(b, s);
     if (id < 0)
         return id;
     enum convolution_fused fused = b->p->convolution[id].made.fused;
-    bool all = fused == CONVOLUTION_ALL, packed = c->out->pitch == c->out->octets * OCTET;
-    rc = operands(b, c, &c->spec, fused, &at.w, &at.bias);
-    if (rc != 0)
-        return rc;
-    bool activated = c->n->act.kind == ACT_NONE || (all && c->spec.relu);
+    bool all = fused == CONVOLUTION_ALL, copied = !c->second || (all && s->second_pitch != 0);
+    bool activated = act->kind == ACT_NONE || (all && s->relu);
     bool biased = !build_has_bias(c->n) || fused != CONVOLUTION_BARE;
-    struct place bias = at.bias;
-    if (all && c->sum) {
-        at.addend = build_place(b, c->other);
-        c->out->forked = true;
-    } else if (c->sum) { /* the sum is made by its own node */
-        rc = build_write(b, c->n->out[0], &c->out);
-        packed = rc == 0 && c->out->pitch == c->out->octets * OCTET;
-    }
-    if (all && c->spec.second_pitch != 0)
+    rc = operands(b, c, s, fused, &at.w, &at.bias);
+    if (all && s->second_pitch != 0)
         at.second = build_place(b, c->second);
-    /* A rectified copy is left where nobody asked the plan for it. */
-    bool copied = c->second == NULL || (all && c->spec.second_pitch != 0);
-    if (rc == 0 && activated && biased && copied && (packed || (all && c->spec.y_step[2] != 0))) {
-        at.y = build_place(b, c->out);
-        return build_convolve(b, id, &at);
-    }
-    if (rc == 0)
-        rc = build_temporary(b, c->spec.n, c->spec.oh * c->spec.ow, c->spec.k, &y);
+    bool done = activated && biased && copied && packed;
+    if (rc == 0 && !done)
+        rc = build_temporary(b, s->n, s->oh * s->ow, s->k, &y);
     if (rc != 0)
         return rc;
-    at.y = build_place(b, &y);
+    at.y = build_place(b, done ? out : &y);
     rc = build_convolve(b, id, &at);
-    return rc == 0 ? finish(b, c, &y, biased ? (struct place){0} : bias,
-                            activated ? (struct kernel_act_args){0} : build_act(&c->n->act))
-                   : rc;
+    if (rc != 0 || done)
+        return rc;
+    struct kernel_act_args left = {0};
+    if (!activated)
+        left = build_act(act);
+    if (biased)
+        at.bias = (struct place){0};
+    return finish(b, c, &y, at.bias, left);
 }
 
 static int convolved(struct build *b, struct conv *c)

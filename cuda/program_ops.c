@@ -95,8 +95,6 @@ static struct kernel_view broadcast(struct kernel_view v, const struct shape *to
 static int build_binary(struct build *b, const struct node *n, enum kernel_binary op)
 {
     struct build_tensor *x, *y, *out;
-    if (b->tensor[n->out[0]].forked)
-        return 0;
     const struct shape *xs = shape_of(b, n->in[0]), *ys = shape_of(b, n->in[1]);
     const struct shape *s = shape_of(b, n->out[0]);
     int rc = build_read(b, n->in[0], &x);
@@ -194,8 +192,6 @@ static int build_depth_to_space(struct build *b, const struct node *n)
     struct build_tensor *in, *out;
     int32_t block = (int32_t)n->depth.block, c = (int32_t)os->dim[1];
     bool crd = n->depth.crd; /* channels (c, i, j), else (i, j, c) */
-    if (b->tensor[n->out[0]].forked)
-        return 0;
     int rc = build_read(b, n->in[0], &in);
     if (rc != 0)
         return rc;

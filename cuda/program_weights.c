@@ -37,7 +37,6 @@ static int64_t phases_of(const struct weight_source *s)
 /* The output channel of ONNX that channel k is (of its phase), -1: none. */
 static int64_t channel_of(const struct weight_source *s, int64_t k)
 {
-    k += s->first;
     int64_t phase = k / s->lanes, lane = k % s->lanes;
     if (s->transposed)
         return phase < phases_of(s) && lane < s->m ? lane : -1;

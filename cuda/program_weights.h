@@ -19,7 +19,6 @@ struct weight_source {
     bool row;              /* output channels are the taps of a row, too: tap·m + channel */
     /* Output channels are phases, of `lanes` channels each; stride {1, 1}: one phase. */
     int64_t stride[2], lanes;
-    int64_t first; /* the first of these channels */
     bool transposed;
     bool crd; /* phases of a DepthToSpace in its mode CRD, else DCR */
 };
