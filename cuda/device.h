@@ -94,9 +94,10 @@ struct host_options {
 int device_host_open(const struct host_options *o, struct device **out, struct err *e);
 
 /* A CUDA device by UUID ("GPU-…", or its beginning if only one has it) or index; NULL: the first.
- * cache_folder and key say where tuned plans are kept; NULL: nowhere. ERR_DEVICE: no GPU can be
+ * cache_folder and key say where tuned plans are kept; NULL: nowhere. untuned: plans are taken as
+ * cuDNN offers them, which starts sooner and runs slower. ERR_DEVICE: no GPU can be
  * used, or not this one. */
-int device_cuda_open(const char *selector, const char *cache_folder, const char *key,
+int device_cuda_open(const char *selector, const char *cache_folder, const char *key, bool untuned,
                      struct device **out, struct err *e);
 
 #endif

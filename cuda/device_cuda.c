@@ -33,6 +33,7 @@ struct cuda {
     int number;
     cudnnHandle_t handle;
     struct plan_cache *cache;
+    bool untuned;
     /* While a plan is timed. */
     const struct convolution_spec *timed;
     cudnnHandle_t others[HANDLES_MAX]; /* for threads that make plans; each its own thread's */
@@ -373,12 +374,16 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
                                  struct convolution_made *out, struct err *e)
 {
     struct cuda *c = self(d);
-    struct convolution_target target = {
-        .handle = c->handle, .time = time_candidate, .pass = pass, .another = another, .ctx = c};
+    struct convolution_target target = {.handle = c->handle, .ctx = c};
     struct convolution *made = NULL;
     enum convolution_fused kept_fused;
     double us;
     char key[PLAN_SPEC_BYTES];
+    if (!c->untuned) {
+        target.time = time_candidate;
+        target.pass = pass;
+        target.another = another;
+    }
     plan_spec_text(spec, key);
     const char *json = plan_cache_find(c->cache, key, &kept_fused, &us);
     if (json && convolution_load(&target, spec, kept_fused, us, json, &made, NULL) == 0) {
@@ -497,7 +502,7 @@ static int find(const char *selector, int *number, struct cudaDeviceProp *p, str
     return 0;
 }
 
-int device_cuda_open(const char *selector, const char *cache_folder, const char *key,
+int device_cuda_open(const char *selector, const char *cache_folder, const char *key, bool untuned,
                      struct device **out, struct err *e)
 {
     struct cudaDeviceProp p;
@@ -510,6 +515,7 @@ int device_cuda_open(const char *selector, const char *cache_folder, const char 
         return err_set(e, ERR_NOMEM, "no memory for a device");
     c->device.ops = &cuda_ops;
     c->number = number;
+    c->untuned = untuned;
     uuid_text(&p.uuid, uuid);
     snprintf(c->device.text, sizeof c->device.text, "%.32s (%s), cuDNN %s", p.name, uuid,
              convolution_library());

@@ -8,7 +8,7 @@
 
 static int open_device(const struct engine_options *o, struct device **out, struct err *e)
 {
-    return device_cuda_open(o->device, o->cache_folder, o->model_digest, out, e);
+    return device_cuda_open(o->device, o->cache_folder, o->model_digest, o->untuned, out, e);
 }
 
 static int compile(const struct graph *g, const struct engine_options *o, void **impl,

@@ -40,8 +40,9 @@ struct engine_options {
     bool low_memory;    /* trade speed for memory */
     bool pin_threads;   /* each thread stays on one CPU */
     const char *device; /* cuda: UUID or index; NULL: the first */
-    const char *cache_folder;     /* cuda: where tuned plans are kept; NULL: nowhere */
-    const char *model_digest;     /* key of that cache; NULL: nothing is kept */
+    const char *cache_folder; /* cuda: where tuned plans are kept; NULL: nowhere */
+    const char *model_digest; /* key of that cache; NULL: nothing is kept */
+    bool untuned; /* cuda: the first plan that cuDNN offers for each convolution, none is timed */
     int64_t max_activation_bytes; /* 0: 16 GiB */
     /* cuda: workspaces hold inputs and outputs twice, so that engine_run_stack() computes one batch
      * while another is copied. */

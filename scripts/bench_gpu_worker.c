@@ -49,7 +49,7 @@ static int open_device(bool twin, struct device **out, struct err *e)
 {
 #ifdef SPINENODE_CUDA
     if (!twin)
-        return device_cuda_open(NULL, NULL, NULL, out, e);
+        return device_cuda_open(NULL, NULL, NULL, false, out, e);
 #else
     if (!twin)
         return err_set(e, ERR_UNSUPPORTED, "built without CUDA");

@@ -114,13 +114,17 @@ def _run_opcheck(arguments: list, timeout: float, env: dict | None, served: bool
 
 
 def run(model: onnx.ModelProto | Path, inputs: list[np.ndarray], folder: Path, engine: str = "ref", outputs: int = 1,
-        arguments: tuple = (), timeout: float = 300, env: dict | None = None) -> Run:
-    """Runs a model on an engine. Inputs in the graph's order, float32. A process of its own with `env`, and for most engines."""
+        arguments: tuple = (), timeout: float = 300, env: dict | None = None, tuned: bool = False) -> Run:
+    """Runs a model on an engine. Inputs in the graph's order, float32. A process of its own with `env`, and for most engines.
+
+    With SPINENODE_UNTUNED a GPU takes plans as they are offered, unless `tuned`: timing them all is most of a small test."""
     path = model
     if not isinstance(model, Path):
         path = folder / "model.onnx"
         path.write_bytes(model.SerializeToString())
     command = [path.absolute(), "--engine", engine, *arguments]
+    if engine == "cuda" and "SPINENODE_UNTUNED" in os.environ and not tuned:
+        command.append("--untuned")
     for i, x in enumerate(inputs):
         np.save(folder / f"in{i}.npy", np.ascontiguousarray(x, np.float32))
     if inputs:

@@ -3,7 +3,8 @@
  *
  *     opcheck MODEL --engine NAME [--against NAME] [--in FILE.npy ...] [--shape AxBxC ...]
  *             [--out FILE.npy ...] [--threads N] [--isa ISA] [--throughput] [--low-memory]
- *             [--device NAME] [--precision f32|f16|tf32] [--repeat N] [--stack BATCH] [--explain]
+ *             [--device NAME] [--precision f32|f16|tf32] [--repeat N] [--stack BATCH] [--untuned]
+ *             [--explain]
  *     opcheck --package MODEL        opens it as the node does: facts and graph are checked
  *     opcheck --list                 the engines of this build
  *     opcheck --serve                answers requests: a GPU takes seconds to start, once then
@@ -94,6 +95,8 @@ static int parse_options(int argc, char **argv, struct options *o)
             o->engine_options.mode = ENGINE_THROUGHPUT;
         } else if (strcmp(a, "--low-memory") == 0) {
             o->engine_options.low_memory = true;
+        } else if (strcmp(a, "--untuned") == 0) {
+            o->engine_options.untuned = true;
         } else if (strcmp(a, "--explain") == 0) {
             o->explain = true;
         } else if (strncmp(a, "--", 2) == 0 && next != NULL) {
@@ -348,7 +351,7 @@ static void list_engines(void)
             puts(names[i]);
 #ifdef SPINENODE_CUDA
     struct device *gpu;
-    if (device_cuda_open(NULL, NULL, NULL, &gpu, NULL) == 0) {
+    if (device_cuda_open(NULL, NULL, NULL, true, &gpu, NULL) == 0) {
         puts("cuda");
         gpu->ops->close(gpu);
     }
