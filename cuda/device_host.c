@@ -186,12 +186,11 @@ static bool writes_at(enum kernel kernel, size_t at)
         return false;
     }
     /* A second place is never the first word of the arguments. */
-    size_t more = kernel == KERNEL_import     ? offsetof(struct import_args, flags)
-                  : kernel == KERNEL_fold     ? offsetof(struct fold_args, flags)
-                  : kernel == KERNEL_export   ? offsetof(struct export_args, flags)
-                  : kernel == KERNEL_fork     ? offsetof(struct fork_args, second)
-                  : kernel == KERNEL_thin_sum ? offsetof(struct thin_sum_args, second)
-                                              : 0;
+    size_t more = kernel == KERNEL_import   ? offsetof(struct import_args, flags)
+                  : kernel == KERNEL_fold   ? offsetof(struct fold_args, flags)
+                  : kernel == KERNEL_export ? offsetof(struct export_args, flags)
+                  : kernel == KERNEL_fork   ? offsetof(struct fork_args, second)
+                                            : 0;
     return at == out || (more > 0 && at == more);
 }
 

@@ -582,7 +582,60 @@ KERNEL_BODY void gather_item(const struct gather_args *a, uint32_t i)
     store(a->out, view_at(&a->to, i), load(a->in, view_at(&a->from, (uint32_t)source)));
 }
 
-#include "cuda/kernels_convolution.h"
+/* Convolution and transposed convolution of any kind, slowly: groups, and what cuDNN has no engine
+ * for. Weights float: M,C/group,kh,kw (transposed: C,M/group,kh,kw). i: element of the output in
+ * N,H,W,M order. */
+struct direct_args {
+    struct kernel_array in, out;
+    const float *weight, *bias;
+    int32_t c, m, in_height, in_width, in_pitch, out_height, out_width, out_pitch;
+    int32_t kernel[2], stride[2], dilation[2], pad[2], group;
+    int transposed;
+    struct kernel_act_args act;
+};
+KERNEL_BODY void direct_item(const struct direct_args *a, uint32_t i)
+{
+    int32_t m = (int32_t)(i % (uint32_t)a->m);
+    uint32_t p = i / (uint32_t)a->m, row = p / (uint32_t)a->out_width;
+    int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int64_t n = row / (uint32_t)a->out_height;
+    int32_t cg = a->c / a->group, mg = a->m / a->group, g = m / mg;
+    float sum = a->bias ? a->bias[m] : 0;
+    for (int32_t i0 = 0; i0 < a->kernel[0]; i0++) {
+        int32_t yy;
+        if (a->transposed) {
+            int32_t t = y + a->pad[0] - i0 * a->dilation[0];
+            if (t < 0 || t % a->stride[0] != 0)
+                continue;
+            yy = t / a->stride[0];
+        } else {
+            yy = y * a->stride[0] - a->pad[0] + i0 * a->dilation[0];
+        }
+        if (yy < 0 || yy >= a->in_height)
+            continue;
+        for (int32_t i1 = 0; i1 < a->kernel[1]; i1++) {
+            int32_t xx;
+            if (a->transposed) {
+                int32_t t = x + a->pad[1] - i1 * a->dilation[1];
+                if (t < 0 || t % a->stride[1] != 0)
+                    continue;
+                xx = t / a->stride[1];
+            } else {
+                xx = x * a->stride[1] - a->pad[1] + i1 * a->dilation[1];
+            }
+            if (xx < 0 || xx >= a->in_width)
+                continue;
+            int64_t at = ((n * a->in_height + yy) * a->in_width + xx) * a->in_pitch + g * cg;
+            int64_t taps = (int64_t)a->kernel[0] * a->kernel[1], tap = i0 * a->kernel[1] + i1;
+            for (int32_t c = 0; c < cg; c++) {
+                int64_t w = a->transposed ? ((int64_t)(g * cg + c) * mg + m % mg) * taps + tap
+                                          : ((int64_t)m * cg + c) * taps + tap;
+                sum += a->weight[w] * load(a->in, at + c);
+            }
+        }
+    }
+    store(a->out, (int64_t)p * a->out_pitch + m, act_apply(a->act, sum));
+}
 
 /* Every kernel once: name, and the member of launch_args. */
 #define KERNEL_LIST(X)                                                                             \
@@ -606,9 +659,7 @@ KERNEL_BODY void gather_item(const struct gather_args *a, uint32_t i)
     X(pool)                                                                                        \
     X(reduce)                                                                                      \
     X(gather)                                                                                      \
-    X(direct)                                                                                      \
-    X(thin)                                                                                        \
-    X(thin_sum)
+    X(direct)
 
 enum kernel {
 #define X(name) KERNEL_##name,

@@ -48,24 +48,33 @@ struct fold_args {
 KERNEL_BODY void fold_item(const struct fold_args *a, uint32_t i)
 {
     uint32_t row = i / (uint32_t)a->out_width;
-    int32_t x = (int32_t)(i % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
+    int32_t x = (int32_t)(i % (uint32_t)a->out_width) * a->stride[1] - a->begin[1];
+    int32_t y = (int32_t)(row % (uint32_t)a->out_height) * a->stride[0] - a->begin[0];
     int64_t n = row / (uint32_t)a->out_height, plane = (int64_t)a->in_height * a->in_width;
+    const float *image = a->in + n * a->c * plane, *line, *from;
     int32_t ty = 0, tx = 0, c = 0, bad = 0;
+    int32_t yy = pad_place(y, a->in_height, a->mode), xx = pad_place(x, a->in_width, a->mode);
+    line = image + (int64_t)(yy < 0 ? 0 : yy) * a->in_width;
+    from = line + xx;
+    /* A step costs a load and little else: places are worked out when a tap is begun. */
     for (int32_t c0 = 0; c0 < a->pitch; c0 += OCTET) {
         struct octet o;
+        KERNEL_UNROLL
         for (int k = 0; k < OCTET; k++) {
-            int32_t yy = pad_place(y * a->stride[0] + ty - a->begin[0], a->in_height, a->mode);
-            int32_t xx = pad_place(x * a->stride[1] + tx - a->begin[1], a->in_width, a->mode);
-            int there = ty < a->taps[0] && yy >= 0 && xx >= 0;
-            o.v[k] = there ? a->in[(n * a->c + c) * plane + (int64_t)yy * a->in_width + xx] : 0;
+            o.v[k] = ty < a->taps[0] && yy >= 0 && xx >= 0 ? *from : 0;
             bad |= !isfinite(o.v[k]);
-            if (++c == a->c) {
-                c = 0;
-                if (++tx == a->taps[1]) {
-                    tx = 0;
-                    ty++;
-                }
+            from += plane;
+            if (++c < a->c)
+                continue;
+            c = 0;
+            if (++tx == a->taps[1]) {
+                tx = 0;
+                ty++;
+                yy = pad_place(y + ty, a->in_height, a->mode);
+                line = image + (int64_t)(yy < 0 ? 0 : yy) * a->in_width;
             }
+            xx = pad_place(x + tx, a->in_width, a->mode);
+            from = line + xx;
         }
         octet_store(a->out, (int64_t)i * a->pitch + c0, o);
     }

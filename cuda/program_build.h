@@ -124,11 +124,6 @@ int build_convolve(struct build *b, int convolution, const struct build_convolve
 /* x as cuDNN wants it: pixels one behind the other, symmetric padding. Copies if it is not so. */
 int build_packed(struct build *b, const struct shape *s, const struct build_tensor *in,
                  const int64_t pad_begin[2], const int64_t pad_end[2], struct build_tensor *out);
-/* Few pixels, many weights: by our own kernels, with bias, activation and interleave. */
-bool build_is_thin(const struct convolution_spec *s);
-int build_thin(struct build *b, const struct node *n, const struct convolution_spec *s,
-               const struct build_tensor *in, struct place weights, struct place bias,
-               const struct build_rest *rest);
 /* Do convolutions alone read this input of the graph, each folding it for itself? *seen: one of
  * them looks at every number of it. */
 bool build_is_folded(const struct build *b, int value, bool *seen);

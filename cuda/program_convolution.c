@@ -1,5 +1,5 @@
 /*
- * program_convolution.c - Conv as cuDNN forward convolutions, or as our own where few pixels are
+ * program_convolution.c - Conv as cuDNN forward convolutions
  *
  * What is left of a convolution (bias or activation that the plan does not fuse, the taps of a row
  * that it gave as channels) is done by whatever comes next: the export of an output, the interleave
@@ -17,8 +17,6 @@
 #define FOLD_CHANNELS 64
 /* Taps of a row come as channels when outputs are fewer than an octet, and no more than this. */
 #define ROW_CHANNELS 64
-/* thin pays when each output pixel sums up at least so many numbers. */
-#define THIN_TERMS 1024
 
 /* ---- steps and plans ------------------------------------------------------------------------- */
 
@@ -103,7 +101,7 @@ int build_packed(struct build *b, const struct shape *s, const struct build_tens
                                                 .mode = KP_CONSTANT});
 }
 
-/* ---- by our own kernels ---------------------------------------------------------------------- */
+/* ---- by our own kernel ----------------------------------------------------------------------- */
 
 int build_direct(struct build *b, const struct node *n, bool transposed)
 {
@@ -149,73 +147,6 @@ int build_direct(struct build *b, const struct node *n, bool transposed)
         return rc;
     build_point(b, FIELD(direct, weight), (struct place){REGION_WEIGHTS, offset});
     build_point(b, FIELD(direct, bias), bias);
-    return 0;
-}
-
-bool build_is_thin(const struct convolution_spec *s)
-{
-    return s->n * s->oh * s->ow <= THIN_PIXELS && s->dilation[0] == 1 && s->dilation[1] == 1 &&
-           s->kernel[0] * s->kernel[1] * s->c >= THIN_TERMS;
-}
-
-int build_thin(struct build *b, const struct node *n, const struct convolution_spec *s,
-               const struct build_tensor *in, struct place weights, struct place bias,
-               const struct build_rest *rest)
-{
-    const struct shape *ys = &b->g->value[n->out[0]].shape;
-    int64_t pixels = s->n * s->oh * s->ow, parts = pixels <= THIN_PIXELS / 4 ? 128 : 64;
-    struct build_tensor *out, *second = NULL;
-    int sums = build_buffer(b, pixels * s->k * parts * (int64_t)sizeof(float));
-    if (sums < 0)
-        return sums;
-    struct place part = build_place(b, &(struct build_tensor){.buffer = sums});
-    union kernel_args a = {.thin_ = {.in = {NULL, b->half},
-                                     .weight = {NULL, b->half},
-                                     .c = (int32_t)s->c,
-                                     .in_height = (int32_t)s->h,
-                                     .in_width = (int32_t)s->w,
-                                     .in_pitch = (int32_t)in->pitch,
-                                     .out_height = (int32_t)s->oh,
-                                     .out_width = (int32_t)s->ow,
-                                     .pixels = (int32_t)pixels,
-                                     .k = (int32_t)s->k,
-                                     .parts = (int32_t)parts,
-                                     .kernel = {(int32_t)s->kernel[0], (int32_t)s->kernel[1]},
-                                     .stride = {(int32_t)s->stride[0], (int32_t)s->stride[1]},
-                                     .pad = {(int32_t)s->pad_begin[0], (int32_t)s->pad_begin[1]}}};
-    int rc = build_launch(b, KERNEL_thin, &a, s->k * parts);
-    if (rc != 0)
-        return rc;
-    build_point(b, FIELD(thin, in.data), build_place(b, in));
-    build_point(b, FIELD(thin, weight.data), weights);
-    build_point(b, FIELD(thin, out), part);
-    rc = build_write(b, n->out[0], &out);
-    if (rc == 0)
-        rc = build_fork_target(b, n, &second);
-    if (rc != 0)
-        return rc;
-    a = (union kernel_args){
-        .thin_sum_ = {.out = {NULL, b->half},
-                      .k = (int32_t)s->k,
-                      .parts = (int32_t)parts,
-                      .lanes = (int32_t)rest->lanes,
-                      .in_height = (int32_t)s->oh,
-                      .in_width = (int32_t)s->ow,
-                      .out_height = (int32_t)ys->dim[2],
-                      .out_width = (int32_t)ys->dim[3],
-                      .out_pitch = (int32_t)out->pitch,
-                      .second_pitch = (int32_t)(second ? second->pitch : 0),
-                      .stride = {(int32_t)rest->stride[0], (int32_t)rest->stride[1]},
-                      .pad = {(int32_t)rest->pad[0], (int32_t)rest->pad[1]},
-                      .act = build_act(&n->act)}};
-    rc = build_launch(b, KERNEL_thin_sum, &a, pixels * s->k);
-    if (rc != 0)
-        return rc;
-    build_point(b, FIELD(thin_sum, part), part);
-    build_point(b, FIELD(thin_sum, out.data), build_place(b, out));
-    build_point(b, FIELD(thin_sum, bias), bias);
-    if (second)
-        build_point(b, FIELD(thin_sum, second), build_place(b, second));
     return 0;
 }
 
@@ -354,8 +285,10 @@ struct conv {
     struct convolution_spec spec;
     struct weight_source source;
     const struct build_tensor *x;
-    bool last;                   /* the export does the rest */
-    const struct node *shuffle;  /* its only reader, done with it; NULL: none */
+    bool last;                  /* the export does the rest */
+    const struct node *shuffle; /* its only reader, done with it; NULL: none */
+    int result;                 /* the value that it writes, and what is done before that */
+    const struct act *act;
     struct build_tensor *second; /* a rectified copy; NULL: none */
 };
 
@@ -370,16 +303,35 @@ static const struct node *shuffle_of(const struct build *b, const struct node *n
                : NULL;
 }
 
-/* What the plan left of bias and activation, into the node's own tensor. */
+/* Where one leaky activation and one Relu alone read its result, as behind a skip of a U-Net, the
+ * leaky value is written at once, and the Relu can be made of that. */
+static void take_leaky(const struct build *b, struct conv *c)
+{
+    const struct node *leaky = NULL, *only;
+    int value = c->n->out[0], relus = 0;
+    if (c->n->act.kind != ACT_NONE || build_readers(b, value, &only) != 2)
+        return;
+    for (int i = b->node + 1; i < b->g->n_nodes; i++) {
+        const struct node *r = &b->g->node[i];
+        if (r->op != OP_ACT || r->in[0] != value)
+            continue;
+        relus += r->act.kind == ACT_RELU;
+        if (r->act.kind == ACT_LEAKY_RELU && r->act.alpha > 0)
+            leaky = r;
+    }
+    if (leaky && relus == 1) {
+        c->result = leaky->out[0];
+        c->act = &leaky->act;
+    }
+}
+
+/* What the plan left of bias and activation, into the result. */
 static int finish(struct build *b, const struct conv *c, const struct build_tensor *y,
                   struct place bias, struct kernel_act_args act)
 {
-    const struct shape *s = &b->g->value[c->n->out[0]].shape;
+    const struct shape *s = &b->g->value[c->result].shape;
     int64_t pixels = s->dim[2] * s->dim[3];
-    struct build_tensor *out;
-    int rc = build_write(b, c->n->out[0], &out);
-    if (rc != 0)
-        return rc;
+    const struct build_tensor *out = &b->tensor[c->result];
     if (!c->second)
         return build_affine(b, y, out, s->dim[0], pixels, &(struct build_tables){.shift = bias},
                             act);
@@ -390,8 +342,8 @@ static int finish(struct build *b, const struct conv *c, const struct build_tens
                                      .out_pitch = (int32_t)out->pitch,
                                      .second_pitch = (int32_t)c->second->pitch,
                                      .act = act}};
-    rc = build_map(b, fork, &a, s->dim[0] * pixels * y->octets, build_place(b, y),
-                   build_place(b, out));
+    int rc = build_map(b, fork, &a, s->dim[0] * pixels * y->octets, build_place(b, y),
+                       build_place(b, out));
     if (rc != 0)
         return rc;
     build_point(b, FIELD(fork, shift), bias);
@@ -469,14 +421,19 @@ static int convolve_to_shuffle(struct build *b, struct conv *c)
     return rc;
 }
 
-/* To the node's own tensor, and a rectified copy to another's. */
+/* To a tensor of its own, and a rectified copy to another's. */
 static int convolve_to_tensor(struct build *b, struct conv *c)
 {
     struct build_convolved at = {.x = build_place(b, c->x)};
     struct convolution_spec *s = &c->spec;
-    const struct act *act = &c->n->act;
     struct build_tensor y, *out;
-    int rc = build_write(b, c->n->out[0], &out);
+    take_leaky(b, c);
+    const struct act *act = c->act;
+    int rc = build_write(b, c->result, &out);
+    if (rc == 0 && c->result != c->n->out[0]) {
+        out->forked = true;
+        b->tensor[c->n->out[0]] = *out; /* for who looks for what is not finite */
+    }
     if (rc == 0)
         rc = build_fork_target(b, c->n, &c->second);
     if (rc != 0)
@@ -519,12 +476,6 @@ static int convolved(struct build *b, struct conv *c)
     if (c->last)
         return leave_to_export(b, c);
     c->shuffle = shuffle_of(b, c->n);
-    if (!c->shuffle && build_is_thin(&c->spec)) {
-        const struct build_rest rest = build_nothing_left(&b->g->value[c->n->out[0]].shape);
-        struct place weights, bias;
-        int rc = operands(b, c, &c->spec, CONVOLUTION_BARE, &weights, &bias);
-        return rc == 0 ? build_thin(b, c->n, &c->spec, c->x, weights, bias, &rest) : rc;
-    }
     c->spec.bias = build_has_bias(c->n);
     c->spec.relu = c->n->act.kind == ACT_RELU;
     return c->shuffle ? convolve_to_shuffle(b, c) : convolve_to_tensor(b, c);
@@ -579,7 +530,8 @@ int build_conv(struct build *b, const struct node *n)
         return build_direct(b, n, false);
     const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
     struct build_tensor x;
-    struct conv c = {.n = n, .x = &x, .last = build_is_last(b, n->out[0])};
+    struct conv c = {
+        .n = n, .x = &x, .last = build_is_last(b, n->out[0]), .result = n->out[0], .act = &n->act};
     c.spec = (struct convolution_spec){.n = xs->dim[0],
                                        .k = build_round8(ys->dim[1]),
                                        .oh = ys->dim[2],

@@ -97,7 +97,7 @@ int build_conv_transpose(struct build *b, const struct node *n)
     struct build_tensor *in, x, y;
     struct place weights;
     struct weight_source source;
-    bool last = build_is_last(b, n->out[0]), thin = !last && build_is_thin(&spec);
+    bool last = build_is_last(b, n->out[0]);
     int id = 0, rc = build_read(b, n->in[0], &in);
     if (rc == 0 && build_has_bias(n))
         rc = build_table(b, n->in[2], ys->dim[1], &rest.bias);
@@ -111,19 +111,15 @@ int build_conv_transpose(struct build *b, const struct node *n)
         source.lanes = NARROW_LANES;
     rest.lanes = source.lanes;
     spec.k = build_round8(source.lanes * n->conv.stride[0] * n->conv.stride[1]);
-    if (!thin) {
-        rc = build_packed(b, xs, in, no_pad, more, &x);
-        spec.h += more[0];
-        spec.w += more[1];
-        if (rc == 0)
-            id = build_find_convolution(b, &spec);
-        rc = id < 0 ? id : rc;
-    }
+    rc = build_packed(b, xs, in, no_pad, more, &x);
+    spec.h += more[0];
+    spec.w += more[1];
+    if (rc == 0)
+        id = build_find_convolution(b, &spec);
+    rc = id < 0 ? id : rc;
     if (rc == 0)
         rc = weights_store(b, &source, &spec, &weights);
     free(source.w);
-    if (rc == 0 && thin)
-        return build_thin(b, n, &spec, in, weights, rest.bias, &rest);
     if (rc == 0)
         rc = build_temporary(b, spec.n, spec.oh * spec.ow, spec.k, &y);
     if (rc == 0)

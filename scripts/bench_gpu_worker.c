@@ -287,10 +287,7 @@ static double step_text(const struct program *p, const struct step *s, char *out
     if (s->kind != STEP_CONVOLUTION) {
         snprintf(out, size, "%s, %lld", s->kind == STEP_CLEAR ? "clear" : kernel_names[s->kernel],
                  (long long)(s->kind == STEP_CLEAR ? s->clear_bytes : s->items));
-        const struct thin_args *t = &s->args.thin_;
-        return s->kind == STEP_KERNEL && s->kernel == KERNEL_thin
-                   ? 2e-9 * t->pixels * t->k * t->c * t->kernel[0] * t->kernel[1]
-                   : 0;
+        return 0;
     }
     const struct program_convolution *c = &p->convolution[s->convolution];
     const struct convolution_spec *v = &c->spec;

@@ -97,6 +97,15 @@ def skip(leaky=True, wide=8):
     return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), wide + 8, 8, 1))
 
 
+def raw_skip(relus=1, also=False):
+    """As PyTorch writes a U-Net: one raw value, read by the leaky and by the rectified branch."""
+    net = Net(1, 8, 20, 20)
+    a = net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1])
+    b = net.conv(net.add("LeakyRelu", a, alpha=0.2), 16, 8, 3, pads=[1, 1, 1, 1])
+    parts = [net.add("Relu", a) for _ in range(relus)] + [b] + ([net.add("Tanh", a)] if also else [])
+    return net.model(net.conv(net.add("Concat", *parts, axis=1), 16 * relus + 8 + 16 * also, 8, 1))
+
+
 def residual(twice=False):
     net = Net(2, 8, 9, 7)
     a = net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1])
@@ -110,22 +119,6 @@ def joined():
     net = Net(2, 8, 6, 5)
     a, b = net.conv("x", 8, 16, 1), net.conv("x", 8, 24, 3, pads=[1, 1, 1, 1])
     return net.model(net.conv(net.add("Concat", a, net.add("LeakyRelu", b, alpha=0.3), net.add("Relu", b), axis=1), 64, 8, 1))
-
-
-def deep(n=1, size=4, second=False):
-    net = Net(n, 64, size, size)
-    a = net.conv("x", 64, 40, 4, strides=[2, 2], pads=[1, 1, 1, 1])
-    if not second:
-        return net.model(net.conv(net.add("LeakyRelu", a, alpha=0.2), 40, 8, 1))
-    a = net.add("LeakyRelu", a, alpha=0.1)
-    b = net.conv(a, 40, 24, 1)
-    return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), 64, 8, 1))
-
-
-def deep_deconv(last, **attributes):
-    net = Net(1, 256, 2, 2)
-    y = net.deconv("x", 256, 20, 4, strides=[2, 2], **attributes)
-    return net.model(y if last else net.conv(net.add("Relu", y), 20, 8, 1))
 
 
 # model, what must be among its steps, what must not
@@ -161,15 +154,16 @@ CASES = {
     "depth to space in whole octets": (lambda: shuffled("CRD", False, channels=16), ["interleave"], ["spread"]),
     "depth to space of three, rectified": (lambda: shuffled("DCR", False, act=True, channels=8, block=3), ["interleave"], ["spread"]),
     "skip of odd width": (lambda: skip(wide=12), ["fork"], ["unary"]),
+    "skip of a raw value": (lambda: raw_skip(), ["fork"], ["unary"]),
+    "skip of a raw value that is rectified twice": (lambda: raw_skip(relus=2), ["fork"], []),
+    "skip of a raw value that others read": (lambda: raw_skip(also=True), ["fork"], []),
     "skip behind another activation": (lambda: skip(leaky=False), ["fork"], []),
-    "thin": (lambda: deep(), ["thin", "thin_sum"], []),
-    "thin, several images": (lambda: deep(n=3, size=4), ["thin", "thin_sum"], []),
-    "thin, odd size": (lambda: deep(size=7), ["thin", "thin_sum"], []),
-    "thin skip": (lambda: deep(second=True), ["thin", "thin_sum"], ["fork"]),
-    "thin transposed": (lambda: deep_deconv(False, pads=[1, 1, 1, 1]), ["thin", "thin_sum"], ["interleave"]),
-    "thin transposed, output padding": (lambda: deep_deconv(False, pads=[1, 1, 2, 2], output_padding=[1, 1]), ["thin", "thin_sum"], ["interleave"]),
-    "wide": (lambda: deep(n=5, size=4), ["convolution"], ["thin"]),
 }
+
+
+def test_leaky_and_rectified_branch_of_a_raw_value_are_one_pass(tmp_path):
+    assert steps(raw_skip(), (1, 8, 20, 20), tmp_path) == [
+        "clear", "import", "convolution", "fork", "convolution", "affine", "convolution", "export"]
 
 
 def large(kind):
