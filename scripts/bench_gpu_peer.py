@@ -27,6 +27,10 @@ def images(batch: int, size: int) -> np.ndarray:
 
 def steady(measure, runs: int, warm_up_s: float) -> float:
     """The median of what `measure` returns, after a warm-up; of fewer runs, but of FEW, where they take longer than LONG_S."""
+    return statistics.median(repeated(measure, runs, warm_up_s))
+
+
+def repeated(measure, runs: int, warm_up_s: float) -> list[float]:
     start = time.monotonic()
     for _ in range(FEW):
         measure()
@@ -35,7 +39,7 @@ def steady(measure, runs: int, warm_up_s: float) -> float:
     start, found = time.monotonic(), []
     while len(found) < runs and (len(found) < FEW or time.monotonic() < start + LONG_S):
         found.append(measure())
-    return statistics.median(found)
+    return found
 
 
 def torch_networks():
@@ -149,22 +153,23 @@ class Peer:
                 self.reference = copy.deepcopy(model).cuda()(self.torch.from_numpy(x).cuda()).cpu().numpy()
         return float(np.abs(result - self.reference[:len(x)]).max())
 
-    def peaks(self) -> tuple[float, float]:
-        """TFLOP/s of a product in half, GB/s of a copy, under load: random numbers, medians after a warm-up."""
+    def peaks(self) -> tuple[float, float, float]:
+        """TFLOP/s of a product in half, of random numbers after a warm-up: the median and the best run; GB/s of a copy, the median."""
         try:
             return self._peaks()
         finally:
             self.torch.cuda.empty_cache()  # ours, in another process, needs the room
 
-    def _peaks(self) -> tuple[float, float]:
+    def _peaks(self) -> tuple[float, float, float]:
         torch = self.torch
         a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.half) for _ in range(2))
         c = torch.empty_like(a)
-        product = steady(lambda: self.device_ms(lambda: torch.mm(a, b, out=c)), 200, PEAK_WARM_UP_S)
+        products = repeated(lambda: self.device_ms(lambda: torch.mm(a, b, out=c)), 200, PEAK_WARM_UP_S)
         source = torch.rand(1 << 29, device="cuda")
         target = torch.empty_like(source)
         moved = steady(lambda: self.device_ms(lambda: target.copy_(source)), 200, PEAK_WARM_UP_S)
-        return 2 * 8192**3 / product / 1e9, 2 * (1 << 31) / moved / 1e6
+        flop = 2 * 8192**3 / 1e9
+        return flop / statistics.median(products), flop / min(products), 2 * (1 << 31) / moved / 1e6
 
     def device_ms(self, call) -> float:
         begin, end = self.torch.cuda.Event(enable_timing=True), self.torch.cuda.Event(enable_timing=True)

@@ -139,13 +139,17 @@ def test_bench_that_is_killed_leaves_the_rows_that_it_had(bench, capsys, monkeyp
 
 
 def test_bench_holds_a_row_to_its_fastest_peer_and_to_the_roofline(bench):
-    row = {"device_ms": 2.0, "host_ms": 3.0, "needs": [[4e9, 1e6], [1e6, 4e6]],
+    row = {"device_ms": 2.0, "host_ms": 3.0, "needs": [[4e9, 1e5], [1e6, 4e6]],
            "peers": {"eager": {"device_ms": 5.0, "host_ms": 6.0}, "graph": {"device_ms": 2.5, "host_ms": 9.0}}}
-    got = bench.module.judged(row, {"tflops": 4.0, "gb_per_s": 2.0})
+    peak = {"tflops": 4.0, "tflops_best": 8.0, "gb_per_s": 2.0}
+    got = bench.module.judged(row, peak)
     assert (got["fastest_device_ms"], got["ratio_device_ms"]) == ("graph", 1.25)
     assert (got["fastest_host_ms"], got["ratio_host_ms"]) == ("eager", 2)
     assert got["roofline_ms"] == pytest.approx(1 + 2) and got["roofline_share"] == pytest.approx(1.5)
+    assert (got["higher_roof_tflops"], got["higher_roof_share"]) == (8, pytest.approx(1.25))
     assert "needs" in row and "needs" not in got  # it is judged again when a peer comes late
+    got = bench.module.judged({**row, "steps": [["a", "convolution", 100.0, 1.0], ["b", "affine", 1.0, 0]]}, peak)
+    assert (got["higher_roof_tflops"], got["higher_roof_share"]) == (10, pytest.approx(1.2)), "no roof below what a convolution reached"
 
 
 def test_bench_goes_on_without_a_peer_that_fails(bench, monkeypatch, capsys, tmp_path):
