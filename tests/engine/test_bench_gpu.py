@@ -152,6 +152,16 @@ def test_bench_holds_a_row_to_its_fastest_peer_and_to_the_roofline(bench):
     assert (got["higher_roof_tflops"], got["higher_roof_share"]) == (10, pytest.approx(1.2)), "no roof below what a convolution reached"
 
 
+def test_bench_tells_how_fast_it_was_before_on_such_a_gpu(bench, capsys):
+    kept = enginekit.ROOT / "tests" / "engine" / "h200_bench.json"
+    [then] = [r["device_ms"] for r in json.loads(kept.read_text())["rows"] if (r["network"], r["batch"]) == ("U-Net 512", 64)]
+    row = {"network": "U-Net 512", "batch": 64, "device_ms": then / 1.5, "engine": "cuda half, NVIDIA H200 (GPU-1), cuDNN 9.20.0"}
+    bench.module.show_change([row, {**row, "batch": 3}], kept)
+    assert capsys.readouterr().out.rstrip().endswith("U-Net 512 at 64 1.50x")
+    bench.module.show_change([{**row, "engine": "cuda half, NVIDIA L4 (GPU-1), cuDNN 9.20.0"}], kept)
+    assert capsys.readouterr().out == ""
+
+
 def test_bench_goes_on_without_a_peer_that_fails(bench, monkeypatch, capsys, tmp_path):
     class Peer:
         def export(self, name, size, path):
