@@ -19,6 +19,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
@@ -47,13 +48,47 @@ struct kernel_array {
     int half; /* 1: binary16, 0: float */
 };
 
-/* One stored half, whatever the compiler calls it. */
+/* One stored half. On the host by bits, since a compiler calls a function for it where it must not
+ * count on F16C; as IEEE 754 rounds, to nearest and ties to even. */
+#ifndef __CUDACC__
+KERNEL_BODY uint16_t half_bits(float v)
+{
+    uint32_t bits, sign;
+    memcpy(&bits, &v, sizeof bits);
+    sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits >= 0x47800000) /* 2^16 and beyond, NaN */
+        return (uint16_t)(sign | (bits > 0x7f800000 ? 0x7e00 : 0x7c00));
+    if (bits < 0x38800000) { /* below 2^-14: beside 0.5 a float's last place is a half's smallest */
+        memcpy(&v, &bits, sizeof v);
+        v += 0.5F;
+        memcpy(&bits, &v, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000));
+    }
+    return (uint16_t)(sign | ((bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13));
+}
+
+KERNEL_BODY float half_value(uint16_t half)
+{
+    uint32_t exponent = half & 0x7c00, bits = (uint32_t)(half & 0x7fff) << 13;
+    float v;
+    if (exponent == 0) {
+        v = (float)(half & 0x3ff) * 0x1p-24F;
+        return half & 0x8000 ? -v : v;
+    }
+    bits += exponent == 0x7c00 ? 0x70000000 : 0x38000000;
+    bits |= (uint32_t)(half & 0x8000) << 16;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+#endif
+
 KERNEL_BODY float half_load(const void *p, int64_t i)
 {
 #ifdef __CUDACC__
     return __half2float(((const __half *)p)[i]);
 #else
-    return (float)((const _Float16 *)p)[i];
+    return half_value(((const uint16_t *)p)[i]);
 #endif
 }
 
@@ -62,7 +97,7 @@ KERNEL_BODY void half_store(void *p, int64_t i, float v)
 #ifdef __CUDACC__
     ((__half *)p)[i] = __float2half_rn(v);
 #else
-    ((_Float16 *)p)[i] = (_Float16)v;
+    ((uint16_t *)p)[i] = half_bits(v);
 #endif
 }
 
