@@ -444,6 +444,7 @@ struct binary_octet_args {
     struct kernel_array a, b, out;
     int32_t octets, a_pitch, b_pitch, out_pitch;
     int op;
+    struct kernel_act_args act; /* then this */
 };
 KERNEL_BODY void binary_octet_item(const struct binary_octet_args *a, uint32_t i)
 {
@@ -453,6 +454,7 @@ KERNEL_BODY void binary_octet_item(const struct binary_octet_args *a, uint32_t i
     struct octet y = octet_load(a->b, p * a->b_pitch + c0);
     for (int k = 0; k < OCTET; k++)
         x.v[k] = binary_apply(a->op, x.v[k], y.v[k]);
+    octet_act(&x, a->act);
     octet_store(a->out, (int64_t)p * a->out_pitch + c0, x);
 }
 

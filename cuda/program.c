@@ -421,6 +421,15 @@ bool build_is_last(const struct build *b, int value)
     return b->g->value[value].shape.rank == 4 && build_readers(b, value, &only) == 1 && !only;
 }
 
+const struct node *build_act_of(const struct build *b, int value)
+{
+    const struct node *only;
+    return b->g->value[value].shape.rank == 4 && build_readers(b, value, &only) == 1 && only &&
+                   only->op == OP_ACT
+               ? only
+               : NULL;
+}
+
 bool build_has_bias(const struct node *n)
 {
     return n->n_in > 2 && n->in[2] >= 0;
@@ -451,13 +460,19 @@ struct build_rest build_nothing_left(const struct shape *s)
                                .taps = 1};
 }
 
-void build_leave(struct build *b, int value, const struct build_tensor *y,
+void build_leave(struct build *b, int value, const struct node *act, const struct build_tensor *y,
                  const struct build_rest *rest)
 {
     struct build_tensor *t = &b->tensor[value];
     *t = *y;
     t->unfinished = true;
     t->rest = *rest;
+    if (act) {
+        struct build_tensor *done = &b->tensor[act->out[0]];
+        *done = *t;
+        done->rest.act = build_act(&act->act);
+        done->forked = true;
+    }
 }
 
 /* ---- the ends -------------------------------------------------------------------------------- */

@@ -41,7 +41,7 @@ struct build_tensor {
     int64_t pitch;   /* nhwc: elements between pixels */
     int64_t octets;  /* nhwc: ceil(C / 8) */
     bool owns_lanes; /* nhwc: lanes between C and pitch belong to it alone */
-    bool forked;     /* written already, with a value that it is made of */
+    bool forked;     /* written already, with or instead of a value that it is made of */
     bool unfinished; /* nhwc: what its convolution computed; `rest` is left to its only reader */
     struct build_rest rest;
     /* nhwc: pixels between rows and between images of what lies inside its padded form; 0: its own
@@ -87,12 +87,15 @@ int build_readers(const struct build *b, int value, const struct node **only);
 const struct node *build_maker(const struct build *b, int value);
 /* Is it an output of the graph, once, of rank 4, and read by nobody? */
 bool build_is_last(const struct build *b, int value);
+/* The activation that alone reads a value of rank 4, as part of whatever makes it; NULL: none. */
+const struct node *build_act_of(const struct build *b, int value);
 bool build_has_bias(const struct node *n);
 /* A Relu that reads the node's output and can be written with it, and its tensor; NULL: none. */
 int build_fork_target(struct build *b, const struct node *n, struct build_tensor **out);
 struct build_rest build_nothing_left(const struct shape *s);
-/* The value is y, and its reader does the rest. */
-void build_leave(struct build *b, int value, const struct build_tensor *y,
+/* The value is y, and its reader does the rest. act: the node that alone reads it and is part of
+ * the rest, so that the value is that node's; NULL: none. */
+void build_leave(struct build *b, int value, const struct node *act, const struct build_tensor *y,
                  const struct build_rest *rest);
 
 /* Adds a kernel step; then its pointers. */

@@ -285,7 +285,8 @@ struct conv {
     struct convolution_spec spec;
     struct weight_source source;
     const struct build_tensor *x;
-    bool last;                  /* the export does the rest */
+    bool last;                  /* the export does the rest, */
+    const struct node *end;     /* and this activation; NULL: none */
     const struct node *shuffle; /* its only reader, done with it; NULL: none */
     int result;                 /* the value that it writes, and what is done before that */
     const struct act *act;
@@ -385,7 +386,7 @@ static int leave_to_export(struct build *b, struct conv *c)
         rest.width = c->spec.w;
     }
     at.y = build_place(b, &y);
-    build_leave(b, c->n->out[0], &y, &rest);
+    build_leave(b, c->n->out[0], c->end, &y, &rest);
     return build_convolve(b, id, &at);
 }
 
@@ -417,7 +418,7 @@ static int convolve_to_shuffle(struct build *b, struct conv *c)
     if (rc == 0 && fused != CONVOLUTION_ALL)
         rc = build_affine(b, &y, &y, c->spec.n, c->spec.oh * c->spec.ow, &left,
                           build_act(&c->n->act));
-    build_leave(b, c->n->out[0], &y, &rest);
+    build_leave(b, c->n->out[0], NULL, &y, &rest);
     return rc;
 }
 
@@ -530,8 +531,9 @@ int build_conv(struct build *b, const struct node *n)
         return build_direct(b, n, false);
     const struct shape *xs = &b->g->value[n->in[0]].shape, *ys = &b->g->value[n->out[0]].shape;
     struct build_tensor x;
-    struct conv c = {
-        .n = n, .x = &x, .last = build_is_last(b, n->out[0]), .result = n->out[0], .act = &n->act};
+    struct conv c = {.n = n, .x = &x, .result = n->out[0], .act = &n->act};
+    c.end = n->act.kind == ACT_NONE ? build_act_of(b, n->out[0]) : NULL;
+    c.last = build_is_last(b, c.end ? c.end->out[0] : n->out[0]);
     c.spec = (struct convolution_spec){.n = xs->dim[0],
                                        .k = build_round8(ys->dim[1]),
                                        .oh = ys->dim[2],

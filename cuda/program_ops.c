@@ -101,10 +101,17 @@ static int build_binary(struct build *b, const struct node *n, enum kernel_binar
     if (rc == 0)
         rc = build_read(b, n->in[1], &y);
     bool same = s->rank == 4 && shape_equal(xs, ys) && s->dim[1] % OCTET == 0;
-    if (rc == 0)
-        rc = same ? build_write(b, n->out[0], &out) : build_write_elements(b, n->out[0], &out);
+    const struct node *act = same ? build_act_of(b, n->out[0]) : NULL;
+    if (rc == 0 && same)
+        rc = build_write(b, act ? act->out[0] : n->out[0], &out);
+    else if (rc == 0)
+        rc = build_write_elements(b, n->out[0], &out);
     if (rc != 0)
         return rc;
+    if (act) {
+        out->forked = true;
+        b->tensor[n->out[0]] = *out; /* for who looks for what is not finite */
+    }
     union kernel_args a;
     memset(&a, 0, sizeof a);
     struct kernel_array elements = {NULL, b->half};
@@ -117,6 +124,8 @@ static int build_binary(struct build *b, const struct node *n, enum kernel_binar
                                                      .b_pitch = (int32_t)y->pitch,
                                                      .out_pitch = (int32_t)out->pitch,
                                                      .op = op};
+        if (act)
+            a.binary_octet_.act = build_act(&act->act);
         rc = build_launch(b, KERNEL_binary_octet, &a, s->dim[0] * pixels_of(s) * out->octets);
     } else {
         a.binary_ = (struct binary_args){.a = elements,
@@ -195,8 +204,9 @@ static int build_depth_to_space(struct build *b, const struct node *n)
     int rc = build_read(b, n->in[0], &in);
     if (rc != 0)
         return rc;
-    if (in->unfinished && build_is_last(b, n->out[0])) {
-        build_leave(b, n->out[0], in, &in->rest);
+    const struct node *act = build_act_of(b, n->out[0]);
+    if (in->unfinished && build_is_last(b, act ? act->out[0] : n->out[0])) {
+        build_leave(b, n->out[0], act, in, &in->rest);
         return 0;
     }
     if (in->unfinished)

@@ -97,7 +97,8 @@ int build_conv_transpose(struct build *b, const struct node *n)
     struct build_tensor *in, x, y;
     struct place weights;
     struct weight_source source;
-    bool last = build_is_last(b, n->out[0]);
+    const struct node *act = n->act.kind == ACT_NONE ? build_act_of(b, n->out[0]) : NULL;
+    bool last = build_is_last(b, act ? act->out[0] : n->out[0]);
     int id = 0, rc = build_read(b, n->in[0], &in);
     if (rc == 0 && build_has_bias(n))
         rc = build_table(b, n->in[2], ys->dim[1], &rest.bias);
@@ -130,7 +131,7 @@ int build_conv_transpose(struct build *b, const struct node *n)
         return rc;
     if (last) {
         rest.act = build_act(&n->act);
-        build_leave(b, n->out[0], &y, &rest);
+        build_leave(b, n->out[0], act, &y, &rest);
         return 0;
     }
     return build_interleave(b, n, &y, &rest, build_act(&n->act));

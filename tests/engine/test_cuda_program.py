@@ -82,6 +82,24 @@ def shuffled(mode, last, act=False, channels=6, block=2):
     return net.model(y if last else net.conv(y, channels, 8, 1))
 
 
+def clipped(kind):
+    """An activation at the end that no pass gives to what is before it."""
+    net = Net(2, 8, 6, 7)
+    if kind == "deconv":
+        y = net.deconv("x", 8, 3, 4, strides=[2, 2], pads=[1, 1, 1, 1])
+    else:
+        y = net.conv("x", 8, 4 if kind == "shuffle" else 3, 3, pads=[1, 1, 1, 1])
+    y = net.add("DepthToSpace", y, blocksize=2, mode="CRD") if kind == "shuffle" else y
+    return net.model(net.add("Clip", y, net.constant(np.float32(-0.1)), net.constant(np.float32(0.2))))
+
+
+def summed(kind, other=False):
+    net = Net(2, 16, 6, 7)
+    y = net.add("Add", net.conv("x", 16, 16, 1), "x")
+    a = net.add(kind, y)
+    return net.model(*([net.conv(a, 16, 8, 1), net.conv(y, 16, 8, 1)] if other else [net.conv(a, 16, 8, 1)]))
+
+
 def deconvolved(k, last, m=12, **attributes):
     net = Net(2, 16, 5, 4)
     y = net.deconv("x", 16, m, k, **attributes)
@@ -148,6 +166,11 @@ CASES = {
     "interleave": (lambda: deconvolved(4, False, strides=[2, 2], pads=[1, 1, 1, 1]), ["interleave"], []),
     "interleave of six phases": (lambda: deconvolved((3, 4), False, strides=[3, 2], pads=[0, 1, 1, 0]), ["interleave"], []),
     "skip": (lambda: skip(), ["fork"], ["unary"]),
+    "clipped at the end": (lambda: clipped("conv"), ["export"], ["affine", "unary"]),
+    "clipped phases": (lambda: clipped("deconv"), ["export"], ["affine", "unary", "interleave"]),
+    "clipped depth to space": (lambda: clipped("shuffle"), ["export"], ["unary", "interleave"]),
+    "activated sum": (lambda: summed("LeakyRelu"), ["binary_octet"], ["unary"]),
+    "activated sum that others read": (lambda: summed("Tanh", other=True), ["binary_octet"], []),
     "residual": (lambda: residual(), ["binary_octet"], []),
     "a convolution twice in a sum": (lambda: residual(twice=True), ["binary_octet"], []),
     "joined": (lambda: joined(), [], ["copy"]),
@@ -164,6 +187,11 @@ CASES = {
 def test_leaky_and_rectified_branch_of_a_raw_value_are_one_pass(tmp_path):
     assert steps(raw_skip(), (1, 8, 20, 20), tmp_path) == [
         "clear", "import", "convolution", "fork", "convolution", "affine", "convolution", "export"]
+
+
+def test_sum_and_its_activation_are_one_pass(tmp_path):
+    assert steps(summed("LeakyRelu"), (2, 16, 6, 7), tmp_path) == [
+        "clear", "import", "convolution", "affine", "binary_octet", "convolution", "export"]
 
 
 def large(kind):
