@@ -237,6 +237,17 @@ def test_overflow_of_half_in_what_is_fused_names_the_node_that_stores_it(tmp_pat
             enginekit.run(network, x, tmp_path, engine="cuda-host", arguments=("--precision", "f16"))
 
 
+@pytest.mark.parametrize("cuda", CUDA_ENGINES)
+@pytest.mark.parametrize("path", sorted((enginekit.ROOT / "model" / "zoo").glob("*.onnx")), ids=lambda path: path.stem)
+def test_model_of_the_zoo_in_half_is_near_what_a_cpu_makes_of_it(path, cuda, tmp_path):
+    channels = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    x = image((1, channels, 64, 64))
+    got = enginekit.run(path, [x], tmp_path, engine=cuda, arguments=("--precision", "f16")).outputs[0]
+    want = enginekit.run(path, [x], tmp_path, engine="cpu").outputs[0]
+    assert np.abs(got - want).max() <= 5e-3
+    assert not np.array_equal(got, want)
+
+
 def test_overflow_of_half_is_an_error_that_names_the_layer(tmp_path):
     from onnx import helper
 
