@@ -87,6 +87,7 @@ struct host_options {
     enum convolution_fused fused; /* what it pretends that convolutions can fuse */
     int64_t memory_bytes;         /* device memory that there is; 0: no limit */
     int64_t replays;              /* so many, then the device is lost; 0: never */
+    bool wrong;                   /* what it convolves is zero */
     bool (*lost)(void *ctx);      /* asked at each operation: has the device gone? NULL: no */
     void *ctx;
     const char *cache_folder, *key; /* as device_cuda_open() */

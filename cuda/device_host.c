@@ -245,7 +245,7 @@ static void conclude(enum convolution_fused fused, const struct op *op, int64_t 
 }
 
 /* Without memory the result is NaN, which nobody overlooks. */
-static void convolve(enum convolution_fused fused, const struct op *op)
+static void convolve(enum convolution_fused fused, bool wrong, const struct op *op)
 {
     const struct convolution_spec *s = &op->spec;
     int64_t taps = s->kernel[0] * s->kernel[1] * s->c;
@@ -257,10 +257,10 @@ static void convolve(enum convolution_fused fused, const struct op *op)
     for (int64_t i = 0; whole && i < s->k * taps; i++)
         turned[i % taps * s->k + i / taps] = w[i];
     for (int64_t p = 0; p < s->n * s->oh * s->ow; p++) {
-        if (whole)
+        if (whole && !wrong)
             convolve_at(s, x, turned, p / (s->oh * s->ow), p / s->ow % s->oh, p % s->ow, sum);
         for (int64_t k = 0; k < s->k; k++)
-            conclude(fused, op, p, k, whole ? sum[k] : NAN);
+            conclude(fused, op, p, k, !whole ? NAN : wrong ? 0 : sum[k]);
     }
     free(x);
     free(w);
@@ -299,7 +299,7 @@ static void execute(struct host *h, const struct op *op)
         launch(op->kernel, &op->args, op->items);
         break;
     case OP_CONVOLUTION:
-        convolve(h->options.fused, op);
+        convolve(h->options.fused, h->options.wrong, op);
         break;
     case OP_AFTER:
         complete(h, op->stream, op->count);

@@ -16,7 +16,7 @@ extern const struct engine engine_cuda;
 /* "cuda-host": the same programs, kernel bodies and order of streams, executed on the host. For
  * tests. options.device, words with commas between: "bare", "bias" or "all" (what its convolutions
  * fuse), "memory=BYTES" (device memory that there is), "replays=N" (so many runs of the program,
- * then the device is lost). */
+ * then the device is lost), "wrong" (what it convolves is zero). */
 extern const struct engine engine_cuda_host;
 
 #endif

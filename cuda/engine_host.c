@@ -16,7 +16,9 @@ static int word_read(const char *word, size_t n, struct host_options *h)
             h->fused = (enum convolution_fused)i;
             return 0;
         }
-    if (strncmp(word, "memory=", 7) == 0)
+    if (n == 5 && strncmp(word, "wrong", 5) == 0)
+        h->wrong = true;
+    else if (strncmp(word, "memory=", 7) == 0)
         h->memory_bytes = strtoll(word + 7, NULL, 10);
     else if (strncmp(word, "replays=", 8) == 0)
         h->replays = strtoll(word + 8, NULL, 10);

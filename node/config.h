@@ -201,6 +201,7 @@ struct config_engine {
     int32_t batch; /* images at once, at most; 0 (never from a file): 8 */
     char *cache;   /* folder for tuned plans, "" = they are tuned at each start */
     enum config_fallback fallback;
+    bool crosscheck; /* the first result of a model on a GPU is held against the CPU's */
 };
 
 struct config_work {

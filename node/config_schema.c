@@ -219,6 +219,7 @@ static const cyaml_schema_field_t engine_keys[] = {
     INT(struct config_engine, batch),
     TEXT(struct config_engine, cache),
     WORD(struct config_engine, fallback, fallbacks),
+    YES_NO(struct config_engine, crosscheck),
     CYAML_FIELD_END,
 };
 
@@ -535,6 +536,7 @@ static const struct config_setting settings[] = {
     {"engine.cache", "/var/cache/spinenode", 0, 0, is_path_or_none,
      "the path of a folder, or \"\""},
     {"engine.fallback", "auto", 0, 0, NULL, NULL},
+    {"engine.crosscheck", "yes", 0, 0, NULL, NULL},
     {"work.workers", "1", 1, 64, NULL, NULL},
     {"work.lease_ms", "120000", 1000, DAY_MS, NULL, NULL},
     {"work.crashes_max", "3", 1, 100, NULL, NULL},

@@ -29,6 +29,7 @@
 #include "model/prepare.h"
 #include "node/config.h"
 #include "node/engines.h"
+#include "node/crosscheck.h"
 #include "node/gate.h"
 #include "node/synthesise.h"
 #include "node/synthesiser.h"
@@ -504,6 +505,34 @@ static int shrink(struct job *j)
     return rc;
 }
 
+/* Another engine is wrong or gone: the CPU takes the model over, for good. */
+static int take_over(struct job *j)
+{
+    struct kept *k = j->model;
+    snprintf(k->fallback_reason, sizeof k->fallback_reason, "%s", j->e->text);
+    int rc = compile_by(j, k->package, k, j->s->fallback, 1);
+    if (rc < 0)
+        kept_fini(k);
+    else
+        tell_engine(j);
+    return rc < 0 ? rc : 0;
+}
+
+/* The first result of a model that was compiled for a GPU. */
+static int check_gpu(struct job *j)
+{
+    struct kept *k = j->model;
+    int middle = gate_middle(&j->gate);
+    size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    int rc = crosscheck(&j->gate, middle, j->stored + (size_t)middle * plane, &j->s->options, j->e);
+    k->checked = rc == 0;
+    if (rc != 0 && j->s->fallback == NULL) {
+        err_context(j->e, "%s by %s", j->what->model_path, j->result->engine);
+        kept_fini(k);
+    }
+    return rc;
+}
+
 static int run(struct job *j)
 {
     const struct engine_stack stack = {.images = j->what->series->slices + (j->second != NULL),
@@ -514,11 +543,20 @@ static int run(struct job *j)
     double start = clock_exact_ms();
     int rc;
     for (;;) {
-        rc = engine_run_stack(j->model->plan, j->model->workspace, &stack, j->e);
-        if (rc != ERR_NOMEM || j->model->batch <= 1)
+        const struct kept *k = j->model;
+        rc = engine_run_stack(k->plan, k->workspace, &stack, j->e);
+        if (rc == ERR_NOMEM && k->batch > 1) {
+            rc = shrink(j);
+        } else if (rc == 0 && j->s->crosscheck && !k->checked &&
+                   strcmp(k->ran->name, "cuda") == 0) {
+            rc = check_gpu(j);
+            if (rc == 0 || rc != ERR_DEVICE || j->s->fallback == NULL)
+                break;
+            rc = take_over(j);
+        } else {
             break;
+        }
         j->steps = 0;
-        rc = shrink(j);
         if (rc != 0)
             break;
     }

@@ -69,6 +69,7 @@ int synthesiser_new(const struct config_engine *engine, int number, struct synth
         s->options.device =
             engine->devices[(unsigned)(number > 0 ? number - 1 : 0) % engine->devices_count];
     s->batch = engine->batch > 0 ? engine->batch : BATCH;
+    s->crosscheck = engine->crosscheck;
     s->kept_max = engine->low_memory ? 1 : KEPT_MODELS;
     *out = s;
     return 0;

@@ -34,6 +34,7 @@ struct kept {
     struct plan *plan;
     struct workspace *workspace;
     int64_t bytes;
+    bool checked;  /* crosscheck() has seen a result of it */
     uint64_t used; /* of synthesiser.uses */
 };
 
@@ -42,6 +43,7 @@ struct synthesiser {
     char fallback_reason[ERR_TEXT_MAX];     /* when engine already is the fallback */
     struct engine_options options;
     int batch; /* images at once, on a GPU */
+    bool crosscheck;
     unsigned kept_max;
     struct kept kept[KEPT_MODELS];
     uint64_t uses;

@@ -5,7 +5,7 @@
  * twin, so that what the node does with a GPU, and with one that fails, is tested without one.
  * SPINENODE_STAND_IN names a folder; each GPU is a file in it, its name the index, its text
  *
- *     UUID [DEVICE-OPTIONS]      options of "cuda-host": memory=BYTES, …
+ *     UUID [DEVICE-OPTIONS]      options of "cuda-host": memory=BYTES, wrong
  *
  * A GPU whose file is removed has vanished, at once. N.fail makes GPU N fail for good in the
  * process that opens it next, after so many runs as its text says; the file is consumed. N.fails
@@ -92,6 +92,7 @@ static int open_device(const struct engine_options *o, struct device **out, stru
                              .fused = CONVOLUTION_ALL,
                              .lost = lost,
                              .ctx = paths[gpu]};
+    h.wrong = strstr(text, " wrong") != NULL;
     const char *memory = strstr(text, "memory=");
     if (memory)
         h.memory_bytes = strtoll(memory + 7, NULL, 10);

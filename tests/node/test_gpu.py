@@ -164,6 +164,30 @@ def test_gpu__with_memory_for_no_image_says_so_or_leaves_it_to_the_cpu(fallback,
     assert "a single image does not fit into the memory of engine cuda" in node.log()
 
 
+@pytest.mark.parametrize("fallback", ["cpu", "none"])
+def test_gpu__that_computes_something_else_than_the_cpu_is_not_believed(fallback, toy_node, pacs, gpus, tmp_path):
+    (gpus / "0").write_text("GPU-aaaa wrong\n")
+    node = toy_node(**engine(tmp_path, fallback=fallback))
+    if fallback == "cpu":
+        do_series(node, pacs, 1)
+        do_series(node, pacs, 2)
+        check_once(pacs, [f"{UID}.1", f"{UID}.2"], SLICES)
+        assert [d["engine"] for d in done_lines(node)] == ["cpu", "cpu"]
+        assert metric(node, "engine_fallbacks_total") == 2
+    else:
+        assert send(node.port, make_series(UID, SLICES)) == [0] * SLICES
+        wait_for(lambda: "job_put_off" in node.log(), 30, "the job to be put off")
+        assert not pacs.stored
+    assert re.search(r"the GPU's result of image 4 is \d+ % of the grey range from the CPU's", node.log())
+
+
+def test_gpu__is_believed_where_nobody_checks(toy_node, pacs, gpus, tmp_path):
+    (gpus / "0").write_text("GPU-aaaa wrong\n")
+    node = toy_node(**engine(tmp_path, crosscheck="no"))
+    do_series(node, pacs)
+    assert [d["engine"] for d in done_lines(node)] == ["cuda"]
+
+
 def test_gpu__several_are_several_workers(toy_node, pacs, gpus, tmp_path):
     (gpus / "1").write_text("GPU-bbbb\n")
     (gpus / "2").write_text("GPU-cccc\n")

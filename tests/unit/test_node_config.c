@@ -156,7 +156,7 @@ static const char full[] = MODELS PACS
     "  clients: optional}, site_salt: \"no\", spool: 's \"p\" \\ x: #', log_level: debug}\n"
     "recognition: {t1_max_te_ms: 29.125, plane_min_cosine: 0.9500001}\n"
     "engine: {isa: avx2, low_memory: yes, devices: [1, GPU-6d3a], cache: plans,\n"
-    "  precision: f32, batch: 16, fallback: none}\n"
+    "  precision: f32, batch: 16, fallback: none, crosscheck: no}\n"
     "rules:\n"
     "  - name: r1\n"
     "    match:\n"
@@ -204,6 +204,7 @@ static void dump__loads_as_the_same(void **state)
         assert_true(c->recognition.plane_min_cosine == 0.9500001);
         assert_int_equal(c->engine.isa, CONFIG_ISA_AVX2);
         assert_true(c->engine.low_memory);
+        assert_false(c->engine.crosscheck);
         char cache[PATH_BYTES];
         snprintf(cache, sizeof cache, "%s/plans", folder);
         assert_string_equal(c->engine.cache, cache);
