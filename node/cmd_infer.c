@@ -465,7 +465,8 @@ static int infer_series(const struct infer *o)
     struct recognition r;
     struct identity model = {.path = o->model};
     char key[DIGEST_HEX], created[15];
-    struct config_engine engine = {.name = (char[]){"auto"}, .cache = (char[]){""}};
+    struct config_engine engine = {
+        .name = (char[]){"auto"}, .cache = (char[]){""}, .crosscheck = true};
 
     int rc = o->config != NULL ? config_load(o->config, &c, &e) : 0;
     if (rc != 0)
