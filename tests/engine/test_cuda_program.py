@@ -97,6 +97,22 @@ def skip(leaky=True, wide=8):
     return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), wide + 8, 8, 1))
 
 
+def joined_twice():
+    """The rectified value has two readers of its own, each a Relu."""
+    net = Net(1, 8, 9, 10)
+    a = net.add("LeakyRelu", net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1]), alpha=0.2)
+    b = net.conv(net.add("Concat", net.add("Relu", a), a, axis=1), 32, 8, 1)
+    return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), 24, 8, 1))
+
+
+def slopes():
+    """Two convolutions that differ in nothing else."""
+    net, y = Net(1, 8, 9, 10), "x"
+    for alpha in (0.1, 0.6):
+        y = net.add("LeakyRelu", net.conv(y, 8, 8, 3, pads=[1, 1, 1, 1]), alpha=alpha)
+    return net.model(net.conv(y, 8, 8, 1))
+
+
 def residual(twice=False):
     net = Net(2, 8, 9, 7)
     a = net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1])
@@ -155,12 +171,14 @@ CASES = {
     "interleave": (lambda: deconvolved(4, False, strides=[2, 2], pads=[1, 1, 1, 1]), ["interleave"], []),
     "interleave of six phases": (lambda: deconvolved((3, 4), False, strides=[3, 2], pads=[0, 1, 1, 0]), ["interleave"], []),
     "skip": (lambda: skip(), ["fork"], ["unary"]),
+    "two slopes": (lambda: slopes(), ["affine"], []),
     "residual": (lambda: residual(), ["binary_octet"], []),
     "a convolution twice in a sum": (lambda: residual(twice=True), ["binary_octet"], []),
     "joined": (lambda: joined(), [], ["copy"]),
     "depth to space in whole octets": (lambda: shuffled("CRD", False, channels=16), ["interleave"], ["spread"]),
     "depth to space of three, rectified": (lambda: shuffled("DCR", False, act=True, channels=8, block=3), ["interleave"], ["spread"]),
     "skip of odd width": (lambda: skip(wide=12), ["fork"], ["unary"]),
+    "skip that is joined twice": (lambda: joined_twice(), ["fork"], ["unary"]),
     "skip behind another activation": (lambda: skip(leaky=False), ["fork"], []),
     "thin": (lambda: deep(), ["thin", "thin_sum"], []),
     "thin, several images": (lambda: deep(n=3, size=4), ["thin", "thin_sum"], []),
@@ -230,6 +248,23 @@ def test_path_computes_what_onnxruntime_does(name, where, tmp_path):
     if fused == "all":
         taken = steps(model, shape, tmp_path)
         assert set(among) <= set(taken) and not set(absent) & set(taken), taken
+
+
+def test_rectified_copy_takes_no_pass_of_its_own(tmp_path):
+    taken = steps(skip(), [1, 8, 20, 20], tmp_path)
+    assert taken == ["clear", "import", "convolution", "fork", "convolution", "affine", "convolution", "export"]
+
+
+@pytest.mark.parametrize("cuda", ["cuda-host", *GPU])
+@pytest.mark.parametrize("k, attributes", [(4, {"strides": [2, 2], "pads": [1, 1, 1, 1]}), (7, {"pads": [3, 3, 3, 3]}), (1, {})])
+def test_infinity_that_an_activation_hides_is_found_in_its_image(k, attributes, cuda, tmp_path):
+    """By the kernel that reads the input: what comes out is 1 or -1."""
+    net = Net("n", 3, 12, 12)
+    model = net.model(net.add("Tanh", net.conv("x", 3, 8, k, **attributes)))
+    x = array(5, 3, 12, 12)
+    x[3, 1, 5, 7] = np.inf
+    with pytest.raises(enginekit.Refused, match="image 4 of 5: input 'x' holds NaN or infinity"):
+        enginekit.run(model, [x], tmp_path, engine=cuda, arguments=("--stack", "2"))
 
 
 @pytest.mark.parametrize("cuda", ["cuda-host", *GPU])
