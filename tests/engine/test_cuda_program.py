@@ -124,6 +124,22 @@ def raw_skip(relus=1, also=False):
     return net.model(net.conv(net.add("Concat", *parts, axis=1), 16 * relus + 8 + 16 * also, 8, 1))
 
 
+def joined_twice():
+    """The rectified value has two readers of its own, each a Relu."""
+    net = Net(1, 8, 9, 10)
+    a = net.add("LeakyRelu", net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1]), alpha=0.2)
+    b = net.conv(net.add("Concat", net.add("Relu", a), a, axis=1), 32, 8, 1)
+    return net.model(net.conv(net.add("Concat", net.add("Relu", a), b, axis=1), 24, 8, 1))
+
+
+def slopes():
+    """Two convolutions that differ in nothing else."""
+    net, y = Net(1, 8, 9, 10), "x"
+    for alpha in (0.1, 0.6):
+        y = net.add("LeakyRelu", net.conv(y, 8, 8, 3, pads=[1, 1, 1, 1]), alpha=alpha)
+    return net.model(net.conv(y, 8, 8, 1))
+
+
 def residual(twice=False):
     net = Net(2, 8, 9, 7)
     a = net.conv("x", 8, 16, 3, pads=[1, 1, 1, 1])
@@ -171,6 +187,7 @@ CASES = {
     "clipped depth to space": (lambda: clipped("shuffle"), ["export"], ["unary", "interleave"]),
     "activated sum": (lambda: summed("LeakyRelu"), ["binary_octet"], ["unary"]),
     "activated sum that others read": (lambda: summed("Tanh", other=True), ["binary_octet"], []),
+    "two slopes": (lambda: slopes(), ["affine"], []),
     "residual": (lambda: residual(), ["binary_octet"], []),
     "a convolution twice in a sum": (lambda: residual(twice=True), ["binary_octet"], []),
     "joined": (lambda: joined(), [], ["copy"]),
@@ -180,6 +197,7 @@ CASES = {
     "skip of a raw value": (lambda: raw_skip(), ["fork"], ["unary"]),
     "skip of a raw value that is rectified twice": (lambda: raw_skip(relus=2), ["fork"], []),
     "skip of a raw value that others read": (lambda: raw_skip(also=True), ["fork"], []),
+    "skip that is joined twice": (lambda: joined_twice(), ["fork"], ["unary"]),
     "skip behind another activation": (lambda: skip(leaky=False), ["fork"], []),
 }
 
@@ -252,6 +270,23 @@ def test_path_computes_what_onnxruntime_does(name, where, tmp_path):
     if fused == "all":
         taken = steps(model, shape, tmp_path)
         assert set(among) <= set(taken) and not set(absent) & set(taken), taken
+
+
+def test_rectified_copy_takes_no_pass_of_its_own(tmp_path):
+    taken = steps(skip(), [1, 8, 20, 20], tmp_path)
+    assert taken == ["clear", "import", "convolution", "fork", "convolution", "affine", "convolution", "export"]
+
+
+@pytest.mark.parametrize("cuda", ["cuda-host", *GPU])
+@pytest.mark.parametrize("k, attributes", [(4, {"strides": [2, 2], "pads": [1, 1, 1, 1]}), (7, {"pads": [3, 3, 3, 3]}), (1, {})])
+def test_infinity_that_an_activation_hides_is_found_in_its_image(k, attributes, cuda, tmp_path):
+    """By the kernel that reads the input: what comes out is 1 or -1."""
+    net = Net("n", 3, 12, 12)
+    model = net.model(net.add("Tanh", net.conv("x", 3, 8, k, **attributes)))
+    x = array(5, 3, 12, 12)
+    x[3, 1, 5, 7] = np.inf
+    with pytest.raises(enginekit.Refused, match="image 4 of 5: input 'x' holds NaN or infinity"):
+        enginekit.run(model, [x], tmp_path, engine=cuda, arguments=("--stack", "2"))
 
 
 @pytest.mark.parametrize("cuda", ["cuda-host", *GPU])

@@ -482,6 +482,40 @@ static void twin__lets_two_streams_read_and_finds_one_that_writes_beside_them(vo
     bench_free(&t);
 }
 
+static void twin__knows_every_place_that_a_kernel_writes(void **state)
+{
+    static const struct {
+        enum kernel kernel;
+        size_t at;
+        bool writes;
+    } places[] = {
+        {KERNEL_import, offsetof(union kernel_args, import_.in), false},
+        {KERNEL_import, offsetof(union kernel_args, import_.out.data), true},
+        {KERNEL_import, offsetof(union kernel_args, import_.flags), true},
+        {KERNEL_fold, offsetof(union kernel_args, fold_.flags), true},
+        {KERNEL_export, offsetof(union kernel_args, export_.bias), false},
+        {KERNEL_export, offsetof(union kernel_args, export_.flags), true},
+        {KERNEL_finite, offsetof(union kernel_args, finite_.out), true},
+        {KERNEL_fork, offsetof(union kernel_args, fork_.shift), false},
+        {KERNEL_fork, offsetof(union kernel_args, fork_.second), true},
+        {KERNEL_thin_sum, offsetof(union kernel_args, thin_sum_.part), false},
+        {KERNEL_thin_sum, offsetof(union kernel_args, thin_sum_.second), true},
+    };
+    struct err e = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct bench t = bench_new();
+        const struct device_ops *ops = t.d->ops;
+        union kernel_args a;
+        memset(&a, 0, sizeof a);
+        memcpy((char *)&a + places[i].at, &t.memory, sizeof t.memory);
+        assert_int_equal(ops->launch(t.d, t.a, places[i].kernel, &a, 0, &e), 0);
+        int rc = ops->download(t.d, t.b, t.pinned, t.memory, 1024, &e);
+        assert_int_equal(rc, places[i].writes ? ERR_BUG : 0);
+        bench_free(&t);
+    }
+}
+
 static void twin__works_no_sooner_than_somebody_waits(void **state)
 {
     struct err e = {0};
@@ -597,6 +631,59 @@ static void cache__that_is_damaged_gives_only_what_is_whole(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+static void cache__tells_plans_apart_by_all_that_was_asked(void **state)
+{
+    const struct convolution_spec plain = {.n = 1,
+                                           .c = 8,
+                                           .h = 9,
+                                           .w = 9,
+                                           .k = 16,
+                                           .oh = 9,
+                                           .ow = 9,
+                                           .kernel = {3, 3},
+                                           .stride = {1, 1},
+                                           .dilation = {1, 1},
+                                           .pad_begin = {1, 1},
+                                           .pad_end = {1, 1},
+                                           .half = true,
+                                           .bias = true,
+                                           .relu = true};
+    enum { KINDS = 26 };
+    static char text[KINDS][PLAN_SPEC_BYTES];
+    (void)state;
+    for (int i = 0; i < KINDS; i++) {
+        struct convolution_spec s = plain;
+        int64_t *const number[] = {&s.n,
+                                   &s.c,
+                                   &s.h,
+                                   &s.w,
+                                   &s.k,
+                                   &s.oh,
+                                   &s.ow,
+                                   &s.kernel[0],
+                                   &s.kernel[1],
+                                   &s.stride[0],
+                                   &s.stride[1],
+                                   &s.dilation[0],
+                                   &s.dilation[1],
+                                   &s.pad_begin[0],
+                                   &s.pad_begin[1],
+                                   &s.pad_end[0],
+                                   &s.pad_end[1],
+                                   &s.second_pitch};
+        int numbers = sizeof number / sizeof *number;
+        if (i < numbers)
+            *number[i] += 8;
+        else if (i < numbers + 4)
+            *(bool *[]){&s.half, &s.tf32, &s.bias, &s.relu}[i - numbers] ^= true;
+        else if (i < KINDS - 1) /* the last is the plain one */
+            s.leak = 0.1f * (float)(i - numbers);
+        plan_spec_text(&s, text[i]);
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(text[i], text[k]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -610,9 +697,11 @@ int main(void)
         cmocka_unit_test(kernel__flags_the_image_of_any_number_that_is_not_finite),
         cmocka_unit_test(twin__finds_two_streams_that_nothing_orders),
         cmocka_unit_test(twin__lets_two_streams_read_and_finds_one_that_writes_beside_them),
+        cmocka_unit_test(twin__knows_every_place_that_a_kernel_writes),
         cmocka_unit_test(twin__works_no_sooner_than_somebody_waits),
         cmocka_unit_test(cache__keeps_plans_between_two_starts),
         cmocka_unit_test(cache__that_is_damaged_gives_only_what_is_whole),
+        cmocka_unit_test(cache__tells_plans_apart_by_all_that_was_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
