@@ -78,7 +78,7 @@ $(B)/%.a:
 # The numeric kernels: one source, one object per instruction set, chosen at run time.
 $(B)/model/%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
 # The host twin convolves in plain loops, and half of the engine tests wait for it.
-$(B)/cuda/device_host.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
+$(B)/cuda/device_host.c.o $(B)/cuda/launch_host.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
 # GCC 12's address sanitizer puts locals on a heap that is not aligned for vectors, when it looks for
 # their use after return: it must leave those of the kernels where they are.
 $(B)/model/cpu_avx2.c.o $(B)/model/cpu_avx512.c.o: SAN += $(if $(findstring address,$(SANITIZE)),--param asan-stack=0)
