@@ -234,7 +234,7 @@ BENCH_GPU := $(B)/bench_gpu_worker
 $(BENCH_GPU): $(B)/scripts/bench_gpu_worker.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
-gpu-check: engine
+gpu-check: engine $(BENCH_GPU)
 	$(PYTHON) scripts/gpu_check --build $(B) $(CHECK)
 gpu-bench: engine $(BENCH_GPU)
 	$(PYTHON) scripts/bench_gpu --build $(B) $(BENCH)
