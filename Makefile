@@ -78,7 +78,7 @@ $(B)/%.a:
 # The numeric kernels: one source, one object per instruction set, chosen at run time.
 $(B)/model/%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
 # The host twin convolves in plain loops, and half of the engine tests wait for it.
-$(B)/cuda/device_host.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
+$(B)/cuda/device_host.c.o $(B)/cuda/launch_host.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
 # GCC 12's address sanitizer puts locals on a heap that is not aligned for vectors, when it looks for
 # their use after return: it must leave those of the kernels where they are.
 $(B)/model/cpu_avx2.c.o $(B)/model/cpu_avx512.c.o: SAN += $(if $(findstring address,$(SANITIZE)),--param asan-stack=0)
@@ -159,6 +159,18 @@ PLANCHECK := $(if $(NVCC),$(B)/plancheck)
 $(B)/plancheck: $(B)/tests/engine/plancheck.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+# The same, but the host twin computes by the text of the kernels that nvcc compiles: that object comes before the archive's
+# launch_host. Both compute the same bits; -ffp-contract=off holds them to it where a processor multiplies and adds at once.
+DEVICE_TEXT := $(B)/tests/opcheck-device-text
+$(B)/cuda/launch_host.c.o: CFLAGS += -ffp-contract=off
+$(B)/tests/engine/device_text.cu.o: tests/engine/device_text.cu
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(Q)$(CXX) -Itests/engine/device_text $(CPPFLAGS) $(CXXFLAGS) -Wno-unknown-pragmas -fno-strict-aliasing -ffp-contract=off \
+	    -fsanitize=undefined -fno-sanitize-recover=all -x c++ -c $< -o $@
+$(DEVICE_TEXT): $(B)/tests/engine/opcheck.c.o $(B)/tests/engine/device_text.cu.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) -fsanitize=undefined $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
 engine: $(OPCHECK) $(PLANCHECK)
 	@echo "engine: $(OPCHECK)"
 
@@ -222,12 +234,12 @@ BENCH_GPU := $(B)/bench_gpu_worker
 $(BENCH_GPU): $(B)/scripts/bench_gpu_worker.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
-gpu-check: engine
+gpu-check: engine $(BENCH_GPU)
 	$(PYTHON) scripts/gpu_check --build $(B) $(CHECK)
 gpu-bench: engine $(BENCH_GPU)
 	$(PYTHON) scripts/bench_gpu --build $(B) $(BENCH)
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cuda/launch.h"
 #include "cuda/plan_cache.h"
 #include "node/base/err.h"
 
@@ -268,21 +269,6 @@ static void convolve(enum convolution_fused fused, bool wrong, const struct op *
     free(sum);
 }
 
-static void launch(enum kernel kernel, const union kernel_args *args, int64_t items)
-{
-    switch (kernel) {
-#define X(name)                                                                                    \
-    case KERNEL_##name:                                                                            \
-        for (uint32_t i = 0; i < items; i++)                                                       \
-            name##_item(&args->name##_, i);                                                        \
-        break;
-        KERNEL_LIST(X)
-#undef X
-    default:
-        break;
-    }
-}
-
 static void complete(struct host *h, int stream, uint32_t count);
 
 static void execute(struct host *h, const struct op *op)
@@ -296,7 +282,7 @@ static void execute(struct host *h, const struct op *op)
         memset(op->to, 0, (size_t)op->bytes);
         break;
     case OP_LAUNCH:
-        launch(op->kernel, &op->args, op->items);
+        host_compute(op->kernel, &op->args, op->items);
         break;
     case OP_CONVOLUTION:
         convolve(h->options.fused, h->options.wrong, op);

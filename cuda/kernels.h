@@ -2,10 +2,11 @@
  * kernels.h - the bodies of our CUDA kernels: what one thread computes
  *
  * cuDNN convolves; everything else that a generator needs is here, one function per kernel, which
- * computes item i of n and nothing else. The same text is compiled for the device (device_cuda.cu:
- * one thread per item) and for the host (device_host.c: a loop), so that every index computation is
- * tested where there is no GPU. What a kernel writes is the member `out` of its arguments; what
- * else it writes lies in the same block of memory.
+ * computes item i of n and nothing else. The same text is compiled for the device (launch.cu: one
+ * thread per item) and for the host (launch_host.c: a loop), so that every index computation is
+ * tested where there is no GPU; what stands under __CUDACC__, too, by a test that compiles it for
+ * the host. What a kernel writes is the member `out` of its arguments; what else it writes lies in
+ * the same block of memory.
  *
  * Layout. A tensor of rank 4 is NHWC: element (n, c, y, x) lies at ((n·H + y)·W + x)·pitch + c,
  * pitch >= C rounded up to 8, so that eight channels are one aligned access of 16 (half) or 32

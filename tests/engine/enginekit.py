@@ -102,20 +102,21 @@ SERVED = {"cuda", *os.environ.get("SPINENODE_SERVE", "").split()}  # engines
 GPU_FAILS = ("the GPU cannot", "cuDNN cannot run")
 
 
-def _run_opcheck(arguments: list, timeout: float, env: dict | None, served: bool) -> tuple[int, str, str]:
+def _run_opcheck(program: Path, arguments: list, timeout: float, env: dict | None, served: bool) -> tuple[int, str, str]:
     """Status, what a success says and what an error says."""
     if served:
         status, text = SERVER.ask(arguments, timeout)
         if status != 0 and any(words in text for words in GPU_FAILS):
             SERVER.stop()
         return status, text, text
-    done = subprocess.run([OPCHECK, *arguments], capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
     return done.returncode, done.stdout, done.stderr
 
 
 def run(model: onnx.ModelProto | Path, inputs: list[np.ndarray], folder: Path, engine: str = "ref", outputs: int = 1,
-        arguments: tuple = (), timeout: float = 300, env: dict | None = None, tuned: bool = False) -> Run:
-    """Runs a model on an engine. Inputs in the graph's order, float32. A process of its own with `env`, and for most engines.
+        arguments: tuple = (), timeout: float = 300, env: dict | None = None, tuned: bool = False, program: Path | None = None) -> Run:
+    """Runs a model on an engine. Inputs in the graph's order, float32. A process of its own with `env` or another `program` than
+    opcheck, and for most engines.
 
     With SPINENODE_UNTUNED a GPU takes plans as they are offered, unless `tuned`: timing them all is most of a small test."""
     path = model
@@ -130,7 +131,7 @@ def run(model: onnx.ModelProto | Path, inputs: list[np.ndarray], folder: Path, e
     if inputs:
         command += ["--in", *[folder / f"in{i}.npy" for i in range(len(inputs))]]
     command += ["--out", *[folder / f"out{i}.npy" for i in range(outputs)]]
-    status, said, error = _run_opcheck(command, timeout, env, engine in SERVED and env is None)
+    status, said, error = _run_opcheck(program or OPCHECK, command, timeout, env, engine in SERVED and env is None and program is None)
     if status != 0:
         # A crash or a sanitizer's finding is never a refusal.
         assert status == 1, f"opcheck ended with {status}: {error[-3000:]}"

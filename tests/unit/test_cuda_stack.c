@@ -498,8 +498,6 @@ static void twin__knows_every_place_that_a_kernel_writes(void **state)
         {KERNEL_finite, offsetof(union kernel_args, finite_.out), true},
         {KERNEL_fork, offsetof(union kernel_args, fork_.shift), false},
         {KERNEL_fork, offsetof(union kernel_args, fork_.second), true},
-        {KERNEL_thin_sum, offsetof(union kernel_args, thin_sum_.part), false},
-        {KERNEL_thin_sum, offsetof(union kernel_args, thin_sum_.second), true},
     };
     struct err e = {0};
     (void)state;
