@@ -177,6 +177,7 @@ static int compile_by(struct job *j, const struct package *p, struct kept *k,
     struct engine_options options = s->options;
     struct engine_cost cost = {0};
     plan_drop(k);
+    k->checked = false;
     options.model_digest = k->digest;
     options.stream = true;
     if (strcmp(engine->name, "cuda") != 0) {
