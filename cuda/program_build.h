@@ -61,7 +61,15 @@ struct build {
     struct err *e;
 };
 
-/* program.c */
+/* While building, an arena place is (buffer << BUFFER_SHIFT | byte offset in it). */
+#define BUFFER_SHIFT 40
+
+/* program_build.c */
+int build_no_memory(struct build *b); /* ERR_NOMEM */
+/* Makes room for one more of `size` bytes. */
+int build_grow(struct build *b, void **list, int n, int *cap, size_t size);
+/* One more step of the node that is being emitted, zeroed; NULL: no memory. */
+struct step *build_step(struct build *b);
 int build_fail(struct build *b, const char *why); /* ERR_UNSUPPORTED, naming the node */
 int64_t build_element_bytes(const struct build *b);
 int build_buffer(struct build *b, int64_t bytes); /* id or ERR_* */
