@@ -2,8 +2,6 @@
 
     bench_gpu_peer.py REPEAT NAME:SIZE:BATCH …    what takes minutes, torch.compile, in a process that may be ended: one
                                                   line of JSON for each as it is done, its times or why not
-    bench_gpu_peer.py REPEAT --after FILE NAME:…  compiles, and measures when FILE is there: what comes in between may use
-                                                  the time, but not the GPU's clock
 """
 
 import copy
@@ -12,7 +10,6 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 
@@ -211,12 +208,11 @@ class Peer:
 
     def times(self, name, x, how, repeat) -> dict:
         try:
-            return self.prepare(name, x, how)(repeat)
+            return self._times(name, x, how, repeat)
         finally:
             self.torch.cuda.empty_cache()
 
-    def prepare(self, name, x, how):
-        """Makes and compiles; what is returned measures: called with the number of runs it gives the times."""
+    def _times(self, name, x, how, repeat) -> dict:
         torch = self.torch
         model = copy.deepcopy(self.model(name)).half().cuda()
         if how != "eager":
@@ -235,39 +231,18 @@ class Peer:
                 torch.cuda.synchronize()
                 return (time.perf_counter() - start) * 1e3
 
-            def measure(repeat) -> dict:
-                with torch.inference_mode():
-                    return {"host_ms": steady(host_ms, repeat, WARM_UP_S), "device_ms": steady(lambda: self.device_ms(step), repeat, WARM_UP_S)}
-
-            return measure
+            return {"host_ms": steady(host_ms, repeat, WARM_UP_S), "device_ms": steady(lambda: self.device_ms(step), repeat, WARM_UP_S)}
 
 
 def main(repeat: str, *wanted: str) -> None:
     peer = Peer()
-    after = Path(wanted[1]) if wanted[0] == "--after" else None
-    waiting = []
-
-    def tell(name, batch, measure) -> None:
+    for text in wanted:
+        name, size, batch = text.rsplit(":", 2)
         try:
-            found = measure()
+            found = peer.times(name, images(int(batch), int(size)), "compiled", int(repeat))
         except Exception as e:  # whatever the compiler threw: the others may go well
             found = {"failed": f"{type(e).__name__}: {e}"[:500]}
         print(json.dumps({"network": name, "batch": int(batch), **found}), flush=True)
-
-    for text in wanted[2:] if after else wanted:
-        name, size, batch = text.rsplit(":", 2)
-        x = images(int(batch), int(size))
-        if not after:
-            tell(name, batch, lambda name=name, x=x: peer.times(name, x, "compiled", int(repeat)))
-        elif not after.exists():
-            try:
-                waiting.append((name, batch, peer.prepare(name, x, "compiled")))
-            except Exception as e:
-                print(json.dumps({"network": name, "batch": int(batch), "failed": f"{type(e).__name__}: {e}"[:500]}), flush=True)
-    while waiting and not after.exists():
-        time.sleep(0.05)
-    for name, batch, measure in waiting:
-        tell(name, batch, lambda measure=measure: measure(int(repeat)))
 
 
 if __name__ == "__main__":
