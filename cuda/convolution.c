@@ -387,7 +387,7 @@ struct making {
     const struct convolution_target *t;
     cudnnBackendDescriptor_t properties, config[CONFIGS_MAX];
     struct candidate made[CONFIGS_MAX]; /* plan NULL: it gives none */
-    int n, threads;
+    int n;
     atomic_int next, next_thread;
 };
 

@@ -14,8 +14,9 @@
  * Beyond a convolution, its bias and a Relu a spec may ask for more (convolution_wants_more()): a
  * leaky activation, a rectified copy. cuDNN compiles such plans at run time, up to ten for a second
  * each, all at once on as many threads as there are processors; one is taken if it beats the best
- * ready plan and a pass of ours behind that. (Rows of y that lie apart it accepts, too, and writes
- * something else: seen with 9.19.)
+ * ready plan and a pass of ours behind that. (Not asked for are rows of y that lie apart and a
+ * residual sum: cuDNN 9.19 compiles both, and a network by such plans came out wrong on an H200. It
+ * was not found out which of the two was to blame.)
  */
 #ifndef SPINENODE_CUDA_CONVOLUTION_H
 #define SPINENODE_CUDA_CONVOLUTION_H

@@ -289,6 +289,18 @@ static double between(cudaEvent_t begin, cudaEvent_t end)
                : -1;
 }
 
+/* What a timing took, and its errors. */
+static void release(void *const *memory, int n, cudaEvent_t begin, cudaEvent_t end)
+{
+    for (int i = 0; i < n; i++)
+        cudaFree(memory[i]);
+    if (begin)
+        cudaEventDestroy(begin);
+    if (end)
+        cudaEventDestroy(end);
+    cudaGetLastError();
+}
+
 /* The cheapest of some runs of a candidate, in µs, on memory of its own; negative: it fails. */
 static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes)
 {
@@ -309,13 +321,7 @@ static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes
         if (sound && i > 0 && (best < 0 || us < best))
             best = us;
     }
-    for (int i = 0; i < RUN_BUFFERS; i++)
-        cudaFree(memory[i]);
-    if (begin)
-        cudaEventDestroy(begin);
-    if (end)
-        cudaEventDestroy(end);
-    cudaGetLastError();
+    release(memory, RUN_BUFFERS, begin, end);
     return sound ? best : -1;
 }
 
@@ -336,13 +342,7 @@ static double copied_gb_per_s(void)
         if (sound && i > 0 && found > best)
             best = found;
     }
-    for (int i = 0; i < 2; i++)
-        cudaFree(memory[i]);
-    if (begin)
-        cudaEventDestroy(begin);
-    if (end)
-        cudaEventDestroy(end);
-    cudaGetLastError();
+    release(memory, 2, begin, end);
     return best;
 }
 

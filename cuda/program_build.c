@@ -398,11 +398,8 @@ int build_readers(const struct build *b, int value, const struct node **only)
 
 const struct node *build_maker(const struct build *b, int value)
 {
-    for (int i = 0; i < b->g->n_nodes; i++)
-        for (int k = 0; k < b->g->node[i].n_out; k++)
-            if (b->g->node[i].out[k] == value)
-                return &b->g->node[i];
-    return NULL;
+    int producer = b->g->value[value].producer;
+    return producer < 0 ? NULL : &b->g->node[producer];
 }
 
 bool build_is_last(const struct build *b, int value)

@@ -2,8 +2,9 @@
  * crosscheck.h - what a GPU made of a slice, held against what the CPU makes of it
  *
  * A GPU runs plans that its libraries make for it, some compiled on the spot, and a plan may be
- * wrong: cuDNN was seen to accept what it then computed otherwise. So the first series of a freshly
- * compiled model is looked at once, by an engine that shares nothing with the GPU's but the model.
+ * wrong: a network was seen to come out wrong, and no call had failed. So the first series of a
+ * freshly compiled model is looked at once, by an engine that shares nothing with the GPU's but the
+ * model.
  */
 #ifndef SPINENODE_CROSSCHECK_H
 #define SPINENODE_CROSSCHECK_H
@@ -14,7 +15,8 @@ struct engine_options;
 struct err;
 struct gate;
 
-/* Of the grey range, at most: halves differ by less than a hundredth, a wrong plan by all of it. */
+/* Of the grey range, at most: the tests hold halfs to a tenth of it; what was seen to be wrong was
+ * wrong by most of the range. */
 #define CROSSCHECK_MAX 0.05F
 
 /* stored: the result of a slice, as from gate_run(); of *g the plan is not used. o: the threads and

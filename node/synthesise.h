@@ -8,7 +8,8 @@
  * Refused (ERR_REFUSED), with the reason: a series that is not sound, of another contrast, spacing
  * or size than the model was made for; what the quality gate (model/quality.h) refuses, of input or
  * result, as far as it may. ERR_NUMERIC: a value that is not finite, in the series or in the
- * result. A failed call leaves no file behind.
+ * result. ERR_DEVICE: the GPU failed, or its first result of a model is not the CPU's
+ * (node/crosscheck.h) and the CPU must not take over. A failed call leaves no file behind.
  */
 #ifndef SPINENODE_SYNTHESISE_H
 #define SPINENODE_SYNTHESISE_H
