@@ -73,9 +73,6 @@ struct device_ops {
     int (*convolution_run)(struct device *d, void *stream, void *plan,
                            const struct convolution_spec *spec, const struct convolution_memory *m,
                            struct err *e);
-    /* µs of a kernel that does little but move so many bytes, its launch included; 0: nothing is
-     * timed here. */
-    double (*pass_us)(struct device *d, int64_t bytes);
     /* All convolutions of a program are planned: keeps what was tuned for the next start. */
     void (*tuned)(struct device *d);
 };

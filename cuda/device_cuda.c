@@ -354,11 +354,6 @@ static double pass(void *ctx, int64_t bytes)
     return PASS_US + (double)bytes / (c->copied_gb_per_s * PASS_SHARE * 1e3);
 }
 
-static double cuda_pass_us(struct device *d, int64_t bytes)
-{
-    return pass(self(d), bytes);
-}
-
 static void *another(void *ctx, int thread)
 {
     struct cuda *c = ctx;
@@ -456,7 +451,6 @@ static const struct device_ops cuda_ops = {
     .convolution_plan = cuda_convolution_plan,
     .convolution_free = cuda_convolution_free,
     .convolution_run = cuda_convolution_run,
-    .pass_us = cuda_pass_us,
     .tuned = cuda_tuned,
 };
 

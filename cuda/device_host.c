@@ -649,12 +649,6 @@ static int host_convolution_plan(struct device *d, const struct convolution_spec
     return leave(h, rc);
 }
 
-static double host_pass_us(struct device *d, int64_t bytes)
-{
-    const struct host *h = (const struct host *)d;
-    return h->options.fused == CONVOLUTION_ALL ? 1 + (double)bytes : 0; /* what spares one pays */
-}
-
 static void host_plan_free(struct device *d, void *plan)
 {
     (void)d;
@@ -704,7 +698,6 @@ static const struct device_ops host_ops = {
     .convolution_plan = host_convolution_plan,
     .convolution_free = host_plan_free,
     .convolution_run = host_convolution_run,
-    .pass_us = host_pass_us,
     .tuned = host_tuned,
 };
 

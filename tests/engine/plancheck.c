@@ -54,21 +54,13 @@ static int plan(struct device *d, const struct convolution_spec *spec, struct co
     return 0;
 }
 
-static double pass_us(struct device *d, int64_t bytes)
-{
-    (void)d;
-    (void)bytes;
-    return 0;
-}
-
 static void plan_free(struct device *d, void *p)
 {
     (void)d;
     convolution_free(p);
 }
 
-static const struct device_ops ops = {
-    .convolution_plan = plan, .convolution_free = plan_free, .pass_us = pass_us};
+static const struct device_ops ops = {.convolution_plan = plan, .convolution_free = plan_free};
 
 static int parse_shape(const char *text, struct shape *s)
 {
