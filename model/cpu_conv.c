@@ -14,11 +14,22 @@
 
 /* Bytes that a thread streams from memory per cycle (15 GB/s at 2.7 GHz, 19 GB/s at 3.3 GHz). */
 #define STREAM_BYTES_PER_CYCLE 6.0
-/* Cycles of a Winograd transform per vector of channels of a tile, in and out. */
-#define TRANSFORM_IN_CYCLES  32.0
-#define TRANSFORM_OUT_CYCLES 36.0
+/* Cycles of a Winograd transform per point of a vector of channels of a tile of 4 × 4, in and out;
+ * as many times so many where the vector is not full, and where the tile is larger. */
+#define TRANSFORM_IN_CYCLES  5.0
+#define TRANSFORM_OUT_CYCLES 4.0
+#define TRANSFORM_PART       3.0
+#define TRANSFORM_SIDE_5     1.2
+#define TRANSFORM_SIDE_6     1.5
+/* Most floats of the weights of a layer by tiles larger than the smallest (8 MiB). */
+#define LARGE_TILE_FLOATS (2 * 1024 * 1024)
 /* Products of one task, in floats, so that they stay in the second-level cache. */
 #define PRODUCT_FLOATS (400 * 1024)
+/* Tiles of one task: few, so that what is made of them stays in the second-level cache too; where
+ * the weights are too many for the caches (16 MiB), more, for each task streams them all. */
+#define TILES_MOST      28
+#define TILES_MOST_DEEP 56
+#define CACHED_FLOATS   (4 * 1024 * 1024)
 /* Most floats of a left operand that is made for several tasks (8 MiB). */
 #define LEFT_FLOATS (2 * 1024 * 1024)
 /* Most floats of a padded copy of the input. */
@@ -91,15 +102,23 @@ static struct cost cost_columns(const struct cpu_conv *c)
     return (struct cost){total(compute, k * n), k * n};
 }
 
+/* Vectors that channels take, the last one counted as what it costs. */
+static double vectors(int channels, int lanes)
+{
+    return channels / lanes + (channels % lanes ? TRANSFORM_PART : 0);
+}
+
 static struct cost cost_winograd(const struct cpu_conv *c)
 {
-    const struct cpu_conv_desc *d = &c->d;
     double tiles = (double)c->ty.tiles * c->tx.tiles, lanes = c->k->lanes;
-    double k = c->depth, n = c->columns_pad;
-    double compute = tiles * (16 * k * n / lanes / 2 + k / lanes * TRANSFORM_IN_CYCLES +
-                              n / lanes * TRANSFORM_OUT_CYCLES);
-    (void)d;
-    return (struct cost){total(compute, 16 * k * n), 16 * k * n};
+    double k = c->depth, n = c->columns_pad, points = cpu_points(c);
+    double in = c->in_phases * c->in_phases * vectors(c->d.c, c->k->lanes);
+    double out = c->out_phases * c->out_phases * vectors(c->oc, c->k->lanes);
+    double larger = c->side == 6 ? TRANSFORM_SIDE_6 : c->side == 5 ? TRANSFORM_SIDE_5 : 1;
+    double compute =
+        tiles * points *
+        (k * n / lanes / 2 + larger * (in * TRANSFORM_IN_CYCLES + out * TRANSFORM_OUT_CYCLES));
+    return (struct cost){total(compute, points * k * n), points * k * n};
 }
 
 /* --- which ways a layer has --------------------------------------------------------------------
@@ -260,7 +279,7 @@ static int plan_direct(struct cpu_conv *c)
 static void fill_tiles(struct cpu_conv *c, int axis, struct cpu_tiles *t, int *room, uint8_t *flags)
 {
     const struct cpu_conv_desc *d = &c->d;
-    int rows = t->tiles * c->m + 4 - c->m;
+    int rows = t->tiles * c->m + c->r - 1;
     int pad = d->pad[axis], first = d->transposed ? floor_div(pad, 2) : 0;
     t->first = d->transposed ? 2 * first - pad : 0;
     for (int p = 0; p < c->in_phases; p++) {
@@ -274,18 +293,21 @@ static void fill_tiles(struct cpu_conv *c, int axis, struct cpu_tiles *t, int *r
         }
         for (int i = 0; i < t->tiles; i++) {
             const int *f = t->from[p] + i * c->m;
-            t->plain[p][i] = f[0] >= 0 && f[1] == f[0] + c->in_phases &&
-                             f[2] == f[1] + c->in_phases && f[3] == f[2] + c->in_phases;
+            bool plain = f[0] >= 0;
+            for (int k = 1; k < c->side; k++)
+                plain = plain && f[k] == f[k - 1] + c->in_phases;
+            t->plain[p][i] = plain;
         }
     }
 }
 
-static void size_winograd(struct cpu_conv *c)
+static void size_winograd(struct cpu_conv *c, int side)
 {
     const struct cpu_conv_desc *d = &c->d;
     bool k4 = d->kernel[0] == 4;
+    c->side = side;
     c->r = d->kernel[0] == 3 ? 3 : 2;
-    c->m = 4 - c->r + 1;
+    c->m = side - c->r + 1;
     c->in_phases = k4 && !d->transposed ? 2 : 1;
     c->out_phases = (k4 && d->transposed) || d->shuffle ? 2 : 1;
     int grid[2] = {d->oh, d->ow};
@@ -301,15 +323,15 @@ static void size_winograd(struct cpu_conv *c)
 static int plan_winograd(struct cpu_conv *c)
 {
     size_t phases = (size_t)c->in_phases;
-    size_t rows_y = (size_t)(c->ty.tiles * c->m + 4 - c->m);
-    size_t rows_x = (size_t)(c->tx.tiles * c->m + 4 - c->m);
+    size_t rows_y = (size_t)(c->ty.tiles * c->m + c->r - 1);
+    size_t rows_x = (size_t)(c->tx.tiles * c->m + c->r - 1);
     c->tables = malloc(phases * (rows_y + rows_x) * sizeof *c->tables);
     c->flags = malloc(phases * (size_t)(c->ty.tiles + c->tx.tiles));
     if (!c->tables || !c->flags)
         return ERR_NOMEM;
     fill_tiles(c, 0, &c->ty, c->tables, c->flags);
     fill_tiles(c, 1, &c->tx, c->tables + phases * rows_y, c->flags + phases * (size_t)c->ty.tiles);
-    c->group_weights = 16 * (size_t)c->depth * (size_t)c->columns_pad;
+    c->group_weights = (size_t)cpu_points(c) * (size_t)c->depth * (size_t)c->columns_pad;
     return 0;
 }
 
@@ -318,7 +340,7 @@ static int plan_winograd(struct cpu_conv *c)
 
 static size_t left_floats(const struct cpu_conv *c)
 {
-    size_t sets = c->way == CPU_WINOGRAD ? 16 : (size_t)c->phases * (size_t)c->d.group;
+    size_t sets = c->side > 0 ? (size_t)cpu_points(c) : (size_t)c->phases * (size_t)c->d.group;
     return sets * (size_t)c->chunks_max * (size_t)c->rows_max * CPU_LDA;
 }
 
@@ -336,11 +358,11 @@ static void cut(struct cpu_conv *c)
     c->nr = 2 * c->k->lanes;
     c->panels = (c->columns_pad + c->nr - 1) / c->nr;
     int64_t rows;
-    int most, sets = 1, points = 1, depth = c->depth;
-    if (c->way == CPU_WINOGRAD) {
+    int most, sets = 1, points = cpu_points(c), depth = c->depth;
+    if (c->side > 0) {
         rows = (int64_t)d->n * c->ty.tiles * c->tx.tiles;
-        most = c->k->mr * (56 / c->k->mr);
-        points = 16;
+        most = c->group_weights > CACHED_FLOATS ? TILES_MOST_DEEP : TILES_MOST;
+        most = most / c->k->mr * c->k->mr;
     } else if (c->way == CPU_COLUMNS) {
         rows = c->phase[0].x.grid;
         most = 8 * c->k->mr;
@@ -419,6 +441,38 @@ static bool sane(const struct cpu_conv_desc *d)
            (!d->transposed || d->stride[0] * d->stride[1] <= CPU_PHASES_MAX);
 }
 
+static bool is_winograd(enum cpu_way way)
+{
+    return way == CPU_WINOGRAD4 || way == CPU_WINOGRAD5 || way == CPU_WINOGRAD6;
+}
+
+static int side_of(enum cpu_way way)
+{
+    return 4 + (int)(way - CPU_WINOGRAD4);
+}
+
+static enum cpu_way fastest(struct cpu_conv *c)
+{
+    enum cpu_way way = CPU_DIRECT;
+    struct cost best = cost_direct(c);
+    if (has_columns(c) && !wants_copy(c) && cost_columns(c).cycles < best.cycles) {
+        best = cost_columns(c);
+        way = CPU_COLUMNS;
+    }
+    double most = c->d.low_memory ? best.floats + LOW_MEMORY_FLOATS : 0;
+    for (enum cpu_way w = CPU_WINOGRAD4; has_winograd(c) && w <= CPU_WINOGRAD6; w++) {
+        size_winograd(c, side_of(w));
+        struct cost cost = cost_winograd(c);
+        if (cost.cycles < best.cycles && (!c->d.low_memory || cost.floats < most) &&
+            (w == CPU_WINOGRAD4 || cost.floats <= LARGE_TILE_FLOATS)) {
+            best = cost;
+            way = w;
+        }
+    }
+    c->side = 0;
+    return way;
+}
+
 int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const struct cpu_kernels *k,
                  int threads, const enum cpu_way *way, struct err *e)
 {
@@ -444,29 +498,17 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
         c->way = CPU_DEPTHWISE;
     } else if (way) {
         c->way = *way;
-        if ((*way == CPU_WINOGRAD && !has_winograd(c)) ||
-            (*way == CPU_COLUMNS && !has_columns(c)) || *way == CPU_DEPTHWISE) {
+        if ((is_winograd(*way) && !has_winograd(c)) || (*way == CPU_COLUMNS && !has_columns(c)) ||
+            *way == CPU_DEPTHWISE) {
             cpu_conv_free(c);
             return err_set(e, ERR_UNSUPPORTED, "this convolution cannot be computed that way");
         }
-        if (*way == CPU_WINOGRAD)
-            size_winograd(c);
     } else {
-        struct cost best = cost_direct(c);
-        c->way = CPU_DIRECT;
-        if (has_columns(c) && !wants_copy(c) && cost_columns(c).cycles < best.cycles) {
-            best = cost_columns(c);
-            c->way = CPU_COLUMNS;
-        }
-        if (has_winograd(c)) {
-            size_winograd(c);
-            struct cost w = cost_winograd(c);
-            if (w.cycles < best.cycles &&
-                (!d->low_memory || w.floats < best.floats + LOW_MEMORY_FLOATS))
-                c->way = CPU_WINOGRAD;
-        }
+        c->way = fastest(c);
     }
-    int rc = c->way == CPU_WINOGRAD ? plan_winograd(c) : plan_direct(c);
+    if (is_winograd(c->way))
+        size_winograd(c, side_of(c->way));
+    int rc = is_winograd(c->way) ? plan_winograd(c) : plan_direct(c);
     if (rc < 0) {
         cpu_conv_free(c);
         return err_set(e, rc, "no memory to plan a convolution");
@@ -506,8 +548,8 @@ size_t cpu_conv_thread_floats(const struct cpu_conv *c)
         return cpu_round16(2 * CPU_DEPTH_PIXELS * row + CPU_SLACK);
     if (c->way == CPU_COLUMNS)
         rows += (size_t)(c->d.kernel[1] - 1) * (size_t)c->d.dilation[1];
-    size_t points = c->way == CPU_WINOGRAD ? 16 : 1;
-    size_t edge = c->way == CPU_WINOGRAD ? 16 * CPU_KC : 0, left = c->left_shared ? 0 : CPU_LDA;
+    size_t points = (size_t)cpu_points(c);
+    size_t edge = c->side > 0 ? points * CPU_KC : 0, left = c->left_shared ? 0 : CPU_LDA;
     return cpu_round16(points * rows * (left + row) + edge + CPU_SLACK);
 }
 

@@ -3,10 +3,12 @@
  *
  * Four ways to compute a layer, chosen by what they are reckoned to cost:
  *
- *   Winograd   F(3×3, 2×2) for k4 s2 convolutions (their four parity phases are 2×2 convolutions of
- *              stride 1, K = 4·C), for k4 s2 transposed ones (a 2×2 convolution to 4·C' outputs)
- *              and for 2×2 of stride 1; F(2×2, 3×3) for 3×3 of stride 1. 16 multiplications in
- *              place of 36.
+ *   Winograd   tiles of 4 × 4, 5 × 5 or 6 × 6 pixels, whichever is reckoned to be fastest, for k4
+ *              s2 convolutions (their four parity phases are 2×2 convolutions of stride 1, K =
+ * 4·C), for k4 s2 transposed ones (a 2×2 convolution to 4·C' outputs) and for 2×2 of stride 1:
+ * F(3×3, 2×2), F(4×4, 2×2), F(5×5, 2×2), 1.78, 1.56 or 1.44 multiplications for an output in place
+ * of 4; and for 3×3 of stride 1: F(2×2, 3×3), F(3×3, 3×3), F(4×4, 3×3), 4, 2.78 or 2.25 in place
+ * of 9. Larger tiles store more weights and are less exact; cpu_winograd.inc.h tells how much.
  *   direct     any other: blocks of the input are packed tap by tap, then multiplied. A transposed
  *              convolution is one convolution for each phase of its stride. Taps that only ever
  *              meet padding are neither stored nor computed. Groups of few channels are computed
@@ -41,7 +43,15 @@ struct cpu_view {
 
 enum cpu_border { CPU_ZERO, CPU_REFLECT, CPU_EDGE };
 enum cpu_shuffle { CPU_NO_SHUFFLE, CPU_DCR, CPU_CRD };
-enum cpu_way { CPU_DIRECT, CPU_COLUMNS, CPU_WINOGRAD, CPU_DEPTHWISE };
+/* CPU_WINOGRAD4: by tiles of 4 × 4. */
+enum cpu_way {
+    CPU_DIRECT,
+    CPU_COLUMNS,
+    CPU_WINOGRAD4,
+    CPU_WINOGRAD5,
+    CPU_WINOGRAD6,
+    CPU_DEPTHWISE
+};
 
 struct cpu_conv_desc {
     int n, h, w, c; /* input: images, rows, columns, channels (of all groups) */

@@ -3,7 +3,7 @@
  *
  * direct:    group, phase, block of depth (CPU_KC), panel, row of the panel
  * depthwise: phase, tap, channel (cpu_conv_depthwise.c)
- * Winograd:  block of depth, point (16), panel, row of the panel
+ * Winograd:  block of depth, point (side²), panel, row of the panel
  *
  * A panel is nr = 2 vectors wide, the last one of a layer may be one vector; columns beyond the
  * layer's are zeros.
@@ -115,28 +115,6 @@ static void pack_direct(void *arg, int task, int thread)
     }
 }
 
-/* G g of NR_MAX kernels at once: a line of r weights to 4 points. */
-static void points_of(int r, const float *g0, const float *g1, const float *g2, float *t0,
-                      float *t1, float *t2, float *t3)
-{
-    if (r == 2) {
-        for (int j = 0; j < NR_MAX; j++) {
-            t0[j] = g0[j];
-            t1[j] = 0.5f * (g0[j] + g1[j]);
-            t2[j] = 0.5f * (g0[j] - g1[j]);
-            t3[j] = g1[j];
-        }
-    } else {
-        for (int j = 0; j < NR_MAX; j++) {
-            float even = g0[j] + g2[j];
-            t0[j] = g0[j];
-            t1[j] = 0.5f * (even + g1[j]);
-            t2[j] = 0.5f * (even - g1[j]);
-            t3[j] = g2[j];
-        }
-    }
-}
-
 /* Tap of kernel row (column) i of a phase: of the input for a convolution, of the output for a
  * transposed one, where the window stands before the grid row, so its first tap is the later. */
 static int tap_of(const struct cpu_conv *c, int phase, int i)
@@ -158,8 +136,12 @@ static void pack_winograd(void *arg, int task, int thread)
     int real = c->columns - first < wide ? c->columns - first : wide;
     size_t output, input, point = (size_t)kc * (size_t)c->columns_pad;
     strides(c, &output, &input);
-    float *to = p->to + 16 * (size_t)k0 * (size_t)c->columns_pad + (size_t)first * (size_t)kc;
-    float g[9][NR_MAX] = {{0}}, t[4][3][NR_MAX], u[4][NR_MAX];
+    float *to = p->to + (size_t)cpu_points(c) * (size_t)k0 * (size_t)c->columns_pad +
+                (size_t)first * (size_t)kc;
+    float g[9][NR_MAX] = {{0}};
+    const float *lines[9];
+    for (int i = 0; i < r * r; i++)
+        lines[i] = g[i];
     int taps[4][9], column_phase[NR_MAX];
     size_t column[NR_MAX];
     for (int phase = 0; phase < 4; phase++)
@@ -179,14 +161,7 @@ static void pack_winograd(void *arg, int task, int thread)
             for (int i = 0; i < r * r; i++)
                 g[i][j] = from[column[j] + (size_t)tap[i]];
         }
-        for (int x = 0; x < r; x++)
-            points_of(r, g[x], g[r + x], g[(r == 3 ? 6 : 0) + x], t[0][x], t[1][x], t[2][x],
-                      t[3][x]);
-        for (int i = 0; i < 4; i++) {
-            points_of(r, t[i][0], t[i][1], t[i][r - 1], u[0], u[1], u[2], u[3]);
-            for (int j = 0; j < 4; j++)
-                memcpy(to + (size_t)(4 * i + j) * point, u[j], (size_t)wide * sizeof(float));
-        }
+        c->k->winograd_weights(c->side, r, lines, wide, to, point);
     }
 }
 
@@ -194,7 +169,7 @@ static void pack_winograd(void *arg, int task, int thread)
 
 static bool packs_whole(const struct cpu_conv *c)
 {
-    return (c->way == CPU_DIRECT || c->way == CPU_WINOGRAD) && c->merged == 1 && c->d.group == 1 &&
+    return (c->way == CPU_DIRECT || c->side > 0) && c->merged == 1 && c->d.group == 1 &&
            !c->copied && !c->d.shuffle && c->oc % c->nr == 0 &&
            c->d.kernel[0] * c->d.kernel[1] <= TAPS_MAX;
 }
@@ -268,11 +243,11 @@ static void put_winograd(const struct pack *p, int first, int channel, int count
                 lines[i] = g[j][taps[i]];
             int k = in * c->d.c + channel + j, k0 = k / CPU_KC * CPU_KC;
             int kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
-            c->k->winograd_weights(lines, c->r, c->nr,
-                                   p->to + 16 * (size_t)k0 * (size_t)c->columns_pad +
-                                       (size_t)(out * c->oc + first) * (size_t)kc +
-                                       (size_t)(k - k0) * (size_t)c->nr,
-                                   (size_t)kc * (size_t)c->columns_pad);
+            c->k->winograd_weights(
+                c->side, c->r, lines, c->nr,
+                p->to + (size_t)cpu_points(c) * (size_t)k0 * (size_t)c->columns_pad +
+                    (size_t)(out * c->oc + first) * (size_t)kc + (size_t)(k - k0) * (size_t)c->nr,
+                (size_t)kc * (size_t)c->columns_pad);
         }
     }
 }
@@ -315,7 +290,7 @@ static void pack_whole(void *arg, int task, int thread)
         int count = deep - channel < TOGETHER ? deep - channel : TOGETHER;
         for (int j = 0; j < count; j++)
             turn(w + (size_t)(channel + j) * input, output, (int)taps, c->nr, g[j]);
-        if (c->way == CPU_WINOGRAD)
+        if (c->side > 0)
             put_winograd(p, first, begin + channel, count, g);
         else
             put_direct(p, first, begin + channel, count, g);
@@ -347,7 +322,7 @@ int cpu_conv_pack(struct cpu_conv *c, const struct cpu_weights *weights, const f
         int rc = weights->load(weights->ctx, 0, (int64_t)tensor_floats(c), spare, e);
         if (rc != 0)
             return rc;
-        if (c->way == CPU_WINOGRAD) {
+        if (c->side > 0) {
             pack.chunks = (c->depth + CPU_KC - 1) / CPU_KC;
             pool_run(p, pack.chunks * c->panels, pack_winograd, &pack);
         } else if (c->way == CPU_DEPTHWISE) {

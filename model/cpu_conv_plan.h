@@ -27,8 +27,8 @@ struct cpu_phase {
 struct cpu_tiles {
     int tiles;
     int first;         /* transposed: output row of grid row 0, phase 0 (may be −1) */
-    int *from[2];      /* [phase][tiles·m + 4 − m] source row, −1: padding */
-    uint8_t *plain[2]; /* [phase][tiles] the four rows are inside and evenly spaced */
+    int *from[2];      /* [phase][tiles·m + r − 1] source row, −1: padding */
+    uint8_t *plain[2]; /* [phase][tiles] all rows are inside and evenly spaced */
 };
 
 struct cpu_conv {
@@ -64,7 +64,8 @@ struct cpu_conv {
     size_t copy_row;      /* floats */
 
     /* Winograd */
-    int m, r;                  /* outputs of a tile, kernel of a phase: 3, 2 or 2, 3 */
+    int side;                  /* of a tile: 4, 5 or 6 pixels and points, each way */
+    int m, r;                  /* outputs of a tile, kernel of a phase: side = m + r − 1 */
     int in_phases, out_phases; /* 1 or 2, of each axis */
     struct cpu_tiles ty, tx;
     int depth; /* K */
@@ -75,6 +76,12 @@ struct cpu_conv {
     int *tables;                 /* owns all int tables */
     uint8_t *flags;
 };
+
+/* Points of a Winograd tile; 1 of the other ways. */
+static inline int cpu_points(const struct cpu_conv *c)
+{
+    return c->side > 0 ? c->side * c->side : 1;
+}
 
 /* What cpu_conv_depthwise.c does of pack and run; the bias is packed already. */
 void cpu_depthwise_pack(const struct cpu_conv *c, const float *weights, float *to);

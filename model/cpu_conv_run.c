@@ -22,7 +22,8 @@ struct run {
 };
 
 /* Most rows of a block: eight calls of the widest micro-kernel, and the reach of a kernel row. */
-#define ROWS_MAX (CPU_BLOCK_MAX + CPU_REACH_MAX)
+#define ROWS_MAX   (CPU_BLOCK_MAX + CPU_REACH_MAX)
+#define POINTS_MAX 36 /* of a Winograd tile */
 
 static const struct cpu_act no_act = {CPU_NONE, 0, 0};
 
@@ -134,8 +135,7 @@ static void put_shuffled(const struct run *r, const struct pixels *p, int column
 static float *left_of(const struct run *r, int set, int chunk)
 {
     const struct cpu_conv *c = r->c;
-    size_t points = c->way == CPU_WINOGRAD ? 16 : 1;
-    return r->left + ((size_t)set * (size_t)c->chunks_max + (size_t)chunk) * points *
+    return r->left + ((size_t)set * (size_t)c->chunks_max + (size_t)chunk) * (size_t)cpu_points(c) *
                          (size_t)c->rows_max * CPU_LDA;
 }
 
@@ -304,16 +304,17 @@ static void transform_in(const struct run *r, int n, int ty, int tx, int phase, 
     int py = c->in_phases == 2 ? phase >> 1 : 0, px = c->in_phases == 2 ? phase & 1 : 0;
     const int *sy = c->ty.from[py] + ty * c->m, *sx = c->tx.from[px] + tx * c->m;
     if (c->ty.plain[py][ty] && c->tx.plain[px][tx]) {
-        c->k->winograd_in(pixel_of(in, n, sy[0], sx[0]) + channel0, c->in_phases * in->row,
+        c->k->winograd_in(c->side, pixel_of(in, n, sy[0], sx[0]) + channel0, c->in_phases * in->row,
                           c->in_phases * in->pixel, count, &c->d.in_act, v, point);
         return;
     }
-    const float *from[16];
-    for (int i = 0; i < 16; i++)
-        from[i] = sy[i / 4] < 0 || sx[i % 4] < 0 ? NULL
-                                                 : pixel_of(in, n, sy[i / 4], sx[i % 4]) + channel0;
-    c->k->gather(from, 16, count, &c->d.in_act, edge, count);
-    c->k->winograd_in(edge, (ptrdiff_t)4 * count, count, count, &no_act, v, point);
+    const float *from[POINTS_MAX];
+    for (int i = 0; i < cpu_points(c); i++) {
+        int y = sy[i / c->side], x = sx[i % c->side];
+        from[i] = (y | x) < 0 ? NULL : pixel_of(in, n, y, x) + channel0;
+    }
+    c->k->gather(from, cpu_points(c), count, &c->d.in_act, edge, count);
+    c->k->winograd_in(c->side, edge, (ptrdiff_t)c->side * count, count, count, &no_act, v, point);
 }
 
 /* A block of depth, [k0, k0 + kc), of tiles first … first + count − 1. */
@@ -363,10 +364,8 @@ static void transform_out(const struct run *r, int n, int ty, int tx, int column
             t.residual_row = step * r->residual->row;
             t.residual_pixel = step * r->residual->pixel;
         }
-        if (c->m == 3)
-            c->k->winograd_out3(m + (lo - column0), point, hi - lo, c->bias + b, &c->d.out_act, &t);
-        else
-            c->k->winograd_out2(m + (lo - column0), point, hi - lo, c->bias + b, &c->d.out_act, &t);
+        c->k->winograd_out(c->side, c->r, m + (lo - column0), point, hi - lo, c->bias + b,
+                           &c->d.out_act, &t);
     }
 }
 
@@ -386,8 +385,9 @@ static void left_winograd(void *arg, int task, int thread)
 static struct panels winograd_panels(const struct cpu_conv *c, int k0, int point)
 {
     int kc = chunk_of(c->depth, k0);
-    return (struct panels){c->weights + ((size_t)16 * (size_t)k0 + (size_t)point * (size_t)kc) *
-                                            (size_t)c->columns_pad,
+    return (struct panels){c->weights +
+                               ((size_t)cpu_points(c) * (size_t)k0 + (size_t)point * (size_t)kc) *
+                                   (size_t)c->columns_pad,
                            kc};
 }
 
@@ -402,8 +402,9 @@ static void run_winograd(void *arg, int task, int thread)
     int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
     size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
     float *edge = r->scratch + (size_t)thread * r->scratch_floats;
-    float *products = edge + 16 * CPU_KC;
-    float *own = products + 16 * (size_t)c->block * row;
+    int points = cpu_points(c);
+    float *products = edge + (size_t)points * CPU_KC;
+    float *own = products + (size_t)points * (size_t)c->block * row;
     size_t m_point = (size_t)count * row;
     size_t v_point = (size_t)(c->left_shared ? c->rows_max : count) * CPU_LDA;
     for (int k0 = 0; k0 < c->depth; k0 += CPU_KC) {
@@ -413,10 +414,11 @@ static void run_winograd(void *arg, int task, int thread)
             v = left_of(r, 0, k0 / CPU_KC) + (size_t)first * CPU_LDA;
         else
             transform_tiles(r, first, count, k0, kc, own, v_point, edge);
-        for (int p = 0; p < 16; p++) {
+        for (int p = 0; p < points; p++) {
             struct panels w = winograd_panels(c, k0, p);
-            struct panels next = p < 15 ? winograd_panels(c, k0, p + 1)
-                                        : winograd_panels(c, k0 + kc < c->depth ? k0 + kc : 0, 0);
+            struct panels next = p + 1 < points
+                                     ? winograd_panels(c, k0, p + 1)
+                                     : winograd_panels(c, k0 + kc < c->depth ? k0 + kc : 0, 0);
             multiply(c, v + (size_t)p * v_point, &w, &next, panel0, panel1,
                      products + (size_t)p * m_point, row, count, k0 > 0);
         }
@@ -456,11 +458,11 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
                                    .pixel = c->d.c};
         pool_run(p, c->d.n * c->copy_h, copy_row, &r);
     }
-    if (c->left_shared && c->way == CPU_WINOGRAD)
+    if (c->left_shared && c->side > 0)
         pool_run(p, c->d.n * c->ty.tiles * c->chunks_max, left_winograd, &r);
     else if (c->left_shared)
         pool_run(p, c->d.group * c->phases * c->blocks * c->chunks_max, left_direct, &r);
-    if (c->way == CPU_WINOGRAD)
+    if (c->side > 0)
         pool_run(p, c->blocks * c->split, run_winograd, &r);
     else if (c->way == CPU_COLUMNS)
         pool_run(p, c->d.n * c->d.oh * c->blocks, run_columns, &r);

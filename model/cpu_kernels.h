@@ -62,26 +62,22 @@ struct cpu_kernels {
                  int add, const float *then);
 
     /*
-     * B^T d B of 4×4 pixels for the points 0, 1, −1, ∞: n channels of the pixels d[i·row + j·pixel]
-     * to v[(4i+j)·point …]. The activation is applied to what is read, then the transform. Reads
+     * Winograd's transforms (cpu_winograd.inc.h), side = 4, 5 or 6 pixels each way, r = 2 or 3 the
+     * kernel's: a tile has side − r + 1 outputs each way.
+     *
+     * B^T d B of side × side pixels: n channels of the pixels d[i·row + j·pixel] to
+     * v[(side·i + j)·point …]. The activation is applied to what is read, then the transform. Reads
      * exactly n channels.
      */
-    void (*winograd_in)(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
+    void (*winograd_in)(int side, const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
                         const struct cpu_act *act, float *v, size_t point);
-    /*
-     * act(A^T m A + bias + residual) of n channels: the 16 points at m[p·point] to a tile of 3×3
-     * pixels (F(3×3, 2×2)) or 2×2 (F(2×2, 3×3)). m may be read to CPU_SLACK beyond n.
-     */
-    void (*winograd_out3)(const float *m, size_t point, int n, const float *bias,
-                          const struct cpu_act *act, const struct cpu_tile_out *out);
-    void (*winograd_out2)(const float *m, size_t point, int n, const float *bias,
-                          const struct cpu_act *act, const struct cpu_tile_out *out);
-
-    /*
-     * G g G^T of n kernels (a multiple of lanes) of r × r weights, r = 2: F(3×3, 2×2), 3: F(2×2,
-     * 3×3); g[i] is weight i of each. Point p of kernel j to v[p·point + j].
-     */
-    void (*winograd_weights)(const float *const *g, int r, int n, float *v, size_t point);
+    /* act(A^T m A + bias + residual) of n channels: the side² points at m[p·point] to a tile. m may
+     * be read to CPU_SLACK beyond n. */
+    void (*winograd_out)(int side, int r, const float *m, size_t point, int n, const float *bias,
+                         const struct cpu_act *act, const struct cpu_tile_out *out);
+    /* G g G^T of n kernels (a multiple of lanes) of r × r weights; g[i] is weight i of each. Point
+     * p of kernel j to v[p·point + j]. */
+    void (*winograd_weights)(int side, int r, const float *const *g, int n, float *v, size_t point);
 
     /* y = act(x + bias + residual), n floats; bias and residual may be NULL, y may be x. */
     void (*finish)(const float *x, const float *bias, const float *residual, int n,

@@ -4,11 +4,9 @@
  * Compiled with LANES (floats of a vector), ROWS (rows of the micro-kernel), NAME and KERNELS (the
  * table's name) by cpu_avx512.c, cpu_avx2.c and cpu_base.c. ROWS × 2 accumulators, two vectors of
  * the panel and one broadcast fill the registers: 14 × 32 on AVX-512, 6 × 16 on AVX2.
- *
- * Winograd: Lavin & Gray, Fast Algorithms for Convolutional Neural Networks (2015), points 0, 1,
- * −1, ∞. F(2, 3) and F(3, 2) have the same input transform.
  */
 #include "model/cpu_vector.inc.h"
+#include "model/cpu_winograd.inc.h"
 
 /* --- matrix product --------------------------------------------------------------------------- */
 
@@ -156,177 +154,6 @@ static void depthwise(const float *const *from, const int *tap, int taps, int pi
 #define BODY(kind) depthwise_of(1, from, tap, taps, w, w_row, n, kind, act, y, y_row)
     FOR_EACH_ACT(act->kind, BODY)
 #undef BODY
-}
-
-/* --- Winograd --------------------------------------------------------------------------------- */
-
-/* The four combinations of one line of a tile: (d0 − d2, d1 + d2, d2 − d1, d1 − d3). */
-#define COMBINE(d0, d1, d2, d3, t0, t1, t2, t3)                                                    \
-    t0 = d0 - d2;                                                                                  \
-    t1 = d1 + d2;                                                                                  \
-    t2 = d2 - d1;                                                                                  \
-    t3 = d1 - d3
-
-INLINE void winograd_in_part(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n, int part,
-                             enum cpu_act_kind kind, vf a, vf b, float *v, size_t point)
-{
-    vf t[4][4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        vf x[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            const float *p = d + i * row + j * pixel;
-            x[j] = activate(kind, part ? load_part(p, n) : load(p), a, b);
-        }
-        COMBINE(x[0], x[1], x[2], x[3], t[i][0], t[i][1], t[i][2], t[i][3]);
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        vf u[4];
-        COMBINE(t[0][j], t[1][j], t[2][j], t[3][j], u[0], u[1], u[2], u[3]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            if (part)
-                store_part(v + (size_t)(4 * i + j) * point, u[i], n);
-            else
-                store(v + (size_t)(4 * i + j) * point, u[i]);
-        }
-    }
-}
-
-INLINE void winograd_in_of(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
-                           enum cpu_act_kind kind, const struct cpu_act *act, float *v,
-                           size_t point)
-{
-    vf a = all(act->a), b = all(act->b);
-    int c = 0;
-    for (; c + LANES <= n; c += LANES)
-        winograd_in_part(d + c, row, pixel, LANES, 0, kind, a, b, v + c, point);
-    if (c < n)
-        winograd_in_part(d + c, row, pixel, n - c, 1, kind, a, b, v + c, point);
-}
-
-static void winograd_in(const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
-                        const struct cpu_act *act, float *v, size_t point){
-#define BODY(kind) winograd_in_of(d, row, pixel, n, kind, act, v, point)
-    FOR_EACH_ACT(act->kind, BODY)
-#undef BODY
-}
-
-/* size 3: (m0+m1+m2, m1−m2, m1+m2−m3), F(3, 2); size 2: (m0+m1+m2, m1−m2−m3), F(2, 3). */
-INLINE void lines_out(const int size, vf m0, vf m1, vf m2, vf m3, vf *y)
-{
-    vf plus = m1 + m2, minus = m1 - m2;
-    y[0] = m0 + plus;
-    if (size == 3) {
-        y[1] = minus;
-        y[2] = plus - m3;
-    } else {
-        y[1] = minus - m3;
-    }
-}
-
-INLINE void winograd_out_part(const int size, const float *m, size_t point, int n, int part,
-                              const float *bias, enum cpu_act_kind kind, vf a, vf b,
-                              const struct cpu_tile_out *o, int c)
-{
-    vf t[3][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        vf y[3];
-        lines_out(size, load(m + (size_t)j * point), load(m + (size_t)(4 + j) * point),
-                  load(m + (size_t)(8 + j) * point), load(m + (size_t)(12 + j) * point), y);
-#pragma GCC unroll 3
-        for (int i = 0; i < size; i++)
-            t[i][j] = y[i];
-    }
-    vf add = part ? load_part(bias + c, n) : load(bias + c);
-#pragma GCC unroll 3
-    for (int i = 0; i < size; i++) {
-        vf y[3];
-        lines_out(size, t[i][0], t[i][1], t[i][2], t[i][3], y);
-        if (i < o->y0 || i >= o->y1)
-            continue;
-#pragma GCC unroll 3
-        for (int j = 0; j < size; j++) {
-            if (j < o->x0 || j >= o->x1)
-                continue;
-            vf x = y[j] + add;
-            if (o->residual) {
-                const float *r = o->residual + i * o->residual_row + j * o->residual_pixel + c;
-                x += part ? load_part(r, n) : load(r);
-            }
-            x = activate(kind, x, a, b);
-            float *p = o->at + i * o->row + j * o->pixel + c;
-            if (part)
-                store_part(p, x, n);
-            else
-                store(p, x);
-        }
-    }
-}
-
-INLINE void winograd_out_of(const int size, const float *m, size_t point, int n, const float *bias,
-                            enum cpu_act_kind kind, const struct cpu_act *act,
-                            const struct cpu_tile_out *o)
-{
-    vf a = all(act->a), b = all(act->b);
-    int c = 0;
-    for (; c + LANES <= n; c += LANES)
-        winograd_out_part(size, m + c, point, LANES, 0, bias, kind, a, b, o, c);
-    if (c < n)
-        winograd_out_part(size, m + c, point, n - c, 1, bias, kind, a, b, o, c);
-}
-
-static void winograd_out3(const float *m, size_t point, int n, const float *bias,
-                          const struct cpu_act *act, const struct cpu_tile_out *out)
-{
-#define BODY(kind) winograd_out_of(3, m, point, n, bias, kind, act, out)
-    FOR_EACH_ACT(act->kind, BODY)
-#undef BODY
-}
-
-static void winograd_out2(const float *m, size_t point, int n, const float *bias,
-                          const struct cpu_act *act, const struct cpu_tile_out *out){
-#define BODY(kind) winograd_out_of(2, m, point, n, bias, kind, act, out)
-    FOR_EACH_ACT(act->kind, BODY)
-#undef BODY
-}
-
-/* A line of r weights to its four points: of r = 2 (g0, (g0+g1)/2, (g0−g1)/2, g1). */
-INLINE void points_of(const int r, vf g0, vf g1, vf g2, vf *t)
-{
-    vf even = r == 3 ? g0 + g2 : g0;
-    t[0] = g0;
-    t[1] = all(0.5f) * (even + g1);
-    t[2] = all(0.5f) * (even - g1);
-    t[3] = r == 3 ? g2 : g1;
-}
-
-INLINE void winograd_weights_of(const int r, const float *const *g, int n, float *v, size_t point)
-{
-    for (int c = 0; c < n; c += LANES) {
-        vf t[3][4], u[4];
-#pragma GCC unroll 3
-        for (int x = 0; x < r; x++)
-            points_of(r, load(g[x] + c), load(g[r + x] + c), load(g[(r - 1) * r + x] + c), t[x]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            points_of(r, t[0][i], t[1][i], t[r - 1][i], u);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++)
-                store(v + (size_t)(4 * i + j) * point + c, u[j]);
-        }
-    }
-}
-
-static void winograd_weights(const float *const *g, int r, int n, float *v, size_t point)
-{
-    if (r == 2)
-        winograd_weights_of(2, g, n, v, point);
-    else
-        winograd_weights_of(3, g, n, v, point);
 }
 
 /* --- by element and by channel ---------------------------------------------------------------- */
@@ -624,8 +451,7 @@ const struct cpu_kernels KERNELS = {
     .mr = ROWS,
     .gemm = gemm,
     .winograd_in = winograd_in,
-    .winograd_out3 = winograd_out3,
-    .winograd_out2 = winograd_out2,
+    .winograd_out = winograd_out,
     .winograd_weights = winograd_weights,
     .finish = finish,
     .copy = copy,
