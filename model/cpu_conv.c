@@ -14,11 +14,17 @@
 
 /* Bytes that a thread streams from memory per cycle (15 GB/s at 2.7 GHz, 19 GB/s at 3.3 GHz). */
 #define STREAM_BYTES_PER_CYCLE 6.0
+/* Cycles of a pixel of the padded copy, of each piece that is gathered for a row of a product
+ * beside those of its vectors, and of each vector of outputs. */
+#define COPY_CYCLES   6.0
+#define PIECE_CYCLES  4.0
+#define FINISH_CYCLES 4.0
 /* Cycles of a Winograd transform per point of a vector of channels of a tile of 4 × 4, in and out;
  * as many times so many where the vector is not full, and where the tile is larger. */
 #define TRANSFORM_IN_CYCLES  5.0
 #define TRANSFORM_OUT_CYCLES 4.0
-#define TRANSFORM_PART       3.0
+#define TRANSFORM_PART       2.0
+#define TRANSFORM_PART_LARGE 4.0
 #define TRANSFORM_SIDE_5     1.2
 #define TRANSFORM_SIDE_6     1.5
 /* Most floats of the weights of a layer by tiles larger than the smallest (8 MiB). */
@@ -27,7 +33,7 @@
 #define PRODUCT_FLOATS (400 * 1024)
 /* Tiles of one task: few, so that what is made of them stays in the second-level cache too; where
  * the weights are too many for the caches (16 MiB), more, for each task streams them all. */
-#define TILES_MOST      28
+#define TILES_MOST      42
 #define TILES_MOST_DEEP 56
 #define CACHED_FLOATS   (4 * 1024 * 1024)
 /* Most floats of a left operand that is made for several tasks (8 MiB). */
@@ -78,6 +84,18 @@ static double total(double compute, double weights)
     return compute > stream ? compute + 0.4 * stream : stream + 0.4 * compute;
 }
 
+/* Few channels: rows of taps are copied as one. */
+static bool wants_copy(const struct cpu_conv *c)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    int64_t copy_h =
+        (int64_t)(d->oh - 1) * d->stride[0] + (int64_t)(d->kernel[0] - 1) * d->dilation[0] + 1;
+    int64_t copy_w = (int64_t)(d->ow - 1) * d->stride[1] + d->kernel[1];
+    return !d->transposed && d->group == 1 && c->merged == 1 && d->dilation[1] == 1 &&
+           d->kernel[1] > 1 && d->c < 16 && d->c * d->kernel[1] <= CPU_KC &&
+           copy_h * copy_w <= COPY_FLOATS / ((int64_t)d->n * d->c);
+}
+
 static struct cost cost_direct(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
@@ -86,8 +104,15 @@ static struct cost cost_direct(const struct cpu_conv *c)
     if (d->transposed)
         rows /= (double)d->stride[0] * d->stride[1];
     double k = taps * c->c, n = round_up(d->oc / d->group, c->k->lanes);
-    double lanes = c->k->lanes;
-    double compute = d->group * (rows * k * n / lanes / 2 + 2 * rows * k / lanes);
+    double lanes = c->k->lanes, copy = 0;
+    double pieces = taps, piece = c->c; /* that are gathered for a row */
+    if (wants_copy(c)) {
+        copy = COPY_CYCLES * ((double)d->oh * d->stride[0]) * ((double)d->ow * d->stride[1]);
+        pieces = d->kernel[0];
+        piece *= d->kernel[1];
+    }
+    double gather = pieces * (PIECE_CYCLES + 2 * piece / lanes), finish = FINISH_CYCLES * n / lanes;
+    double compute = copy + d->group * rows * (k * n / lanes / 2 + gather + finish);
     double weights = d->group * k * n;
     return (struct cost){total(compute, weights), weights};
 }
@@ -103,17 +128,18 @@ static struct cost cost_columns(const struct cpu_conv *c)
 }
 
 /* Vectors that channels take, the last one counted as what it costs. */
-static double vectors(int channels, int lanes)
+static double vectors(const struct cpu_conv *c, int channels)
 {
-    return channels / lanes + (channels % lanes ? TRANSFORM_PART : 0);
+    double part = c->side > 4 ? TRANSFORM_PART_LARGE : TRANSFORM_PART;
+    return channels / c->k->lanes + (channels % c->k->lanes ? part : 0);
 }
 
 static struct cost cost_winograd(const struct cpu_conv *c)
 {
     double tiles = (double)c->ty.tiles * c->tx.tiles, lanes = c->k->lanes;
     double k = c->depth, n = c->columns_pad, points = cpu_points(c);
-    double in = c->in_phases * c->in_phases * vectors(c->d.c, c->k->lanes);
-    double out = c->out_phases * c->out_phases * vectors(c->oc, c->k->lanes);
+    double in = c->in_phases * c->in_phases * vectors(c, c->d.c);
+    double out = c->out_phases * c->out_phases * vectors(c, c->oc);
     double larger = c->side == 6 ? TRANSFORM_SIDE_6 : c->side == 5 ? TRANSFORM_SIDE_5 : 1;
     double compute =
         tiles * points *
@@ -160,18 +186,6 @@ static int groups_to_merge(const struct cpu_conv_desc *d, int lanes)
         if (d->group % m == 0)
             merge = m;
     return merge;
-}
-
-/* Few channels: rows of taps are copied as one. */
-static bool wants_copy(const struct cpu_conv *c)
-{
-    const struct cpu_conv_desc *d = &c->d;
-    int64_t copy_h =
-        (int64_t)(d->oh - 1) * d->stride[0] + (int64_t)(d->kernel[0] - 1) * d->dilation[0] + 1;
-    int64_t copy_w = (int64_t)(d->ow - 1) * d->stride[1] + d->kernel[1];
-    return !d->transposed && d->group == 1 && c->merged == 1 && d->dilation[1] == 1 &&
-           d->kernel[1] > 1 && d->c < 16 && d->c * d->kernel[1] <= CPU_KC &&
-           copy_h * copy_w <= COPY_FLOATS / ((int64_t)d->n * d->c);
 }
 
 /* --- tables ------------------------------------------------------------------------------------

@@ -118,6 +118,14 @@ INLINE void line_weights(const int side, const int r, vf g0, vf g1, vf g2, vf *t
         _Pragma("GCC unroll 1") for (int i = 0; i < (count); i++) BODY(i);                         \
     }
 
+/* The next of several places at equal distances. That they are found one after the other is hidden
+ * from the compiler: it would keep the distances of all of them in registers that it has not. */
+#define NEXT(p, step)                                                                              \
+    do {                                                                                           \
+        (p) += (step);                                                                             \
+        __asm__("" : "+r"(p));                                                                     \
+    } while (0)
+
 /* One row of pixels to its points. */
 INLINE void row_in(const int side, const float *d, ptrdiff_t pixel, int n, int part,
                    enum cpu_act_kind kind, vf a, vf b, vf *t)
@@ -125,8 +133,8 @@ INLINE void row_in(const int side, const float *d, ptrdiff_t pixel, int n, int p
     vf x[6];
 #pragma GCC unroll 6
     for (int j = 0; j < side; j++) {
-        const float *p = d + j * pixel;
-        x[j] = activate(kind, part ? load_part(p, n) : load(p), a, b);
+        x[j] = activate(kind, part ? load_part(d, n) : load(d), a, b);
+        NEXT(d, pixel);
     }
     line_in(side, x, t);
 }
@@ -139,13 +147,14 @@ INLINE void column_in(const int side, vf (*t)[6], int j, int n, int part, float 
     for (int i = 0; i < side; i++)
         x[i] = t[i][j];
     line_in(side, x, u);
+    v += (size_t)j * point;
 #pragma GCC unroll 6
     for (int i = 0; i < side; i++) {
-        float *p = v + (size_t)(side * i + j) * point;
         if (part)
-            store_part(p, u[i], n);
+            store_part(v, u[i], n);
         else
-            store(p, u[i]);
+            store(v, u[i]);
+        NEXT(v, (size_t)side * point);
     }
 }
 
@@ -155,20 +164,20 @@ INLINE void winograd_in_part(const int side, const float *d, ptrdiff_t row, ptrd
     vf t[6][6];
 #define ROW(i)    row_in(side, d + i * row, pixel, n, part, kind, a, b, t[i])
 #define COLUMN(j) column_in(side, t, j, n, part, v, point)
-    LINES(side == 4, i, side, ROW)
-    LINES(side == 4, j, side, COLUMN)
+    LINES(side == 4 || (LANES == 16 && !part), i, side, ROW)
+    LINES(side == 4 || (LANES == 16 && !part), j, side, COLUMN)
 #undef ROW
 #undef COLUMN
 }
 
-/* Returns the channels that are done: whole vectors. */
-INLINE int winograd_in_of(const int side, const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
-                          enum cpu_act_kind kind, vf a, vf b, float *v, size_t point)
+INLINE void winograd_in_of(const int side, const float *d, ptrdiff_t row, ptrdiff_t pixel, int n,
+                           enum cpu_act_kind kind, vf a, vf b, float *v, size_t point)
 {
     int c = 0;
     for (; c + LANES <= n; c += LANES)
         winograd_in_part(side, d + c, row, pixel, LANES, 0, kind, a, b, v + c, point);
-    return c;
+    if (c < n)
+        winograd_in_part(side, d + c, row, pixel, n - c, 1, kind, a, b, v + c, point);
 }
 
 #define WINOGRAD_IN(side)                                                                          \
@@ -176,14 +185,11 @@ INLINE int winograd_in_of(const int side, const float *d, ptrdiff_t row, ptrdiff
                                    const struct cpu_act *act, float *v, size_t point)              \
     {                                                                                              \
         vf a = all(act->a), b = all(act->b);                                                       \
-        int c = 0;                                                                                 \
         FOR_EACH_ACT(act->kind, IN_##side)                                                         \
-        if (c < n)                                                                                 \
-            winograd_in_part(side, d + c, row, pixel, n - c, 1, act->kind, a, b, v + c, point);    \
     }
-#define IN_4(kind) c = winograd_in_of(4, d, row, pixel, n, kind, a, b, v, point)
-#define IN_5(kind) c = winograd_in_of(5, d, row, pixel, n, kind, a, b, v, point)
-#define IN_6(kind) c = winograd_in_of(6, d, row, pixel, n, kind, a, b, v, point)
+#define IN_4(kind) winograd_in_of(4, d, row, pixel, n, kind, a, b, v, point)
+#define IN_5(kind) winograd_in_of(5, d, row, pixel, n, kind, a, b, v, point)
+#define IN_6(kind) winograd_in_of(6, d, row, pixel, n, kind, a, b, v, point)
 WINOGRAD_IN(4)
 WINOGRAD_IN(5)
 WINOGRAD_IN(6)
@@ -204,9 +210,12 @@ INLINE void column_out(const int side, const int size, const float *m, size_t po
                        vf (*t)[6])
 {
     vf x[6], y[5];
+    m += (size_t)j * point;
 #pragma GCC unroll 6
-    for (int i = 0; i < side; i++)
-        x[i] = load(m + (size_t)(side * i + j) * point);
+    for (int i = 0; i < side; i++) {
+        x[i] = load(m);
+        NEXT(m, (size_t)side * point);
+    }
     line_out(side, size, x, y);
 #pragma GCC unroll 5
     for (int i = 0; i < size; i++)
@@ -291,6 +300,7 @@ WINOGRAD_OUT(6, 5)
 #undef OUT_6_4
 #undef OUT_6_5
 #undef LINES
+#undef NEXT
 
 static void winograd_out(int side, int r, const float *m, size_t point, int n, const float *bias,
                          const struct cpu_act *act, const struct cpu_tile_out *out)
