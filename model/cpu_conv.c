@@ -27,8 +27,6 @@
 #define TRANSFORM_PART_LARGE 4.0
 #define TRANSFORM_SIDE_5     1.2
 #define TRANSFORM_SIDE_6     1.5
-/* Most floats of the weights of a layer by tiles larger than the smallest (8 MiB). */
-#define LARGE_TILE_FLOATS (2 * 1024 * 1024)
 /* Products of one task, in floats, so that they stay in the second-level cache. */
 #define PRODUCT_FLOATS (400 * 1024)
 /* Tiles of one task: few, so that what is made of them stays in the second-level cache too; where
@@ -465,7 +463,15 @@ static int side_of(enum cpu_way way)
     return 4 + (int)(way - CPU_WINOGRAD4);
 }
 
-static enum cpu_way fastest(struct cpu_conv *c)
+/* What Winograd costs by tiles of that size. */
+static struct cost cost_of_side(const struct cpu_conv *c, int side)
+{
+    struct cpu_conv t = *c;
+    size_winograd(&t, side);
+    return cost_winograd(&t);
+}
+
+static enum cpu_way fastest(const struct cpu_conv *c)
 {
     enum cpu_way way = CPU_DIRECT;
     struct cost best = cost_direct(c);
@@ -473,18 +479,46 @@ static enum cpu_way fastest(struct cpu_conv *c)
         best = cost_columns(c);
         way = CPU_COLUMNS;
     }
-    double most = c->d.low_memory ? best.floats + LOW_MEMORY_FLOATS : 0;
-    for (enum cpu_way w = CPU_WINOGRAD4; has_winograd(c) && w <= CPU_WINOGRAD6; w++) {
-        size_winograd(c, side_of(w));
-        struct cost cost = cost_winograd(c);
-        if (cost.cycles < best.cycles && (!c->d.low_memory || cost.floats < most) &&
-            (w == CPU_WINOGRAD4 || cost.floats <= LARGE_TILE_FLOATS)) {
-            best = cost;
-            way = w;
-        }
+    if (has_winograd(c)) {
+        struct cost w = cost_of_side(c, 4);
+        if (w.cycles < best.cycles &&
+            (!c->d.low_memory || w.floats < best.floats + LOW_MEMORY_FLOATS))
+            way = CPU_WINOGRAD4;
     }
-    c->side = 0;
     return way;
+}
+
+static struct cost cost_now(const struct cpu_conv *c)
+{
+    if (is_winograd(c->way))
+        return cost_winograd(c);
+    return c->way == CPU_COLUMNS ? cost_columns(c) : cost_direct(c);
+}
+
+int cpu_conv_faster(const struct cpu_conv *c, struct cpu_other_way to[CPU_OTHER_WAYS])
+{
+    int count = 0;
+    if (c->way == CPU_DEPTHWISE || !has_winograd(c))
+        return 0;
+    struct cost now = cost_now(c);
+    for (enum cpu_way way = CPU_WINOGRAD5; way <= CPU_WINOGRAD6; way++) {
+        struct cost other = cost_of_side(c, side_of(way));
+        if (way != c->way && other.cycles < now.cycles && other.floats > now.floats)
+            to[count++] = (struct cpu_other_way){way, now.cycles - other.cycles,
+                                                 (size_t)(other.floats - now.floats)};
+    }
+    return count;
+}
+
+int cpu_conv_change(struct cpu_conv **c, enum cpu_way way, struct err *e)
+{
+    struct cpu_conv *other;
+    int rc = cpu_conv_new(&other, &(*c)->d, (*c)->k, (*c)->threads, &way, e);
+    if (rc < 0)
+        return rc;
+    cpu_conv_free(*c);
+    *c = other;
+    return 0;
 }
 
 int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const struct cpu_kernels *k,

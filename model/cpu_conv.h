@@ -3,7 +3,7 @@
  *
  * Four ways to compute a layer, chosen by what they are reckoned to cost:
  *
- *   Winograd   tiles of 4 × 4, 5 × 5 or 6 × 6 pixels, whichever is reckoned to be fastest, for k4
+ *   Winograd   tiles of 4 × 4, 5 × 5 or 6 × 6 pixels for k4
  *              s2 convolutions (their four parity phases are 2×2 convolutions of stride 1, K =
  * 4·C), for k4 s2 transposed ones (a 2×2 convolution to 4·C' outputs) and for 2×2 of stride 1:
  * F(3×3, 2×2), F(4×4, 2×2), F(5×5, 2×2), 1.78, 1.56 or 1.44 multiplications for an output in place
@@ -82,6 +82,27 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
 void cpu_conv_free(struct cpu_conv *c);
 
 enum cpu_way cpu_conv_way(const struct cpu_conv *c);
+/* Floats of the weights as the tensor has them. */
+size_t cpu_conv_weights(const struct cpu_conv *c);
+
+/* Another way to compute a layer. */
+struct cpu_other_way {
+    enum cpu_way way;
+    double cycles; /* that it is reckoned to save */
+    size_t floats; /* that its packed weights take more */
+};
+/* Most of them: Winograd by larger tiles. */
+#define CPU_OTHER_WAYS 2
+/*
+ * The ways that are faster than the one it has but take more memory; returns how many. Where
+ * cpu_conv_new() chooses, it takes the fastest that is not one of these: that memory is to spend
+ * where it saves most, which only the whole network tells.
+ */
+int cpu_conv_faster(const struct cpu_conv *c, struct cpu_other_way to[CPU_OTHER_WAYS]);
+/* Plans the layer anew, to go that way, before its weights are packed. ERR_NOMEM; *c is as it was.
+ */
+int cpu_conv_change(struct cpu_conv **c, enum cpu_way way, struct err *e);
+
 /* Floats of packed weights and bias, to be given to cpu_conv_pack(), aligned to CPU_ALIGN. */
 size_t cpu_conv_packed_floats(const struct cpu_conv *c);
 /* Floats of scratch that each thread, and that all together, need while it runs. */

@@ -297,8 +297,7 @@ static void pack_whole(void *arg, int task, int thread)
     }
 }
 
-/* Weights of all groups, as the tensor has them. */
-static size_t tensor_floats(const struct cpu_conv *c)
+size_t cpu_conv_weights(const struct cpu_conv *c)
 {
     size_t taps = (size_t)c->d.kernel[0] * (size_t)c->d.kernel[1];
     return taps * (size_t)c->d.c * (size_t)c->d.oc / ((size_t)c->d.group * (size_t)c->merged);
@@ -306,7 +305,7 @@ static size_t tensor_floats(const struct cpu_conv *c)
 
 size_t cpu_conv_pack_floats(const struct cpu_conv *c)
 {
-    return packs_whole(c) ? 0 : tensor_floats(c);
+    return packs_whole(c) ? 0 : cpu_conv_weights(c);
 }
 
 int cpu_conv_pack(struct cpu_conv *c, const struct cpu_weights *weights, const float *bias,
@@ -319,7 +318,7 @@ int cpu_conv_pack(struct cpu_conv *c, const struct cpu_weights *weights, const f
         if (pack.rc != 0)
             return err_set(e, pack.rc, "%s", pack.e.text);
     } else {
-        int rc = weights->load(weights->ctx, 0, (int64_t)tensor_floats(c), spare, e);
+        int rc = weights->load(weights->ctx, 0, (int64_t)cpu_conv_weights(c), spare, e);
         if (rc != 0)
             return rc;
         if (c->side > 0) {

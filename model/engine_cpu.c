@@ -154,7 +154,8 @@ static int make_plan(const struct graph *g, const struct engine_options *o, stru
     int64_t images = 1;
     p->by_image = o->mode == ENGINE_THROUGHPUT && images_apart(g, &images);
     p->images = p->by_image ? (int)images : 1;
-    if ((rc = cpu_plan_lower(g, p, o->low_memory, e)) < 0)
+    if ((rc = cpu_plan_lower(g, p, o->low_memory, e)) < 0 ||
+        (rc = cpu_plan_weights(p, o->low_memory, e)) < 0)
         goto out;
     rc = cpu_plan_memory(p, e);
 out:

@@ -327,11 +327,6 @@ static int lower_conv(struct lower *l, int node)
     s->out = out;
     s->weights = n->in[1];
     s->bias = n->n_in > 2 ? n->in[2] : -1;
-    s->packed = l->p->packed_floats;
-    l->p->packed_floats += cpu_round16(cpu_conv_packed_floats(conv));
-    size_t bytes = cpu_conv_pack_floats(conv) * sizeof(float);
-    if (bytes > l->p->compile_bytes)
-        l->p->compile_bytes = bytes;
     return 0;
 }
 

@@ -1,8 +1,9 @@
 /*
  * engine_cpu_plan.h - a compiled network of the CPU engine: places in memory and steps
  *
- * engine_cpu_lower.c (nodes), engine_cpu_fuse.c (what is fused), engine_cpu_memory.c (where tensors
- * lie) make it; engine_cpu_steps.c carries out a step; engine_cpu.c is the engine.
+ * engine_cpu_lower.c (nodes), engine_cpu_fuse.c (what is fused), engine_cpu_weights.c (what weights
+ * may take), engine_cpu_memory.c (where tensors lie) make it; engine_cpu_steps.c carries out a
+ * step; engine_cpu.c is the engine.
  */
 #ifndef SPINENODE_MODEL_ENGINE_CPU_PLAN_H
 #define SPINENODE_MODEL_ENGINE_CPU_PLAN_H
@@ -89,6 +90,9 @@ struct cpu_plan {
 
 /* Lowers a graph to steps; weights are not packed yet. */
 int cpu_plan_lower(const struct graph *g, struct cpu_plan *p, bool low_memory, struct err *e);
+/* Lets convolutions go faster ways as far as memory for their weights goes, and gives each its
+ * place among the packed weights. */
+int cpu_plan_weights(struct cpu_plan *p, bool low_memory, struct err *e);
 /* Gives every arena root its place and finds the sizes of arena and scratch. ERR_LIMIT. */
 int cpu_plan_memory(struct cpu_plan *p, struct err *e);
 

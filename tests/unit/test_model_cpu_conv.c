@@ -511,34 +511,41 @@ static void conv__gives_an_image_the_same_bits_in_any_batch(void **state)
         }
 }
 
-/* Large tiles are faster, but their weights are more: 2.25 times those of the smallest. */
-static void conv__takes_large_tiles_where_their_weights_are_few(void **state)
+/* Larger tiles save cycles and take more memory, which a layer may not do by itself. */
+static void conv__tells_which_ways_are_faster_and_larger(void **state)
 {
     (void)state;
     for (int i = 0; i < 3; i++) {
         const struct cpu_kernels *k;
+        struct cpu_other_way to[CPU_OTHER_WAYS];
+        struct cpu_conv *conv;
         struct err e;
         if (cpu_kernels_pick(isas[i], &k, NULL) != 0)
             continue;
-        struct {
-            int c, size, most_side, least_side;
-            bool low_memory;
-        } of[] = {{64, 128, 6, 5, false},
-                  {256, 64, 5, 5, false},
-                  {512, 64, 4, 4, false},
-                  {16, 128, 6, 5, true},
-                  {256, 64, 0, 0, true}};
-        for (size_t j = 0; j < sizeof of / sizeof *of; j++) {
-            struct cpu_conv_desc d = layer(1, of[j].c, of[j].size, of[j].size, of[j].c, 3, 1, 1);
-            struct cpu_conv *conv;
-            d.low_memory = of[j].low_memory;
-            assert_int_equal(cpu_conv_new(&conv, &d, k, 1, NULL, &e), 0);
-            enum cpu_way way = cpu_conv_way(conv);
-            int side = way == CPU_DIRECT ? 0 : 4 + (int)(way - CPU_WINOGRAD4);
-            if (side < of[j].least_side || side > of[j].most_side)
-                fail_msg("%s: %d channels of %d: way %d", isas[i], of[j].c, of[j].size, way);
-            cpu_conv_free(conv);
-        }
+        struct cpu_conv_desc d = layer(1, 64, 128, 128, 64, 3, 1, 1);
+        assert_int_equal(cpu_conv_new(&conv, &d, k, 1, NULL, &e), 0);
+        assert_int_equal(cpu_conv_way(conv), CPU_WINOGRAD4);
+        assert_int_equal(cpu_conv_weights(conv), 9 * 64 * 64);
+        assert_int_equal(cpu_conv_faster(conv, to), 2);
+        assert_int_equal(to[0].way, CPU_WINOGRAD5);
+        assert_int_equal(to[1].way, CPU_WINOGRAD6);
+        assert_true(to[0].cycles > 0 && to[1].cycles > to[0].cycles);
+        size_t before = cpu_conv_packed_floats(conv);
+        assert_int_equal(to[0].floats, (25 - 16) * 64 * 64);
+        assert_int_equal(cpu_conv_change(&conv, CPU_WINOGRAD6, &e), 0);
+        assert_int_equal(cpu_conv_way(conv), CPU_WINOGRAD6);
+        assert_int_equal(cpu_conv_packed_floats(conv), before + to[1].floats);
+        assert_int_equal(cpu_conv_faster(conv, to), 0);
+        cpu_conv_free(conv);
+        d.low_memory = true; /* what it takes by itself */
+        d.c = d.oc = 256;
+        assert_int_equal(cpu_conv_new(&conv, &d, k, 1, NULL, &e), 0);
+        assert_int_equal(cpu_conv_way(conv), CPU_DIRECT);
+        cpu_conv_free(conv);
+        d = layer(1, 64, 128, 128, 64, 1, 1, 0); /* has no other way */
+        assert_int_equal(cpu_conv_new(&conv, &d, k, 1, NULL, &e), 0);
+        assert_int_equal(cpu_conv_faster(conv, to), 0);
+        cpu_conv_free(conv);
     }
 }
 
@@ -608,7 +615,7 @@ int main(void)
         cmocka_unit_test(conv__writes_a_pixel_shuffle_where_it_belongs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_random_shapes),
         cmocka_unit_test(conv__gives_an_image_the_same_bits_in_any_batch),
-        cmocka_unit_test(conv__takes_large_tiles_where_their_weights_are_few),
+        cmocka_unit_test(conv__tells_which_ways_are_faster_and_larger),
         cmocka_unit_test(conv__refuses_sizes_that_do_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -304,6 +304,59 @@ static void engine_cpu__leaves_the_relu_of_a_skip_to_its_readers(void **state)
     relu_of_a_skip(false, true, false);
 }
 
+/* The plan of `layers` convolutions 3×3 of c channels at size × size, weights placed. */
+static struct step *plan_of(struct cpu_plan *p, int layers, int c, int size, bool low_memory)
+{
+    struct err e;
+    struct cpu_conv_desc d = {
+        .n = 1, .h = size, .w = size, .c = c, .oh = size, .ow = size, .oc = c};
+    for (int i = 0; i < 2; i++) {
+        d.kernel[i] = 3;
+        d.stride[i] = d.dilation[i] = d.pad[i] = d.up[i] = 1;
+    }
+    d.group = 1;
+    d.low_memory = low_memory;
+    *p = (struct cpu_plan){.steps = layers, .threads = 1};
+    assert_int_equal(cpu_kernels_pick(NULL, &p->k, &e), 0);
+    p->step = calloc((size_t)layers, sizeof *p->step);
+    assert_non_null(p->step);
+    for (int i = 0; i < layers; i++)
+        assert_int_equal(cpu_conv_new(&p->step[i].conv, &d, p->k, 1, NULL, &e), 0);
+    assert_int_equal(cpu_plan_weights(p, low_memory, &e), 0);
+    return p->step;
+}
+
+/* Ways of the layers, one digit each, and that their weights lie one after the other. */
+static void assert_ways(int layers, int c, int size, bool low_memory, const char *want)
+{
+    struct cpu_plan p;
+    struct step *s = plan_of(&p, layers, c, size, low_memory);
+    char got[32] = "";
+    size_t at = 0;
+    for (int i = 0; i < layers; i++) {
+        enum cpu_way way = cpu_conv_way(s[i].conv);
+        got[i] = (char)(way == CPU_DIRECT ? '0' : '4' + (way - CPU_WINOGRAD4));
+        assert_int_equal(s[i].packed, at);
+        at += (cpu_conv_packed_floats(s[i].conv) + 15) / 16 * 16;
+        cpu_conv_free(s[i].conv);
+    }
+    assert_int_equal(p.packed_floats, at);
+    assert_string_equal(got, want);
+    free(s);
+}
+
+/* Twice the weights and 32 MiB: of 256 channels 2.25 MiB a layer, 4, 6.25 or 9 MiB packed. */
+static void engine_cpu__spends_memory_on_the_fastest_ways_that_fit(void **state)
+{
+    (void)state;
+    assert_ways(4, 64, 128, false, "6666");
+    assert_ways(4, 64, 128, true, "4444");
+    assert_ways(4, 256, 64, false, "6666");
+    assert_ways(12, 256, 64, false, "666555555555");
+    assert_ways(24, 256, 64, false, "555555555555555555544444");
+    assert_ways(4, 256, 64, true, "0000");
+}
+
 static void engine_cpu__tells_its_cost_beforehand(void **state)
 {
     (void)state;
@@ -491,6 +544,7 @@ int main(void)
         cmocka_unit_test(engine_cpu__runs_one_plan_in_several_threads_at_once),
         cmocka_unit_test(engine_cpu__agrees_with_the_reference),
         cmocka_unit_test(engine_cpu__leaves_the_relu_of_a_skip_to_its_readers),
+        cmocka_unit_test(engine_cpu__spends_memory_on_the_fastest_ways_that_fit),
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
         cmocka_unit_test(pool__runs_every_task_once),
