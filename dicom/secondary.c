@@ -203,10 +203,8 @@ int secondary_write(const struct series *s, unsigned index, const struct seconda
     };
     rc = secondary_set_modules(&parts, e);
     if (rc == 0)
-        rc =
-            item_set_words(parts.to, TAG_PIXEL_DATA, marked, (size_t)spec->rows * spec->columns, e);
-    if (rc == 0)
-        rc = dataset_write(result, path, e);
+        rc = dataset_write(
+            result, &(struct dataset_words){marked, (size_t)spec->rows * spec->columns}, path, e);
     if (rc == 0 && out)
         *out = uids;
 out:

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dicom/banner.h"
 #include "dicom/dataset.h"
@@ -18,6 +19,8 @@
 #include "dicom/tags.h"
 #include "dicom/uid.h"
 #include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
 
 static void uid__is_the_digest_as_a_version_8_uuid(void **state)
 {
@@ -374,6 +377,41 @@ static void dataset__reads_what_was_set_and_nothing_else(void **state)
     dataset_free(NULL);
 }
 
+static void dataset__pixels_are_the_end_of_the_file(void **state)
+{
+    (void)state;
+    static const uint16_t words[] = {0x0102, 0x0a0b, 0x0c0d};
+    static const uint8_t end[] = {0xe0, 0x7f, 0x10, 0x00, 'O',  'W',  0,    0,    6,
+                                  0,    0,    0,    0x02, 0x01, 0x0b, 0x0a, 0x0d, 0x0c};
+    const struct dataset_words pixels = {words, sizeof words / sizeof *words};
+    char folder[] = "/tmp/spinenode-objects-XXXXXX", path[64];
+    struct dataset *d = dataset_new();
+    struct item *root = dataset_root(d), *added = NULL;
+    struct buf bytes, alone;
+    buf_init(&bytes, 65536);
+    buf_init(&alone, 65536);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/image", folder);
+    assert_int_equal(dicom_init(NULL), 0);
+    assert_int_equal(item_set_text(root, TAG_SOP_CLASS_UID, "1.2", NULL), 0);
+    assert_int_equal(item_set_text(root, TAG_SOP_INSTANCE_UID, "1.3", NULL), 0);
+    assert_int_equal(dataset_encode(d, &alone, NULL), 0);
+    assert_int_equal(dataset_write(d, &pixels, path, NULL), 0);
+    assert_int_equal(file_read(path, &bytes, NULL), 0);
+    unlink(path);
+    assert_int_equal(bytes.len, alone.len + sizeof end);
+    assert_memory_equal(bytes.data, alone.data, alone.len);
+    assert_memory_equal(bytes.data + alone.len, end, sizeof end);
+    /* Behind this one Pixel Data would be out of order. */
+    assert_int_equal(item_add(root, 0xfffafffa, &added, NULL), 0);
+    assert_int_equal(dataset_write(d, &pixels, path, NULL), ERR_INVALID);
+    assert_int_equal(access(path, F_OK), -1);
+    rmdir(folder);
+    buf_fini(&bytes);
+    buf_fini(&alone);
+    dataset_free(d);
+}
+
 static void tags__are_found_by_keyword_and_by_number(void **state)
 {
     (void)state;
@@ -410,6 +448,7 @@ int main(void)
         cmocka_unit_test(window__spans_the_values_without_background_and_outliers),
         cmocka_unit_test(decimals__read_back_and_have_no_exponent),
         cmocka_unit_test(dataset__reads_what_was_set_and_nothing_else),
+        cmocka_unit_test(dataset__pixels_are_the_end_of_the_file),
         cmocka_unit_test(tags__are_found_by_keyword_and_by_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
