@@ -99,7 +99,9 @@ static int field_of(const float *image, int rows, int columns, struct field *f, 
             int i = y * w + x;
             f->right[i] = small[i + 1] - small[i - 1];
             f->down[i] = small[i + w] - small[i - w];
-            mean += hypotf(f->right[i], f->down[i]);
+            /* hypotf(), in line */
+            mean +=
+                (float)sqrt((double)f->right[i] * f->right[i] + (double)f->down[i] * f->down[i]);
         }
     mean = 1e-4 + mean / (f->rows * w);
     for (int i = 0; i < f->rows * w; i++) {
@@ -240,28 +242,37 @@ void quality_add(struct quality_report *r, const struct quality_report *other)
 
 void quality_do(enum quality_way way, const float *in, int rows, int columns, float *out)
 {
-    for (int y = 0; y < rows; y++)
-        for (int x = 0; x < columns; x++) {
-            int from_y = way & QUALITY_SHIFT && y > 0 ? y - 1 : y;
-            int from_x = way & QUALITY_SHIFT && x > 0 ? x - 1 : x;
-            from_x = way & QUALITY_FLIP ? columns - 1 - from_x : from_x;
-            out[(size_t)y * (size_t)columns + (size_t)x] =
-                in[(size_t)from_y * (size_t)columns + (size_t)from_x];
-        }
+    int step = way & QUALITY_SHIFT ? 1 : 0;
+    for (int y = 0; y < rows; y++) {
+        const float *from = in + (size_t)(y > step ? y - step : 0) * (size_t)columns;
+        float *to = out + (size_t)y * (size_t)columns;
+        float first = way & QUALITY_FLIP ? from[columns - 1] : from[0];
+        for (int x = 0; x < step && x < columns; x++)
+            to[x] = first;
+        if (way & QUALITY_FLIP)
+            for (int x = step; x < columns; x++)
+                to[x] = from[columns - 1 - (x - step)];
+        else if (columns > step)
+            memcpy(to + step, from, (size_t)(columns - step) * sizeof *to);
+    }
 }
 
 void quality_undo(enum quality_way way, const float *in, int rows, int columns, int scale,
                   float *out)
 {
     int step = way & QUALITY_SHIFT ? scale : 0;
-    for (int y = 0; y < rows; y++)
-        for (int x = 0; x < columns; x++) {
-            int from_x = way & QUALITY_FLIP ? columns - 1 - x : x;
-            int from_y = y + step < rows ? y + step : rows - 1;
-            from_x = from_x + step < columns ? from_x + step : columns - 1;
-            out[(size_t)y * (size_t)columns + (size_t)x] =
-                in[(size_t)from_y * (size_t)columns + (size_t)from_x];
-        }
+    for (int y = 0; y < rows; y++) {
+        const float *from = in + (size_t)(y + step < rows ? y + step : rows - 1) * (size_t)columns;
+        float *to = out + (size_t)y * (size_t)columns;
+        int inside = columns > step ? columns - step : 0; /* the rest repeats the edge */
+        for (int x = 0; x < columns - inside; x++)
+            to[way & QUALITY_FLIP ? x : inside + x] = from[columns - 1];
+        if (way & QUALITY_FLIP)
+            for (int x = 0; x < inside; x++)
+                to[columns - 1 - x] = from[x + step];
+        else
+            memcpy(to, from + step, (size_t)inside * sizeof *to);
+    }
 }
 
 void quality_disagreement(struct quality_report *r, const float *result, const float *second,
