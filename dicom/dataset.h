@@ -58,17 +58,18 @@ const char *dataset_transfer_syntax(const struct dataset *d);
  * set gives the same bytes. */
 int dataset_encode(struct dataset *d, struct buf *out, struct err *e);
 
-/* Pixel Data of 16 bits that are in nobody's data set: borrowed, not copied. */
+/* A part of Pixel Data of 16 bits that are in nobody's data set: borrowed, not copied. */
 struct dataset_words {
     const uint16_t *words;
     size_t count;
 };
 
 /* dataset_encode() into a new file at path (which must not exist: ERR_EXISTS), every write
- * checked, fsync'd; the folder's fsync is the caller's. On failure there is no file. pixels, unless
- * NULL, become Pixel Data (OW) behind all that d holds: ERR_INVALID if d reaches as far itself. */
-int dataset_write(struct dataset *d, const struct dataset_words *pixels, const char *path,
-                  struct err *e);
+ * checked, fsync'd; the folder's fsync is the caller's. On failure there is no file. pixels: parts
+ * that, one behind the other, become Pixel Data (OW) behind all that d holds: ERR_INVALID if d
+ * reaches as far itself. 0 parts: no pixels. */
+int dataset_write(struct dataset *d, const struct dataset_words *pixels, unsigned parts,
+                  const char *path, struct err *e);
 
 /* ---- reading: a missing attribute, an empty value or one of another kind reads as "no" ---- */
 

@@ -227,11 +227,15 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "Explicit VR Little End
 
 /* Tag, VR and length of Pixel Data (PS3.5 7.1.2), to which a data set may not reach that is put
  * before it. */
-static int add_pixel_head(struct dataset *d, const struct dataset_words *pixels, struct buf *out,
-                          struct err *e)
+static int add_pixel_head(struct dataset *d, const struct dataset_words *pixels, unsigned parts,
+                          struct buf *out, struct err *e)
 {
-    if (pixels->count > ENCODED_MAX / sizeof *pixels->words)
-        return err_set(e, ERR_LIMIT, "%zu words of pixel data are too many", pixels->count);
+    size_t count = 0;
+    for (unsigned i = 0; i < parts; i++) {
+        count += pixels[i].count;
+        if (pixels[i].count > ENCODED_MAX / 2 || count > ENCODED_MAX / 2)
+            return err_set(e, ERR_LIMIT, "%zu words of pixel data are too many", count);
+    }
     int rc = protect(e, "encoding pixel data", [&]() -> int {
         DcmDataset *set = d->file.getDataset();
         unsigned long n = set->card();
@@ -242,32 +246,32 @@ static int add_pixel_head(struct dataset *d, const struct dataset_words *pixels,
     if (rc != 0)
         return rc;
     static const uint8_t head[] = {0xe0, 0x7f, 0x10, 0x00, 'O', 'W', 0, 0};
-    uint32_t bytes = (uint32_t)(pixels->count * sizeof *pixels->words);
+    uint32_t bytes = (uint32_t)(count * sizeof *pixels->words);
     buf_add(out, head, sizeof head);
     buf_add(out, &bytes, sizeof bytes);
     return buf_error(out) ? err_set(e, buf_error(out), "encoding pixel data: no memory") : 0;
 }
 
 static int write_file(int fd, const struct buf *bytes, const struct dataset_words *pixels,
-                      const char *path, struct err *e)
+                      unsigned parts, const char *path, struct err *e)
 {
     int rc = file_write_all(fd, bytes->data, bytes->len, e);
-    if (rc == 0 && pixels)
-        rc = file_write_all(fd, pixels->words, pixels->count * sizeof *pixels->words, e);
+    for (unsigned i = 0; rc == 0 && i < parts; i++)
+        rc = file_write_all(fd, pixels[i].words, pixels[i].count * sizeof *pixels->words, e);
     if (rc != 0)
         return err_context(e, "%s", path);
     return fsync(fd) == 0 ? 0 : err_errno(e, errno, "cannot fsync %s", path);
 }
 
-int dataset_write(struct dataset *d, const struct dataset_words *pixels, const char *path,
-                  struct err *e)
+int dataset_write(struct dataset *d, const struct dataset_words *pixels, unsigned parts,
+                  const char *path, struct err *e)
 {
     struct buf bytes;
     buf_init(&bytes, ENCODED_MAX);
     int fd = -1;
     int rc = dataset_encode(d, &bytes, e);
-    if (rc == 0 && pixels)
-        rc = add_pixel_head(d, pixels, &bytes, e);
+    if (rc == 0 && parts > 0)
+        rc = add_pixel_head(d, pixels, parts, &bytes, e);
     if (rc != 0)
         goto out;
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
@@ -275,7 +279,7 @@ int dataset_write(struct dataset *d, const struct dataset_words *pixels, const c
         rc = err_errno(e, errno, "cannot create %s", path);
         goto out;
     }
-    rc = write_file(fd, &bytes, pixels, path, e);
+    rc = write_file(fd, &bytes, pixels, parts, path, e);
     if (close(fd) != 0 && rc == 0)
         rc = err_errno(e, errno, "cannot close %s", path);
     if (rc != 0)

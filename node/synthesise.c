@@ -593,7 +593,8 @@ static int write_maps(struct job *j, struct secondary_spec *spec)
     spec->series_number = (spec->series_number + 49) % 99 + 1;
     spec->slope = 100.0 / PREPARE_VALUE_MAX;
     spec->intercept = 0;
-    secondary_window(j->maps, plane * w->series->slices, &spec->window_centre, &spec->window_width);
+    secondary_window(j->maps, plane * w->series->slices, j->pool, &spec->window_centre,
+                     &spec->window_width);
     int rc = secondary_series_uid(w->series, spec, j->result->map_series_uid, j->e);
     for (unsigned i = 0; rc == 0 && i < w->series->slices; i++) {
         char path[PATH_BYTES];
@@ -684,7 +685,7 @@ static int write_files(struct job *j)
         .intercept = prepare_intercept(j->prepare),
         .doubt = or_null(r->doubt),
     };
-    secondary_window(j->stored, plane * slices, &spec.window_centre, &spec.window_width);
+    secondary_window(j->stored, plane * slices, j->pool, &spec.window_centre, &spec.window_width);
     r->output = calloc(slices, sizeof *r->output);
     if (r->output == NULL)
         return err_set(j->e, ERR_NOMEM, "writing the images: no memory");
