@@ -38,6 +38,11 @@ struct dataset_limits {
  * JPEG-LS and RLE decoders and silences DCMTK's own log. May be called again: does nothing. */
 int dicom_init(struct err *e);
 
+/* For a process that looks at no attributes of vendors: their dictionary, more than a third of what
+ * dicom_init() reads, is left out, unless DCMDICTPATH names it. Before dicom_init() and any
+ * thread. */
+void dicom_need_standard_only(void);
+
 /* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: 1 GiB, depth 32.
  * ERR_NOT_FOUND, ERR_IO; ERR_INVALID: not DICOM, truncated, or broken; ERR_LIMIT. */
 int dataset_open(const char *path, const struct dataset_limits *limits, struct dataset **out,

@@ -45,11 +45,10 @@ int synthesiser_new(const struct config_engine *engine, int number, struct synth
                     struct err *e);
 void synthesiser_free(struct synthesiser *s); /* NULL is fine */
 
-/* Opens a model ahead of synthesise(), which then need not, if it is asked for the same path and
- * digest: by a thread, say, that reads the model while the caller reads the series. Until then
- * *task is the model's. The errors of package_open() and digest_file(). */
-int synthesiser_open(struct synthesiser *s, const char *path, char digest[DIGEST_HEX],
-                     enum model_task *task, struct err *e);
+/* Hands over the model of a path, opened, so that synthesise() need not open it if it is asked for
+ * the same path and digest: by who reads it while the series is read. Taken; one before it goes. */
+void synthesiser_give(struct synthesiser *s, const char *path, const char *digest,
+                      struct package *package);
 
 /* May the CPU stand in for the GPU? NULL: no. */
 bool synthesiser_may_fall_back(const struct synthesiser *s);
