@@ -56,7 +56,7 @@ LIBNODE  := $(B)/libnode.a
 LIBCUDA  := $(B)/libcuda.a
 
 DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog -lofstd
-NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lmicrohttpd -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
+NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
 .PHONY: all evaluate gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-build fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help

@@ -117,28 +117,33 @@ static void draw_glyph(uint16_t *pixels, unsigned columns, unsigned x, unsigned 
                 pixels[(size_t)(y + r) * columns + x + c] = bright;
 }
 
-int banner_draw(uint16_t *pixels, unsigned rows, unsigned columns, const char *what, uint16_t dark,
-                uint16_t bright, unsigned *height, struct err *e)
+unsigned banner_height(unsigned rows, unsigned columns)
 {
     if (rows < BANNER_MIN_ROWS || columns < BANNER_MIN_COLUMNS)
+        return 0;
+    unsigned scale = columns / COLUMNS_PER_STEP;
+    while (scale > 1 && STRIP_HEIGHT * scale > rows / STRIP_PART)
+        scale--;
+    return STRIP_HEIGHT * (scale ? scale : 1);
+}
+
+int banner_draw(uint16_t *pixels, unsigned rows, unsigned columns, const char *what, uint16_t dark,
+                uint16_t bright, struct err *e)
+{
+    unsigned strip = banner_height(rows, columns);
+    if (strip == 0)
         return err_set(e, ERR_LIMIT,
                        "image of %u × %u pixels is too small for the visible mark: at least %d × "
                        "%d are needed",
                        rows, columns, BANNER_MIN_ROWS, BANNER_MIN_COLUMNS);
     char text[TEXT_BYTES];
-    unsigned scale = columns / COLUMNS_PER_STEP;
-    while (scale > 1 && STRIP_HEIGHT * scale > rows / STRIP_PART)
-        scale--;
-    scale = scale ? scale : 1;
+    unsigned scale = strip / STRIP_HEIGHT;
     choose_text(text, what, columns / scale);
 
-    unsigned strip = STRIP_HEIGHT * scale;
     for (size_t i = 0; i < (size_t)strip * columns; i++)
         pixels[i] = dark;
     unsigned x = BORDER * scale;
     for (const char *p = text; *p; p++, x += ADVANCE * scale)
         draw_glyph(pixels, columns, x, BORDER * scale, scale, font[*p & 0x7f], bright);
-    if (height)
-        *height = strip;
     return 0;
 }

@@ -19,8 +19,12 @@
 
 struct err;
 
+/* Rows that the mark takes of an image of that size: nothing is drawn below. 0: it is too small. */
+unsigned banner_height(unsigned rows, unsigned columns);
+
 /*
- * Draws into pixels[rows * columns], in place. what: "T2>T1" or the like, at most 24 characters, or
+ * Draws into pixels[banner_height() * columns], the top of an image, in place. what: "T2>T1" or the
+ * like, at most 24 characters, or
  * "". The text is the longest of these that fits, the last of which fits always:
  *
  *     SYNTHETIC - AI <what> - NOT AN ACQUISITION
@@ -30,10 +34,9 @@ struct err;
  *     SYNTHETIC
  *     SYNTH
  *
- * dark and bright are the stored values to use. ERR_LIMIT: the image is too small. *height (unless
- * NULL): rows taken. Any thread.
+ * dark and bright are the stored values to use. ERR_LIMIT: the image is too small. Any thread.
  */
 int banner_draw(uint16_t *pixels, unsigned rows, unsigned columns, const char *what, uint16_t dark,
-                uint16_t bright, unsigned *height, struct err *e);
+                uint16_t bright, struct err *e);
 
 #endif

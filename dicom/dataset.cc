@@ -50,6 +50,13 @@ static int load_dictionary(struct err *e)
     return 0;
 }
 
+void dicom_need_standard_only(void)
+{
+    char path[] = DCM_DICT_DEFAULT_PATH; /* the standard's own comes first */
+    path[strcspn(path, ":")] = '\0';
+    setenv(DCM_DICT_ENVIRONMENT_VARIABLE, path, 0);
+}
+
 int dicom_init(struct err *e)
 {
     static std::mutex guard;

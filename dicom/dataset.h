@@ -38,6 +38,11 @@ struct dataset_limits {
  * JPEG-LS and RLE decoders and silences DCMTK's own log. May be called again: does nothing. */
 int dicom_init(struct err *e);
 
+/* For a process that looks at no attributes of vendors: their dictionary, more than a third of what
+ * dicom_init() reads, is left out, unless DCMDICTPATH names it. Before dicom_init() and any
+ * thread. */
+void dicom_need_standard_only(void);
+
 /* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: 1 GiB, depth 32.
  * ERR_NOT_FOUND, ERR_IO; ERR_INVALID: not DICOM, truncated, or broken; ERR_LIMIT. */
 int dataset_open(const char *path, const struct dataset_limits *limits, struct dataset **out,
@@ -58,9 +63,18 @@ const char *dataset_transfer_syntax(const struct dataset *d);
  * set gives the same bytes. */
 int dataset_encode(struct dataset *d, struct buf *out, struct err *e);
 
+/* A part of Pixel Data of 16 bits that are in nobody's data set: borrowed, not copied. */
+struct dataset_words {
+    const uint16_t *words;
+    size_t count;
+};
+
 /* dataset_encode() into a new file at path (which must not exist: ERR_EXISTS), every write
- * checked, fsync'd; the folder's fsync is the caller's. On failure there is no file. */
-int dataset_write(struct dataset *d, const char *path, struct err *e);
+ * checked, fsync'd; the folder's fsync is the caller's. On failure there is no file. pixels: parts
+ * that, one behind the other, become Pixel Data (OW) behind all that d holds: ERR_INVALID if d
+ * reaches as far itself. 0 parts: no pixels. */
+int dataset_write(struct dataset *d, const struct dataset_words *pixels, unsigned parts,
+                  const char *path, struct err *e);
 
 /* ---- reading: a missing attribute, an empty value or one of another kind reads as "no" ---- */
 
@@ -100,9 +114,6 @@ int item_set_decimals(struct item *it, uint32_t tag, const double *values, unsig
 
 /* IS, or US/UL by the dictionary. */
 int item_set_integer(struct item *it, uint32_t tag, int64_t value, struct err *e);
-
-/* n 16-bit words as OW (Pixel Data). Copied. */
-int item_set_words(struct item *it, uint32_t tag, const uint16_t *words, size_t n, struct err *e);
 
 /* Appends an item to the sequence at tag (made if missing). Borrowed. */
 int item_add(struct item *it, uint32_t tag, struct item **out, struct err *e);

@@ -23,7 +23,7 @@
 
 /* Largest data set that is encoded, and the piece in which it is. */
 #define ENCODED_MAX   ((size_t)1 << 30)
-#define ENCODED_CHUNK ((size_t)1 << 18)
+#define ENCODED_CHUNK ((size_t)1 << 14)
 
 /* Longest DS value (PS3.5 table 6.2-1). */
 #define DS_MAX 16
@@ -110,17 +110,6 @@ int item_set_integer(struct item *it, uint32_t tag, int64_t value, struct err *e
         }
         return err_set(e, ERR_INVALID, "cannot set %s: %lld is out of its range",
                        tag_to_text(tag, name, sizeof name), (long long)value);
-    });
-}
-
-int item_set_words(struct item *it, uint32_t tag, const uint16_t *words, size_t n, struct err *e)
-{
-    return protect(e, "setting pixel data", [&]() -> int {
-        if (n > ENCODED_MAX / 2)
-            return err_set(e, ERR_LIMIT, "%zu words of pixel data are too many", n);
-        return set_result(
-            unwrap(it)->putAndInsertUint16Array(DcmTag(key_of(tag)), words, (unsigned long)n), tag,
-            e);
     });
 }
 
@@ -233,12 +222,56 @@ int dataset_encode(struct dataset *d, struct buf *out, struct err *e)
     return rc == 0 ? encode_items(d->file.getDataset(), out, e) : rc;
 }
 
-int dataset_write(struct dataset *d, const char *path, struct err *e)
+/* The words are written as they lie in memory. */
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "Explicit VR Little Endian");
+
+/* Tag, VR and length of Pixel Data (PS3.5 7.1.2), to which a data set may not reach that is put
+ * before it. */
+static int add_pixel_head(struct dataset *d, const struct dataset_words *pixels, unsigned parts,
+                          struct buf *out, struct err *e)
+{
+    size_t count = 0;
+    for (unsigned i = 0; i < parts; i++) {
+        count += pixels[i].count;
+        if (pixels[i].count > ENCODED_MAX / 2 || count > ENCODED_MAX / 2)
+            return err_set(e, ERR_LIMIT, "%zu words of pixel data are too many", count);
+    }
+    int rc = protect(e, "encoding pixel data", [&]() -> int {
+        DcmDataset *set = d->file.getDataset();
+        unsigned long n = set->card();
+        if (n > 0 && !(set->getElement(n - 1)->getTag() < DCM_PixelData))
+            return err_set(e, ERR_INVALID, "cannot put pixel data behind a data set that has some");
+        return 0;
+    });
+    if (rc != 0)
+        return rc;
+    static const uint8_t head[] = {0xe0, 0x7f, 0x10, 0x00, 'O', 'W', 0, 0};
+    uint32_t bytes = (uint32_t)(count * sizeof *pixels->words);
+    buf_add(out, head, sizeof head);
+    buf_add(out, &bytes, sizeof bytes);
+    return buf_error(out) ? err_set(e, buf_error(out), "encoding pixel data: no memory") : 0;
+}
+
+static int write_file(int fd, const struct buf *bytes, const struct dataset_words *pixels,
+                      unsigned parts, const char *path, struct err *e)
+{
+    int rc = file_write_all(fd, bytes->data, bytes->len, e);
+    for (unsigned i = 0; rc == 0 && i < parts; i++)
+        rc = file_write_all(fd, pixels[i].words, pixels[i].count * sizeof *pixels->words, e);
+    if (rc != 0)
+        return err_context(e, "%s", path);
+    return fsync(fd) == 0 ? 0 : err_errno(e, errno, "cannot fsync %s", path);
+}
+
+int dataset_write(struct dataset *d, const struct dataset_words *pixels, unsigned parts,
+                  const char *path, struct err *e)
 {
     struct buf bytes;
     buf_init(&bytes, ENCODED_MAX);
     int fd = -1;
     int rc = dataset_encode(d, &bytes, e);
+    if (rc == 0 && parts > 0)
+        rc = add_pixel_head(d, pixels, parts, &bytes, e);
     if (rc != 0)
         goto out;
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
@@ -246,11 +279,7 @@ int dataset_write(struct dataset *d, const char *path, struct err *e)
         rc = err_errno(e, errno, "cannot create %s", path);
         goto out;
     }
-    rc = file_write_all(fd, bytes.data, bytes.len, e);
-    if (rc != 0)
-        err_context(e, "%s", path);
-    else if (fsync(fd) != 0)
-        rc = err_errno(e, errno, "cannot fsync %s", path);
+    rc = write_file(fd, &bytes, pixels, parts, path, e);
     if (close(fd) != 0 && rc == 0)
         rc = err_errno(e, errno, "cannot close %s", path);
     if (rc != 0)

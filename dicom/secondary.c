@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "node/base/err.h"
+#include "node/base/pool.h"
 
 #include "dicom/banner.h"
 #include "dicom/dataset.h"
@@ -120,14 +121,39 @@ static int make_uids(const struct series *s, unsigned index, const struct second
                    : rc;
 }
 
-void secondary_window(const uint16_t *values, size_t n, double *centre, double *width)
+/* Values are counted by so many tasks at most. */
+#define COUNTERS 4
+
+struct counting {
+    const uint16_t *values;
+    size_t n;
+    int tasks;
+    size_t counts[COUNTERS][SECONDARY_MAX_VALUE + 1];
+};
+
+static void count(void *arg, int task, int thread)
 {
-    size_t counts[SECONDARY_MAX_VALUE + 1] = {0}, total = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (values[i] == 0 || values[i] > SECONDARY_MAX_VALUE)
-            continue;
-        counts[values[i]]++;
-        total++;
+    (void)thread;
+    struct counting *c = arg;
+    size_t *counts = c->counts[task], part = c->n / (size_t)c->tasks;
+    size_t first = part * (size_t)task, end = task + 1 < c->tasks ? first + part : c->n;
+    for (size_t i = first; i < end; i++)
+        if (c->values[i] != 0 && c->values[i] <= SECONDARY_MAX_VALUE)
+            counts[c->values[i]]++;
+}
+
+void secondary_window(const uint16_t *values, size_t n, struct pool *pool, double *centre,
+                      double *width)
+{
+    int threads = pool_threads(pool);
+    struct counting c = {
+        .values = values, .n = n, .tasks = threads < COUNTERS ? threads : COUNTERS};
+    size_t total = 0, *counts = c.counts[0];
+    pool_run(pool, c.tasks, count, &c);
+    for (int i = 0; i <= SECONDARY_MAX_VALUE; i++) {
+        for (int k = 1; k < c.tasks; k++)
+            counts[i] += c.counts[k][i];
+        total += counts[i];
     }
     size_t tail = (size_t)((double)total * WINDOW_TAIL), below = 0, above = 0;
     unsigned low = 0, high = SECONDARY_MAX_VALUE;
@@ -141,7 +167,7 @@ void secondary_window(const uint16_t *values, size_t n, double *centre, double *
     *centre = low + *width / 2;
 }
 
-/* A copy of the pixels with the mark. The caller frees it. */
+/* A copy of the pixels' first banner_height() rows, with the mark. The caller frees it. */
 static int mark_pixels(const struct secondary_spec *spec, const struct secondary_task *task,
                        const uint16_t *pixels, uint16_t **out, struct err *e)
 {
@@ -150,16 +176,17 @@ static int mark_pixels(const struct secondary_spec *spec, const struct secondary
         if (pixels[i] > SECONDARY_MAX_VALUE)
             return err_set(e, ERR_INVALID, "result holds the value %u, more than %d", pixels[i],
                            SECONDARY_MAX_VALUE);
-    uint16_t *marked = malloc(n * sizeof *marked);
+    size_t strip = (size_t)banner_height(spec->rows, spec->columns) * spec->columns;
+    uint16_t *marked = malloc((strip ? strip : 1) * sizeof *marked);
     if (!marked)
-        return err_set(e, ERR_NOMEM, "no memory for an image of %zu pixels", n);
-    memcpy(marked, pixels, n * sizeof *marked);
+        return err_set(e, ERR_NOMEM, "no memory for the mark of an image of %zu pixels", n);
+    memcpy(marked, pixels, strip * sizeof *marked);
     char what[32];
     snprintf(what, sizeof what, "%s%s%s", task->mark, spec->map ? " MAP" : "",
              spec->doubt ? " " BANNER_UNSURE : "");
     double top = ceil(spec->window_centre + spec->window_width / 2);
     double bright = fmin(fmax(top, 1), SECONDARY_MAX_VALUE);
-    int rc = banner_draw(marked, spec->rows, spec->columns, what, 0, (uint16_t)bright, NULL, e);
+    int rc = banner_draw(marked, spec->rows, spec->columns, what, 0, (uint16_t)bright, e);
     if (rc != 0) {
         free(marked);
         return rc;
@@ -202,11 +229,12 @@ int secondary_write(const struct series *s, unsigned index, const struct seconda
         .to = dataset_root(result),
     };
     rc = secondary_set_modules(&parts, e);
-    if (rc == 0)
-        rc =
-            item_set_words(parts.to, TAG_PIXEL_DATA, marked, (size_t)spec->rows * spec->columns, e);
-    if (rc == 0)
-        rc = dataset_write(result, path, e);
+    if (rc == 0) {
+        size_t strip = (size_t)banner_height(spec->rows, spec->columns) * spec->columns;
+        const struct dataset_words pixel_data[] = {
+            {marked, strip}, {pixels + strip, (size_t)spec->rows * spec->columns - strip}};
+        rc = dataset_write(result, pixel_data, 2, path, e);
+    }
     if (rc == 0 && out)
         *out = uids;
 out:

@@ -21,6 +21,7 @@
 #include "dicom/uid.h"
 
 struct err;
+struct pool;
 struct series;
 
 /* Largest stored value: 12 bits. */
@@ -74,15 +75,16 @@ int secondary_series_uid(const struct series *s, const struct secondary_spec *sp
 
 /*
  * Window over all n stored values of the output series (zeros left out, 0.5th to 99.5th
- * percentile; width at least 1).
+ * percentile; width at least 1). pool: who counts, NULL: the caller alone; the result is the same.
  */
-void secondary_window(const uint16_t *values, size_t n, double *centre, double *width);
+void secondary_window(const uint16_t *values, size_t n, struct pool *pool, double *centre,
+                      double *width);
 
 /*
  * Writes the object for slice index of s, with pixels[rows * columns] ≤ 4095 (ERR_INVALID
  * otherwise), to a new file at path, fsync'd (folder: the caller). The pixels are not changed; the
- * mark goes into a copy. out may be NULL. ERR_REFUSED: s is not sound, or type and source do not
- * go together; ERR_INVALID: the spec; ERR_EXISTS, ERR_FULL, ERR_IO: the file.
+ * mark goes into a copy of those under it. out may be NULL. ERR_REFUSED: s is not sound, or type
+ * and source do not go together; ERR_INVALID: the spec; ERR_EXISTS, ERR_FULL, ERR_IO: the file.
  */
 int secondary_write(const struct series *s, unsigned index, const struct secondary_spec *spec,
                     const uint16_t *pixels, const char *path, struct secondary_result *out,

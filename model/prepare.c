@@ -42,11 +42,13 @@ struct counts {
     uint32_t upper[HALF], lower[RANKS][HALF];
 };
 
+/* In the first pass upper counts whole numbers from 0 on by themselves, as long as all are such. */
 struct search {
     const float *values;
     size_t n;
     int tasks;
     struct counts *counts; /* [tasks], of which the first takes up the others */
+    bool *whole;           /* [tasks] every value is a whole number below HALF */
     bool *finite;          /* [tasks] */
     uint32_t of[RANKS];    /* upper half that counts.lower[i] is of */
     int halves;
@@ -57,12 +59,41 @@ static size_t task_begin(const struct search *s, int task)
     return (size_t)((uint64_t)s->n * (uint64_t)task / (uint64_t)s->tasks);
 }
 
+/* How many values are looked at together. */
+#define PIECE 64
+
+/* Pixels of most scanners are whole numbers, and then one pass is enough. */
+static void count_whole(void *arg, int task, int thread)
+{
+    (void)thread;
+    struct search *s = arg;
+    uint32_t *counts = s->counts[task].upper;
+    bool whole = true;
+    for (size_t i = task_begin(s, task), end = task_begin(s, task + 1); whole && i < end;
+         i += PIECE) {
+        size_t m = end - i < PIECE ? end - i : PIECE;
+        int32_t number[PIECE];
+        uint32_t bad = 0;
+        for (size_t k = 0; k < m; k++) {
+            float x = s->values[i + k];
+            x = x >= 0 && x < HALF ? x : 0.5f; /* NaN, too */
+            number[k] = (int32_t)x;
+            bad |= (float)number[k] != x;
+        }
+        whole = bad == 0;
+        for (size_t k = 0; whole && k < m; k++)
+            counts[number[k]]++;
+    }
+    s->whole[task] = whole;
+}
+
 static void count_upper(void *arg, int task, int thread)
 {
     (void)thread;
     struct search *s = arg;
     uint32_t *upper = s->counts[task].upper;
     bool finite = true;
+    memset(upper, 0, sizeof s->counts->upper);
     for (size_t i = task_begin(s, task), end = task_begin(s, task + 1); i < end; i++) {
         finite &= isfinite(s->values[i]) != 0;
         upper[order_of(s->values[i]) >> 16]++;
@@ -70,9 +101,7 @@ static void count_upper(void *arg, int task, int thread)
     s->finite[task] = finite;
 }
 
-/* How many values are looked at together: most are of no half that counts. */
-#define PIECE 64
-
+/* By pieces: most values are of no half that counts. */
 static void count_lower(void *arg, int task, int thread)
 {
     (void)thread;
@@ -128,6 +157,33 @@ static float value_at(const struct search *s, int half, size_t left)
     return value_of(s->of[half] << 16 | lower);
 }
 
+/* Where the percentile lies: the rank below, and how far it is to the next. */
+static size_t rank_of(const struct search *s, double p, double *part)
+{
+    double at = (double)(s->n - 1) * p / 100.0;
+    size_t below = (size_t)floor(at);
+    below = below > s->n - 1 ? s->n - 1 : below;
+    *part = at - (double)below;
+    return below;
+}
+
+static void find_whole(const struct search *s, const double *p, int count, double *out)
+{
+    for (int i = 0; i < count; i++) {
+        const uint32_t *counts = s->counts->upper;
+        double part;
+        size_t left = rank_of(s, p[i], &part);
+        uint32_t a = 0;
+        while (left >= counts[a])
+            left -= counts[a++];
+        uint32_t b = a; /* what the next rank holds */
+        if (part > 0 && left + 1 == counts[a])
+            while (counts[++b] == 0)
+                ;
+        out[i] = a + (double)(b - a) * part;
+    }
+}
+
 /* At most TOGETHER of them. */
 static void find(struct search *s, struct pool *pool, const double *p, int count, double *out)
 {
@@ -136,10 +192,7 @@ static void find(struct search *s, struct pool *pool, const double *p, int count
     size_t left[RANKS];
     s->halves = 0;
     for (int i = 0; i < count; i++) {
-        double at = (double)(s->n - 1) * p[i] / 100.0;
-        size_t below = (size_t)floor(at);
-        below = below > s->n - 1 ? s->n - 1 : below;
-        part[i] = at - (double)below;
+        size_t below = rank_of(s, p[i], &part[i]);
         half[2 * i] = find_half(s, below, &left[2 * i]);
         half[2 * i + 1] = find_half(s, below + 1 < s->n ? below + 1 : below, &left[2 * i + 1]);
     }
@@ -163,9 +216,19 @@ int prepare_percentiles(const float *values, size_t n, const double *p, int coun
     int tasks = n < TASK_LEAST ? 1 : pool_threads(pool), rc = 0;
     struct search s = {.values = values, .n = n, .tasks = tasks};
     s.counts = calloc((size_t)tasks, sizeof *s.counts);
+    s.whole = calloc((size_t)tasks, sizeof *s.whole);
     s.finite = calloc((size_t)tasks, sizeof *s.finite);
-    if (s.counts == NULL || s.finite == NULL) {
+    if (s.counts == NULL || s.whole == NULL || s.finite == NULL) {
         rc = err_set(e, ERR_NOMEM, "percentile: no memory");
+        goto out;
+    }
+    pool_run(pool, tasks, count_whole, &s);
+    bool whole = true;
+    for (int i = 0; i < tasks; i++)
+        whole &= s.whole[i];
+    if (whole) {
+        add_up(&s, 0, HALF);
+        find_whole(&s, p, count, out);
         goto out;
     }
     pool_run(pool, tasks, count_upper, &s);
@@ -177,6 +240,7 @@ int prepare_percentiles(const float *values, size_t n, const double *p, int coun
         find(&s, pool, p + i, count - i < TOGETHER ? count - i : TOGETHER, out + i);
 out:
     free(s.counts);
+    free(s.whole);
     free(s.finite);
     return rc;
 }
@@ -466,21 +530,24 @@ static void pad(const struct prepare *p, const float *from, float *to)
     }
 }
 
+void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor)
+{
+    float *to = tensor + (int64_t)channel * p->input.dim[2] * p->input.dim[3];
+    if (!p->fixed) {
+        pad(p, plane, to);
+        return;
+    }
+    normalise(p, plane, p->plane, (size_t)p->rows * (size_t)p->columns);
+    resample(&p->in, p->plane, to);
+}
+
 void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor)
 {
     int channels = (int)p->input.dim[1];
-    size_t plane = (size_t)p->rows * (size_t)p->columns;
-    size_t step = (size_t)p->input.dim[2] * (size_t)p->input.dim[3];
     for (int c = 0; c < channels; c++) {
         int s = slice + c - channels / 2;
         s = s < 0 ? 0 : s >= slices ? slices - 1 : s;
-        float *to = tensor + (size_t)c * step;
-        if (!p->fixed) {
-            pad(p, volume + (size_t)s * plane, to);
-            continue;
-        }
-        normalise(p, volume + (size_t)s * plane, p->plane, plane);
-        resample(&p->in, p->plane, to);
+        prepare_channel(p, volume + (size_t)s * (size_t)p->rows * (size_t)p->columns, c, tensor);
     }
 }
 

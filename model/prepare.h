@@ -59,6 +59,9 @@ int prepare_columns(const struct prepare *p);
  * memory in p: one thread at a time. */
 void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor);
 
+/* One channel of it, from a plane of the source. */
+void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor);
+
 /* The network's answer, of prepare_output_shape(), as stored values: out of prepare_rows() x
  * prepare_columns(). Meant value = stored * prepare_slope() + prepare_intercept(). ERR_NUMERIC: the
  * answer is not finite. Uses memory in p. */

@@ -99,7 +99,9 @@ static int field_of(const float *image, int rows, int columns, struct field *f, 
             int i = y * w + x;
             f->right[i] = small[i + 1] - small[i - 1];
             f->down[i] = small[i + w] - small[i - w];
-            mean += hypotf(f->right[i], f->down[i]);
+            /* hypotf(), in line */
+            mean +=
+                (float)sqrt((double)f->right[i] * f->right[i] + (double)f->down[i] * f->down[i]);
         }
     mean = 1e-4 + mean / (f->rows * w);
     for (int i = 0; i < f->rows * w; i++) {
@@ -132,25 +134,42 @@ static double agreement(const struct field *a, const struct field *b, int top, i
 /* Columns by which a block is moved: -REACH ... REACH, and one more that nobody asks for. */
 #define MOVES 10
 
+/* The same function for several instruction sets, the best of which is taken: all give the same
+ * bits, as long as none of them multiplies and adds at once. */
+#if defined(__x86_64__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define CLONES
+#endif
+
+/* The fourth powers of the lengths of n edges. */
+static void fourth_powers(const struct field *f, int n, double *out)
+{
+    for (int i = 0; i < n; i++) {
+        float square = f->right[i] * f->right[i] + f->down[i] * f->down[i];
+        out[i] = (double)square * square;
+    }
+}
+
 /* agreement() with b moved by dy and each of -REACH ... REACH columns: the same sums, side by side.
- */
-static void agreements(const struct field *a, const struct field *b, int top, int left, int bottom,
-                       int right, int dy, double out[2 * REACH + 1])
+ * power: fourth_powers() of a and of b. */
+CLONES static void agreements(const struct field *a, const struct field *b,
+                              const double *const power[2], int top, int left, int bottom,
+                              int right, int dy, double out[2 * REACH + 1])
 {
     double both[MOVES] = {0}, aa = 1e-9, bb[MOVES];
     for (int m = 0; m < MOVES; m++)
         bb[m] = 1e-9;
     for (int y = top; y < bottom; y++)
         for (int x = left; x < right; x++) {
-            int i = y * a->columns + x;
-            float ar = a->right[i], ad = a->down[i], sa = ar * ar + ad * ad;
-            const float *br = b->right + (y + dy) * a->columns + x - REACH;
-            const float *bd = b->down + (y + dy) * a->columns + x - REACH;
-            aa += (double)sa * sa;
+            int i = y * a->columns + x, k = (y + dy) * a->columns + x - REACH;
+            float ar = a->right[i], ad = a->down[i];
+            const float *br = b->right + k, *bd = b->down + k;
+            aa += power[0][i];
             for (int m = 0; m < MOVES; m++) {
-                float dot = ar * br[m] + ad * bd[m], sb = br[m] * br[m] + bd[m] * bd[m];
+                float dot = ar * br[m] + ad * bd[m];
                 both[m] += (double)dot * dot;
-                bb[m] += (double)sb * sb;
+                bb[m] += power[1][k + m];
             }
         }
     for (int m = 0; m < 2 * REACH + 1; m++)
@@ -172,7 +191,8 @@ static double substance(const struct field *a, const struct field *b, int top, i
     return fmin(sa, sb) / (n > 0 ? n : 1);
 }
 
-static void compare_fields(struct quality_report *r, const struct field *a, const struct field *b)
+static void compare_fields(struct quality_report *r, const struct field *a, const struct field *b,
+                           const double *const power[2])
 {
     int top = REACH + 1, left = REACH + 1, bottom = a->rows - top, right = a->columns - left;
     int blocks = 0, moved = 0;
@@ -186,7 +206,7 @@ static void compare_fields(struct quality_report *r, const struct field *a, cons
             int far = 0;
             for (int dy = -REACH; dy <= REACH; dy++) {
                 double there[2 * REACH + 1];
-                agreements(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, dy, there);
+                agreements(a, b, power, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, dy, there);
                 for (int dx = -REACH; dx <= REACH; dx++)
                     if (there[dx + REACH] > best) {
                         best = there[dx + REACH];
@@ -211,16 +231,24 @@ static int structure(struct quality_report *r, const struct quality_pair *p, str
         return 0;
     size_t n = (size_t)rows * (size_t)columns;
     float *memory = calloc(5 * n, sizeof *memory);
-    if (memory == NULL)
+    double *power = malloc(2 * n * sizeof *power);
+    if (memory == NULL || power == NULL) {
+        free(memory);
+        free(power);
         return err_set(e, ERR_NOMEM, "comparing a result: no memory");
+    }
     struct field a = {rows, columns, memory, memory + n};
     struct field b = {rows, columns, memory + 2 * n, memory + 3 * n};
     int rc = field_of(p->source, p->rows, p->columns, &a, memory + 4 * n, e);
     if (rc == 0)
         rc = field_of(p->result, p->rows, p->columns, &b, memory + 4 * n, e);
-    if (rc == 0)
-        compare_fields(r, &a, &b);
+    if (rc == 0) {
+        fourth_powers(&a, (int)n, power);
+        fourth_powers(&b, (int)n, power + n);
+        compare_fields(r, &a, &b, (const double *const[]){power, power + n});
+    }
     free(memory);
+    free(power);
     return rc;
 }
 
@@ -240,28 +268,37 @@ void quality_add(struct quality_report *r, const struct quality_report *other)
 
 void quality_do(enum quality_way way, const float *in, int rows, int columns, float *out)
 {
-    for (int y = 0; y < rows; y++)
-        for (int x = 0; x < columns; x++) {
-            int from_y = way & QUALITY_SHIFT && y > 0 ? y - 1 : y;
-            int from_x = way & QUALITY_SHIFT && x > 0 ? x - 1 : x;
-            from_x = way & QUALITY_FLIP ? columns - 1 - from_x : from_x;
-            out[(size_t)y * (size_t)columns + (size_t)x] =
-                in[(size_t)from_y * (size_t)columns + (size_t)from_x];
-        }
+    int step = way & QUALITY_SHIFT ? 1 : 0;
+    for (int y = 0; y < rows; y++) {
+        const float *from = in + (size_t)(y > step ? y - step : 0) * (size_t)columns;
+        float *to = out + (size_t)y * (size_t)columns;
+        float first = way & QUALITY_FLIP ? from[columns - 1] : from[0];
+        for (int x = 0; x < step && x < columns; x++)
+            to[x] = first;
+        if (way & QUALITY_FLIP)
+            for (int x = step; x < columns; x++)
+                to[x] = from[columns - 1 - (x - step)];
+        else if (columns > step)
+            memcpy(to + step, from, (size_t)(columns - step) * sizeof *to);
+    }
 }
 
 void quality_undo(enum quality_way way, const float *in, int rows, int columns, int scale,
                   float *out)
 {
     int step = way & QUALITY_SHIFT ? scale : 0;
-    for (int y = 0; y < rows; y++)
-        for (int x = 0; x < columns; x++) {
-            int from_x = way & QUALITY_FLIP ? columns - 1 - x : x;
-            int from_y = y + step < rows ? y + step : rows - 1;
-            from_x = from_x + step < columns ? from_x + step : columns - 1;
-            out[(size_t)y * (size_t)columns + (size_t)x] =
-                in[(size_t)from_y * (size_t)columns + (size_t)from_x];
-        }
+    for (int y = 0; y < rows; y++) {
+        const float *from = in + (size_t)(y + step < rows ? y + step : rows - 1) * (size_t)columns;
+        float *to = out + (size_t)y * (size_t)columns;
+        int inside = columns > step ? columns - step : 0; /* the rest repeats the edge */
+        for (int x = 0; x < columns - inside; x++)
+            to[way & QUALITY_FLIP ? x : inside + x] = from[columns - 1];
+        if (way & QUALITY_FLIP)
+            for (int x = 0; x < inside; x++)
+                to[columns - 1 - x] = from[x + step];
+        else
+            memcpy(to, from + step, (size_t)inside * sizeof *to);
+    }
 }
 
 void quality_disagreement(struct quality_report *r, const float *result, const float *second,

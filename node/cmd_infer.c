@@ -341,11 +341,10 @@ static int recognise_series(const struct infer *o, const struct config *c, const
     return r->refusal.code != 0 ? err_set(e, r->refusal.code, "%s", r->refusal.text) : 0;
 }
 
-/* The model, opened while the series is read. */
+/* The model, opened while the configuration and the series are read. */
 struct identity {
-    struct synthesiser *s;
     const char *path;
-    enum model_task task;
+    struct package *package;
     char digest[DIGEST_HEX];
     int rc;
     struct err e;
@@ -356,23 +355,25 @@ struct identity {
 static void *identify(void *arg)
 {
     struct identity *i = arg;
-    i->rc = synthesiser_open(i->s, i->path, i->digest, &i->task, &i->e);
+    i->rc = package_open(i->path, NULL, &i->package, &i->e);
+    if (i->rc == 0)
+        i->rc = digest_file(i->path, i->digest, &i->e);
     return NULL;
 }
 
-static void identify_begin(struct identity *i, const struct config_engine *engine)
+static void identify_begin(struct identity *i)
 {
-    i->rc = synthesiser_new(engine, 0, &i->s, &i->e);
-    i->started = i->rc == 0 && pthread_create(&i->thread, NULL, identify, i) == 0;
+    i->started = pthread_create(&i->thread, NULL, identify, i) == 0;
 }
 
-static int identify_end(struct identity *i, struct err *e)
+/* wanted: else it is only waited for. */
+static void identify_end(struct identity *i, bool wanted)
 {
     if (i->started)
         pthread_join(i->thread, NULL);
-    else if (i->rc == 0)
+    else if (wanted)
         identify(i);
-    return i->rc == 0 ? 0 : err_set(e, i->rc, "%s", i->e.text);
+    i->started = false;
 }
 
 /* The key holds all that goes into the files, the time included, and so the same UID is the same
@@ -461,6 +462,7 @@ static int infer_series(const struct infer *o)
     struct scan files = {0};
     struct config *c = NULL;
     struct series *s = NULL;
+    struct synthesiser *engines = NULL;
     struct synthesis_result result = {0};
     struct recognition r;
     struct identity model = {.path = o->model};
@@ -468,6 +470,8 @@ static int infer_series(const struct infer *o)
     struct config_engine engine = {
         .name = (char[]){"auto"}, .cache = (char[]){""}, .crosscheck = true};
 
+    dicom_need_standard_only();
+    identify_begin(&model);
     int rc = o->config != NULL ? config_load(o->config, &c, &e) : 0;
     if (rc != 0)
         goto out;
@@ -480,7 +484,6 @@ static int infer_series(const struct infer *o)
     }
     if (o->threads > 0)
         engine.threads = (int32_t)o->threads;
-    identify_begin(&model, &engine);
     rc = dicom_init(&e);
     if (rc == 0)
         rc = scan_add(&files, o->series, NULL, &e);
@@ -488,10 +491,16 @@ static int infer_series(const struct infer *o)
         rc = read_series(o, &files, &s, &e);
     if (rc == 0)
         rc = recognise_series(o, c, s, &r, &e);
-    int identified = identify_end(&model, rc == 0 ? &e : NULL);
-    rc = rc != 0 ? rc : identified;
+    if (rc == 0)
+        rc = synthesiser_new(&engine, 0, &engines, &e);
+    identify_end(&model, rc == 0);
+    if (rc == 0 && model.rc != 0)
+        rc = err_set(&e, model.rc, "%s", model.e.text);
     if (rc != 0)
         goto out;
+    const char *task = model_task_name(model.package->task);
+    synthesiser_give(engines, o->model, model.digest, model.package);
+    model.package = NULL;
     struct config_gate may = {CONFIG_QUALITY_REFUSE, CONFIG_QUALITY_REFUSE, CONFIG_QUALITY_PASS};
     if (c != NULL)
         may = c->quality;
@@ -512,17 +521,19 @@ static int infer_series(const struct infer *o)
         .maps = o->uncertainty,
         .folder = o->output,
     };
-    rc = make_key(&what, model_task_name(model.task), key, &e);
+    rc = make_key(&what, task, key, &e);
     if (rc == 0)
         rc = file_make_folders(o->output, 0777, &e);
     if (rc == 0 && o->uncertainty != NULL)
         rc = file_make_folders(o->uncertainty, 0777, &e);
     if (rc == 0)
-        rc = synthesise(model.s, &what, &result, &e);
+        rc = synthesise(engines, &what, &result, &e);
 out:;
     int status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_series(o, s, &result);
     synthesis_result_fini(&result);
-    synthesiser_free(model.s);
+    synthesiser_free(engines);
+    identify_end(&model, false);
+    package_free(model.package);
     series_free(s);
     scan_fini(&files);
     config_free(c);

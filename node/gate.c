@@ -120,16 +120,15 @@ int gate_second_input(const struct gate *g, int slice, enum quality_way way, flo
                       struct err *e)
 {
     int context = g->package->input_slices;
-    float *changed = malloc((size_t)plane_of(g) * (size_t)context * sizeof *changed);
+    float *changed = malloc((size_t)plane_of(g) * sizeof *changed);
     if (changed == NULL)
         return err_set(e, ERR_NOMEM, "asking the model again: no memory");
     for (int i = 0; i < context; i++) {
         int from = slice + i - context / 2;
         from = from < 0 ? 0 : from >= g->slices ? g->slices - 1 : from;
-        quality_do(way, g->volume + from * plane_of(g), g->rows, g->columns,
-                   changed + i * plane_of(g));
+        quality_do(way, g->volume + from * plane_of(g), g->rows, g->columns, changed);
+        prepare_channel(g->prepare, changed, i, tensor);
     }
-    prepare_input(g->prepare, changed, context, context / 2, tensor);
     free(changed);
     return 0;
 }

@@ -10,7 +10,6 @@
  * answer 503, and the other stages do not notice.
  */
 #include <inttypes.h>
-#include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 
 #include "cuda/nvml.h"
 #include "node/config.h"
+#include "node/http.h"
 #include "node/observe_engine.h"
 #include "node/stage.h"
 #include "node/transport.h"
@@ -35,7 +35,8 @@ struct observe {
     struct stage *st;
     struct store *s;
     struct nvml *gpus; /* NULL: no NVIDIA driver */
-    struct MHD_Daemon *http;
+    struct http http;
+    struct MHD_Daemon *daemon;
 };
 
 /* ---- /readyz -------------------------------------------------------------------------------- */
@@ -329,23 +330,23 @@ static int page_write(struct observe *o, struct buf *out)
 
 /* ---- HTTP ----------------------------------------------------------------------------------- */
 
-static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type,
-                              const struct buf *body)
+static enum MHD_Result answer(const struct http *h, struct MHD_Connection *connection,
+                              unsigned status, const char *type, const struct buf *body)
 {
     const char *text = buf_text(body);
-    struct MHD_Response *response = MHD_create_response_from_buffer(
+    struct MHD_Response *response = h->create_response_from_buffer(
         strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
     if (response == NULL)
         return MHD_NO;
-    MHD_add_response_header(response, "Content-Type", type);
-    MHD_add_response_header(response, "Cache-Control", "no-store");
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(response, "Content-Security-Policy",
-                            "default-src 'none'; style-src 'unsafe-inline'");
+    h->add_response_header(response, "Content-Type", type);
+    h->add_response_header(response, "Cache-Control", "no-store");
+    h->add_response_header(response, "X-Content-Type-Options", "nosniff");
+    h->add_response_header(response, "Content-Security-Policy",
+                           "default-src 'none'; style-src 'unsafe-inline'");
     if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        MHD_add_response_header(response, "Allow", "GET, HEAD");
-    enum MHD_Result rc = MHD_queue_response(connection, status, response);
-    MHD_destroy_response(response);
+        h->add_response_header(response, "Allow", "GET, HEAD");
+    enum MHD_Result rc = h->queue_response(connection, status, response);
+    h->destroy_response(response);
     return rc;
 }
 
@@ -394,7 +395,7 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *connection, cons
     }
     if (buf_error(&body))
         status = MHD_HTTP_INTERNAL_SERVER_ERROR;
-    enum MHD_Result rc = answer(connection, status, type, &body);
+    enum MHD_Result rc = answer(&o->http, connection, status, type, &body);
     buf_fini(&body);
     return rc;
 }
@@ -405,14 +406,16 @@ int observe_run(struct stage *st)
     struct err e = {0};
     int rc = store_open(&o.s, st->config->node.database, &e);
     if (rc == 0)
+        rc = http_open(&o.http, &e);
+    if (rc == 0)
         nvml_open(NULL, &o.gpus, NULL);
     if (rc == 0) {
-        o.http =
-            MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, NULL,
-                             NULL, handle, &o, MHD_OPTION_LISTEN_SOCKET, st->http_fd,
-                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_END);
-        if (o.http == NULL)
+        o.daemon = o.http.start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC,
+                                       0, NULL, NULL, handle, &o, MHD_OPTION_LISTEN_SOCKET,
+                                       st->http_fd, MHD_OPTION_CONNECTION_LIMIT,
+                                       (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+                                       (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+        if (o.daemon == NULL)
             rc = err_set(&e, ERR_NETWORK, "cannot serve HTTP");
     }
     if (rc == 0) {
@@ -420,11 +423,12 @@ int observe_run(struct stage *st)
         while (!stage_wait(st, STAGE_POLL_MS))
             ;
         /* Takes the socket back first: it is the supervisor's, and stopping would shut it down. */
-        MHD_quiesce_daemon(o.http);
-        MHD_stop_daemon(o.http);
+        o.http.quiesce_daemon(o.daemon);
+        o.http.stop_daemon(o.daemon);
     } else {
         log_failure("observe_failed", e.text);
     }
+    http_close(&o.http);
     nvml_close(o.gpus);
     store_close(o.s);
     return rc != 0;

@@ -130,13 +130,13 @@ struct job {
     unsigned steps; /* done; two for each slice: computed, written */
 };
 
-static int step_done(struct job *j)
+static int step_done(struct job *j, struct err *e)
 {
     j->steps++;
     if (j->what->progress == NULL ||
         j->what->progress(j->what->closure, j->steps, 2 * j->what->series->slices) == 0)
         return 0;
-    return err_set(j->e, ERR_CANCELLED, "cancelled after %u of %u steps", j->steps,
+    return err_set(e, ERR_CANCELLED, "cancelled after %u of %u steps", j->steps,
                    2 * j->what->series->slices);
 }
 
@@ -491,7 +491,7 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
         return prepare_output(j->prepare, out[0], j->second, e);
     int rc = prepare_output(j->prepare, out[0], j->stored + (size_t)image * plane, e);
     return rc != 0 ? err_context(e, "image %d of %u", (int)image + 1, j->what->series->slices)
-                   : step_done(j);
+                   : step_done(j, e);
 }
 
 /* Memory ran out while the model worked: compiles it for half as many images at once. */
@@ -593,7 +593,8 @@ static int write_maps(struct job *j, struct secondary_spec *spec)
     spec->series_number = (spec->series_number + 49) % 99 + 1;
     spec->slope = 100.0 / PREPARE_VALUE_MAX;
     spec->intercept = 0;
-    secondary_window(j->maps, plane * w->series->slices, &spec->window_centre, &spec->window_width);
+    secondary_window(j->maps, plane * w->series->slices, j->pool, &spec->window_centre,
+                     &spec->window_width);
     int rc = secondary_series_uid(w->series, spec, j->result->map_series_uid, j->e);
     for (unsigned i = 0; rc == 0 && i < w->series->slices; i++) {
         char path[PATH_BYTES];
@@ -646,7 +647,7 @@ static int write_slices(struct job *j, const struct secondary_spec *spec)
         j->result->count = i + n;
         rc = slices_run(writers, i, n, write_slice, &work, j->e);
         for (unsigned k = 0; rc == 0 && k < n; k++)
-            rc = step_done(j);
+            rc = step_done(j, j->e);
     }
     pool_free(writers);
     return rc;
@@ -684,7 +685,7 @@ static int write_files(struct job *j)
         .intercept = prepare_intercept(j->prepare),
         .doubt = or_null(r->doubt),
     };
-    secondary_window(j->stored, plane * slices, &spec.window_centre, &spec.window_width);
+    secondary_window(j->stored, plane * slices, j->pool, &spec.window_centre, &spec.window_width);
     r->output = calloc(slices, sizeof *r->output);
     if (r->output == NULL)
         return err_set(j->e, ERR_NOMEM, "writing the images: no memory");

@@ -45,18 +45,17 @@ int synthesiser_new(const struct config_engine *engine, int number, struct synth
                     struct err *e);
 void synthesiser_free(struct synthesiser *s); /* NULL is fine */
 
-/* Opens a model ahead of synthesise(), which then need not, if it is asked for the same path and
- * digest: by a thread, say, that reads the model while the caller reads the series. Until then
- * *task is the model's. The errors of package_open() and digest_file(). */
-int synthesiser_open(struct synthesiser *s, const char *path, char digest[DIGEST_HEX],
-                     enum model_task *task, struct err *e);
+/* Hands over the model of a path, opened, so that synthesise() need not open it if it is asked for
+ * the same path and digest: by who reads it while the series is read. Taken; one before it goes. */
+void synthesiser_give(struct synthesiser *s, const char *path, const char *digest,
+                      struct package *package);
 
 /* May the CPU stand in for the GPU? NULL: no. */
 bool synthesiser_may_fall_back(const struct synthesiser *s);
 
 /* Called after each step with how many of how many are done; a slice has two, computed and written
- * (a few are written before it is called for each of them). Always by the thread that called
- * synthesise(). Anything but 0 stops the work: ERR_CANCELLED. */
+ * (a few are written before it is called for each of them). By one thread at a time, which need not
+ * be the one that called synthesise(). Anything but 0 stops the work: ERR_CANCELLED. */
 typedef int synthesise_progress(void *closure, unsigned done, unsigned total);
 
 /* All texts borrowed for the call. */

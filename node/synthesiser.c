@@ -75,23 +75,13 @@ int synthesiser_new(const struct config_engine *engine, int number, struct synth
     return 0;
 }
 
-int synthesiser_open(struct synthesiser *s, const char *path, char digest[DIGEST_HEX],
-                     enum model_task *task, struct err *e)
+void synthesiser_give(struct synthesiser *s, const char *path, const char *digest,
+                      struct package *package)
 {
-    struct package *p;
-    int rc = package_open(path, NULL, &p, e);
-    if (rc == 0)
-        rc = digest_file(path, digest, e);
-    if (rc != 0) {
-        package_free(p);
-        return rc;
-    }
     package_free(s->opened);
-    s->opened = p;
+    s->opened = package;
     snprintf(s->opened_path, sizeof s->opened_path, "%s", path);
-    memcpy(s->opened_digest, digest, DIGEST_HEX);
-    *task = p->task;
-    return 0;
+    snprintf(s->opened_digest, sizeof s->opened_digest, "%s", digest);
 }
 
 struct package *synthesiser_take_opened(struct synthesiser *s, const char *path, const char *digest)

@@ -47,7 +47,7 @@ struct synthesiser {
     unsigned kept_max;
     struct kept kept[KEPT_MODELS];
     uint64_t uses;
-    /* By synthesiser_open(), until it is used; package NULL: none. */
+    /* By synthesiser_give(), until it is used; package NULL: none. */
     char opened_path[PATH_BYTES], opened_digest[DIGEST_HEX];
     struct package *opened;
 };

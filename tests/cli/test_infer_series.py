@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 from cli.clikit import make_model, make_radiograph, make_series, normalised, picture
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 
 
 def read(folder):
@@ -163,6 +164,26 @@ def test_repeat__gives_the_same_bytes_whatever_the_number_of_threads(cli, tmp_pa
         cli("infer", model, "--series", "in", "--output", folder, "--threads", threads)
         seen.append([(f.name, f.read_bytes()) for f in sorted(folder.iterdir())])
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_vendors_attributes__change_nothing_though_their_vr_is_not_in_the_file(cli, tmp_path):
+    """Implicit VR: what a private attribute is stands in a dictionary only, and there are sequences among them."""
+    model = make_model(tmp_path / "m.onnx")
+    seen = []
+    for name in ("plain", "private"):
+        folder = make_series(tmp_path / name)
+        for path in sorted(folder.iterdir()) if name == "private" else []:
+            ds = dcmread(path)
+            ds.private_block(0x0051, "SIEMENS MR HEADER", create=True).add_new(0x0A, "LO", "TA 03:12")
+            item = Dataset()
+            item.PatientID = "other"
+            ds.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x5F, "SQ", [item])
+            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            ds.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=True)
+        cli("infer", model, "--series", name, "--output", f"out-{name}", "--created", "20300101000000")
+        seen.append([(f.name, f.read_bytes()) for f in sorted((tmp_path / f"out-{name}").iterdir())])
+    assert len(seen[0]) == 5
+    assert seen[0] == seen[1]
 
 
 def test_salt_model_and_time__change_the_uids(cli, site, tmp_path):

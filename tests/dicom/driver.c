@@ -237,7 +237,7 @@ static int run_secondary(int n, char **args, struct err *e)
         if (s->problem.code == 0)
             rc = make_pixels(s, i, spec.rows, spec.columns, pixels, e);
         if (rc == 0 && i == 0)
-            secondary_window(pixels, count, &spec.window_centre, &spec.window_width);
+            secondary_window(pixels, count, NULL, &spec.window_centre, &spec.window_width);
         if (rc == 0)
             rc = secondary_write(s, i, &spec, pixels, path, NULL, e);
     }

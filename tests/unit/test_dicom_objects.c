@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dicom/banner.h"
 #include "dicom/dataset.h"
@@ -18,6 +19,9 @@
 #include "dicom/tags.h"
 #include "dicom/uid.h"
 #include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/file.h"
+#include "node/base/pool.h"
 
 static void uid__is_the_digest_as_a_version_8_uuid(void **state)
 {
@@ -76,9 +80,10 @@ static void banner__takes_a_strip_at_the_top_and_nothing_else(void **state)
     static const unsigned sizes[][2] = {{64, 48},   {72, 64},    {128, 128},  {256, 256},
                                         {512, 512}, {320, 1024}, {2048, 1024}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        unsigned rows = sizes[i][0], columns = sizes[i][1], height = 0, bright = 0;
+        unsigned rows = sizes[i][0], columns = sizes[i][1], bright = 0;
+        unsigned height = banner_height(rows, columns);
         uint16_t *pixels = grey_image(rows, columns);
-        assert_int_equal(banner_draw(pixels, rows, columns, "T2>TIRM", 1, 999, &height, NULL), 0);
+        assert_int_equal(banner_draw(pixels, rows, columns, "T2>TIRM", 1, 999, NULL), 0);
         assert_true(height >= 11 && height <= (rows > 110 ? rows / 10 : rows / 5));
         for (size_t k = 0; k < (size_t)rows * columns; k++) {
             if (k < (size_t)height * columns) {
@@ -106,19 +111,20 @@ static unsigned text_width(const uint16_t *pixels, unsigned columns, unsigned he
 static void banner__grows_with_the_image_and_fits_it(void **state)
 {
     (void)state;
-    unsigned height = 0;
+    unsigned height = banner_height(256, 256);
     uint16_t *pixels = grey_image(256, 256);
-    banner_draw(pixels, 256, 256, "T2>T1", 1, 999, &height, NULL);
+    banner_draw(pixels, 256, 256, "T2>T1", 1, 999, NULL);
     assert_int_equal(height, 11);
     /* "SYNTHETIC - AI T2>T1 - NOT AN ACQUISITION": 41 characters of 6 columns */
     assert_int_equal(text_width(pixels, 256, height), 2 + 41 * 6 - 1);
     free(pixels);
     pixels = grey_image(256, 256); /* two characters too many: the hyphen goes, not the warning */
-    banner_draw(pixels, 256, 256, "T2>TIRM", 1, 999, &height, NULL);
+    banner_draw(pixels, 256, 256, "T2>TIRM", 1, 999, NULL);
     assert_int_equal(text_width(pixels, 256, height), 2 + 41 * 6 - 1);
     free(pixels);
     pixels = grey_image(512, 512);
-    banner_draw(pixels, 512, 512, "T2>T1", 1, 999, &height, NULL);
+    height = banner_height(512, 512);
+    banner_draw(pixels, 512, 512, "T2>T1", 1, 999, NULL);
     assert_int_equal(height, 22);
     assert_int_equal(text_width(pixels, 512, height), 2 * (2 + 41 * 6 - 1));
     free(pixels);
@@ -129,7 +135,7 @@ static void banner__refuses_images_too_small_to_carry_it(void **state)
     (void)state;
     uint16_t *pixels = grey_image(63, 64);
     struct err e = {0};
-    assert_int_equal(banner_draw(pixels, 63, 64, "", 1, 999, NULL, &e), ERR_LIMIT);
+    assert_int_equal(banner_draw(pixels, 63, 64, "", 1, 999, &e), ERR_LIMIT);
     assert_int_equal(pixels[0], GREY);
     free(pixels);
 }
@@ -299,11 +305,20 @@ static void window__spans_the_values_without_background_and_outliers(void **stat
     for (int i = 0; i < N / 2; i++)
         values[i] = (uint16_t)(500 + i % 1001); /* 500 … 1500, half of the pixels; the rest 0 */
     values[0] = 4095;
-    secondary_window(values, N, &centre, &width);
-    assert_true(fabs(centre - 1000) < 10);
-    assert_true(fabs(width - 990) < 15);
+    for (int threads = 1; threads < 7; threads += 2) {
+        struct pool *pool = NULL;
+        assert_int_equal(pool_new(&pool, threads, false, NULL), 0);
+        secondary_window(values, N, pool, &centre, &width);
+        assert_true(fabs(centre - 1000) < 10);
+        assert_true(fabs(width - 990) < 15);
+        /* Two values with nothing between them, at the ends of what each thread counts. */
+        uint16_t ends[5] = {700, 0, 0, 0, 900};
+        secondary_window(ends, 5, pool, &centre, &width);
+        assert_true(centre == 800 && width == 200);
+        pool_free(pool);
+    }
     memset(values, 0, N * sizeof *values);
-    secondary_window(values, N, &centre, &width);
+    secondary_window(values, N, NULL, &centre, &width);
     assert_true(width >= 1);
     free(values);
 }
@@ -374,6 +389,41 @@ static void dataset__reads_what_was_set_and_nothing_else(void **state)
     dataset_free(NULL);
 }
 
+static void dataset__pixels_are_the_end_of_the_file(void **state)
+{
+    (void)state;
+    static const uint16_t words[] = {0x0102, 0x0a0b, 0x0c0d};
+    static const uint8_t end[] = {0xe0, 0x7f, 0x10, 0x00, 'O',  'W',  0,    0,    6,
+                                  0,    0,    0,    0x02, 0x01, 0x0b, 0x0a, 0x0d, 0x0c};
+    const struct dataset_words pixels[] = {{words, 1}, {words + 1, 2}};
+    char folder[] = "/tmp/spinenode-objects-XXXXXX", path[64];
+    struct dataset *d = dataset_new();
+    struct item *root = dataset_root(d), *added = NULL;
+    struct buf bytes, alone;
+    buf_init(&bytes, 65536);
+    buf_init(&alone, 65536);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/image", folder);
+    assert_int_equal(dicom_init(NULL), 0);
+    assert_int_equal(item_set_text(root, TAG_SOP_CLASS_UID, "1.2", NULL), 0);
+    assert_int_equal(item_set_text(root, TAG_SOP_INSTANCE_UID, "1.3", NULL), 0);
+    assert_int_equal(dataset_encode(d, &alone, NULL), 0);
+    assert_int_equal(dataset_write(d, pixels, 2, path, NULL), 0);
+    assert_int_equal(file_read(path, &bytes, NULL), 0);
+    unlink(path);
+    assert_int_equal(bytes.len, alone.len + sizeof end);
+    assert_memory_equal(bytes.data, alone.data, alone.len);
+    assert_memory_equal(bytes.data + alone.len, end, sizeof end);
+    /* Behind this one Pixel Data would be out of order. */
+    assert_int_equal(item_add(root, 0xfffafffa, &added, NULL), 0);
+    assert_int_equal(dataset_write(d, pixels, 2, path, NULL), ERR_INVALID);
+    assert_int_equal(access(path, F_OK), -1);
+    rmdir(folder);
+    buf_fini(&bytes);
+    buf_fini(&alone);
+    dataset_free(d);
+}
+
 static void tags__are_found_by_keyword_and_by_number(void **state)
 {
     (void)state;
@@ -410,6 +460,7 @@ int main(void)
         cmocka_unit_test(window__spans_the_values_without_background_and_outliers),
         cmocka_unit_test(decimals__read_back_and_have_no_exponent),
         cmocka_unit_test(dataset__reads_what_was_set_and_nothing_else),
+        cmocka_unit_test(dataset__pixels_are_the_end_of_the_file),
         cmocka_unit_test(tags__are_found_by_keyword_and_by_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,6 +94,49 @@ static void percentile__is_the_same_whoever_counts(void **state)
     free(x);
 }
 
+static void percentile__of_whole_numbers_is_that_of_numpy(void **state)
+{
+    (void)state;
+    /* numpy.percentile of these; some fall between two numbers. */
+    static const double at[] = {0, 16.3, 32.4, 32.7, 50, 99.5, 99.6, 100};
+    static const double expected[] = {0, 8.658, 13, 640.594, 1234, 60712.91, 61677.328, 65535};
+    static const struct {
+        float value;
+        int times;
+    } runs[] = {{0, 30}, {13, 30}, {1234, 61}, {59993, 60}, {60236, 1}, {65535, 1}};
+    float x[256];
+    int n = 0;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++)
+        for (int k = 0; k < runs[i].times; k++)
+            x[n++] = runs[i].value;
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        double got;
+        struct err e = {0};
+        assert_int_equal(percentile(x, (size_t)n, at[i], &got, &e), 0);
+        assert_true(fabs(got - expected[i]) < 1e-6);
+    }
+}
+
+/* What is no whole number in 0 ... 65535 is found wherever it stands. */
+static void percentile__takes_every_value_for_what_it_is(void **state)
+{
+    (void)state;
+    static const float strange[] = {-1, 0.25f, 65536, 1e30f, -0.5f};
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++)
+        for (size_t place = 0; place < 200; place += 199) {
+            float x[200];
+            double low, high;
+            struct err e = {0};
+            for (int k = 0; k < 200; k++)
+                x[k] = 7;
+            x[place] = strange[i];
+            assert_int_equal(percentile(x, 200, 0, &low, &e), 0);
+            assert_int_equal(percentile(x, 200, 100, &high, &e), 0);
+            assert_true(low == (strange[i] < 7 ? (double)strange[i] : 7));
+            assert_true(high == (strange[i] > 7 ? (double)strange[i] : 7));
+        }
+}
+
 static void percentile__refuses_what_is_not_finite(void **state)
 {
     (void)state;
@@ -298,6 +341,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentile__is_that_of_numpy),
         cmocka_unit_test(percentile__is_the_same_whoever_counts),
+        cmocka_unit_test(percentile__of_whole_numbers_is_that_of_numpy),
+        cmocka_unit_test(percentile__takes_every_value_for_what_it_is),
         cmocka_unit_test(percentile__refuses_what_is_not_finite),
         cmocka_unit_test(resample__is_pytorchs_antialiased_bilinear),
         cmocka_unit_test(input__pads_by_the_edge_to_a_multiple),

@@ -284,7 +284,7 @@ static void write_image(const char *path)
     assert_int_equal(item_set_text(it, TAG_IMAGE_TYPE, "ORIGINAL\\PRIMARY\\M\\NORM", &e), 0);
     assert_int_equal(item_set_text(it, TAG_PROTOCOL_NAME, "LWS t2 tse sag", &e), 0);
     unlink(path);
-    assert_int_equal(dataset_write(d, path, &e), 0);
+    assert_int_equal(dataset_write(d, NULL, 0, path, &e), 0);
     dataset_free(d);
 }
 
