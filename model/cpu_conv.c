@@ -17,7 +17,7 @@
 /* Cycles of a pixel of the padded copy, of each piece that is gathered for a row of a product
  * beside those of its vectors, and of each vector of outputs. */
 #define COPY_CYCLES   6.0
-#define PIECE_CYCLES  4.0
+#define PIECE_CYCLES  12.0
 #define FINISH_CYCLES 4.0
 /* Cycles of a Winograd transform per point of a vector of channels of a tile of 4 × 4, in and out;
  * as many times so many where the vector is not full, and where the tile is larger. */
