@@ -6,12 +6,10 @@
 #include "model/engine.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/base/big.h"
 #include "node/base/err.h"
 
 #include "model/passes.h"
@@ -328,31 +326,28 @@ static int watched_take(void *ctx, int64_t image, const float *const *out, struc
 /* Buffers for one batch of every input and output. */
 struct ends {
     float *in[GRAPH_INPUTS_MAX], *out[GRAPH_INPUTS_MAX];
-    float *memory;
 };
 
-static size_t ends_lay(const struct shape *shape, int n, float **at, float *memory)
+static void ends_fini(struct ends *b)
 {
-    size_t floats = 0;
-    for (int i = 0; i < n; i++) {
-        at[i] = memory != NULL ? memory + floats : NULL;
-        floats += ((size_t)shape_count(&shape[i]) + 15) & ~(size_t)15;
+    for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
+        free(b->in[i]);
+        free(b->out[i]);
     }
-    return floats;
 }
 
 static int ends_make(const struct plan *p, struct ends *b, struct err *e)
 {
+    bool whole = true;
     *b = (struct ends){0};
-    size_t in = ends_lay(p->in, p->n_in, b->in, NULL);
-    size_t floats = in + ends_lay(p->out, p->n_out, b->out, NULL);
-    b->memory = big_alloc((floats + 1) * sizeof *b->memory);
-    if (b->memory == NULL)
-        return err_set(e, ERR_NOMEM, "no memory for a batch of images");
-    memset(b->memory, 0, floats * sizeof *b->memory);
-    ends_lay(p->in, p->n_in, b->in, b->memory);
-    ends_lay(p->out, p->n_out, b->out, b->memory + in);
-    return 0;
+    for (int i = 0; i < p->n_in; i++)
+        whole &= (b->in[i] = calloc((size_t)shape_count(&p->in[i]), sizeof(float))) != NULL;
+    for (int i = 0; i < p->n_out; i++)
+        whole &= (b->out[i] = calloc((size_t)shape_count(&p->out[i]), sizeof(float))) != NULL;
+    if (whole)
+        return 0;
+    ends_fini(b);
+    return err_set(e, ERR_NOMEM, "no memory for a batch of images");
 }
 
 static int fill_lane(struct watched *w, struct ends *b, int64_t image, int64_t lane, struct err *e)
@@ -363,99 +358,35 @@ static int fill_lane(struct watched *w, struct ends *b, int64_t image, int64_t l
     return watched_fill(w, image, in, e);
 }
 
-/* Images of the batch that begins with first; 0 outside of the stack. */
-static int64_t images_of(const struct watched *w, int64_t first)
-{
-    int64_t left = w->stack->images - first;
-    return first < 0 || left < 0 ? 0 : left < w->batch ? left : w->batch;
-}
-
-static int fill_batch(struct watched *w, struct ends *b, int64_t first, struct err *e)
-{
-    int rc = 0;
-    for (int64_t k = 0; rc == 0 && k < images_of(w, first); k++)
-        rc = fill_lane(w, b, first + k, k, e);
-    return rc;
-}
-
-static int take_batch(struct watched *w, const struct ends *b, int64_t first, struct err *e)
-{
-    const struct plan *p = w->plan;
-    int rc = 0;
-    for (int64_t k = 0; rc == 0 && k < images_of(w, first); k++) {
-        const float *out[GRAPH_INPUTS_MAX];
-        for (int i = 0; i < p->n_out; i++)
-            out[i] = b->out[i] + k * part(&p->out[i], w->batch);
-        rc = watched_take(w, first + k, out, e);
-    }
-    return rc;
-}
-
-/* What the caller has to do with its images, while the engine computes one batch: to take the one
- * before and to fill the one after, which has the same buffers. */
-struct beside {
-    struct watched *w;
-    struct ends *b;
-    int64_t first; /* of the one before; negative: there is none */
-    int took, filled;
-    struct err e;
-};
-
-static void *work_beside(void *arg)
-{
-    struct beside *s = arg;
-    s->took = take_batch(s->w, s->b, s->first, &s->e);
-    if (s->took == 0)
-        s->filled = fill_batch(s->w, s->b, s->first + 2 * s->w->batch, &s->e);
-    return NULL;
-}
-
-static int run_batch(struct watched *w, void *work, struct ends *b, int64_t first, struct err *e)
-{
-    const struct plan *p = w->plan;
-    int64_t n = images_of(w, first);
-    char text[IMAGE_TEXT];
-    int rc = p->engine->run(p->impl, work, (const float *const *)b->in, b->out, e);
-    if (rc != 0 && n == 1)
-        err_context(e, "%s", image_text(w, first, text));
-    else if (rc != 0)
-        err_context(e, "images %lld to %lld of %lld", (long long)first + 1, (long long)(first + n),
-                    (long long)w->stack->images);
-    return rc;
-}
-
-/* By run() alone. Of several errors the one stands that is met first, image by image. */
+/* By run() alone. */
 static int run_batches(struct watched *w, void *work, struct err *e)
 {
     const struct plan *p = w->plan;
-    int64_t first = 0, last = (w->stack->images - 1) / w->batch * w->batch;
-    struct ends b[2] = {{.memory = NULL}};
-    int rc = ends_make(p, &b[0], e);
-    if (rc == 0 && last > 0)
-        rc = ends_make(p, &b[1], e);
-    if (rc == 0)
-        rc = fill_batch(w, &b[0], 0, e);
-    for (int k = 0; rc == 0 && first < w->stack->images; first += w->batch, k = !k) {
-        struct beside beside = {.w = w, .b = &b[!k], .first = first - w->batch};
-        struct err ran = {0};
-        pthread_t thread;
-        bool alone = last == 0 || pthread_create(&thread, NULL, work_beside, &beside) != 0;
-        rc = run_batch(w, work, &b[k], first, &ran);
-        if (!alone)
-            pthread_join(thread, NULL);
-        else if (last > 0)
-            work_beside(&beside);
-        if (beside.took != 0)
-            rc = err_set(e, beside.took, "%s", beside.e.text);
-        else if (rc != 0)
-            rc = err_set(e, rc, "%s", ran.text);
-        else if (first == last || beside.filled != 0)
-            rc = take_batch(w, &b[k], first, e);
-        if (rc == 0 && beside.filled != 0)
-            rc = err_set(e, beside.filled, "%s", beside.e.text);
+    struct ends b;
+    int rc = ends_make(p, &b, e);
+    if (rc != 0)
+        return rc;
+    for (int64_t first = 0; rc == 0 && first < w->stack->images; first += w->batch) {
+        int64_t left = w->stack->images - first, n = left < w->batch ? left : w->batch;
+        for (int64_t k = 0; rc == 0 && k < n; k++)
+            rc = fill_lane(w, &b, first + k, k, e);
+        if (rc == 0) {
+            char text[IMAGE_TEXT];
+            rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, e);
+            if (rc != 0 && n == 1)
+                err_context(e, "%s", image_text(w, first, text));
+            else if (rc != 0)
+                err_context(e, "images %lld to %lld of %lld", (long long)first + 1,
+                            (long long)(first + n), (long long)w->stack->images);
+        }
+        for (int64_t k = 0; rc == 0 && k < n; k++) {
+            const float *out[GRAPH_INPUTS_MAX];
+            for (int i = 0; i < p->n_out; i++)
+                out[i] = b.out[i] + k * part(&p->out[i], w->batch);
+            rc = watched_take(w, first + k, out, e);
+        }
     }
-    free(b[0].memory);
-    free(b[1].memory);
+    ends_fini(&b);
     return rc;
 }
 
@@ -480,7 +411,7 @@ static void find_layer(struct watched *w, void *work, struct err *e)
                 ERR_NUMERIC)
             err_set(e, ERR_NUMERIC, "%s: %s", image_text(w, w->bad, text), found.text);
     }
-    free(b.memory);
+    ends_fini(&b);
 }
 
 int engine_run_stack(const struct plan *p, struct workspace *w, const struct engine_stack *stack,

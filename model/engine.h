@@ -56,8 +56,8 @@ struct engine_cost {
     int64_t compile_bytes;   /* most that compiling needs on top of plan_bytes */
 };
 
-/* What becomes of each image of a stack. Both are called by one thread at a time, which need not be
- * the one that runs the stack, images in rising order; anything but 0 stops it with that error. */
+/* What becomes of each image of a stack. Both are called by the thread that runs the stack, images
+ * in rising order; anything but 0 stops it with that error. */
 struct engine_stack {
     int64_t images;
     /* Writes the image's part of every input, in[i] of engine_plan_input_shape(i) with the first

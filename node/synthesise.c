@@ -130,13 +130,13 @@ struct job {
     unsigned steps; /* done; two for each slice: computed, written */
 };
 
-static int step_done(struct job *j, struct err *e)
+static int step_done(struct job *j)
 {
     j->steps++;
     if (j->what->progress == NULL ||
         j->what->progress(j->what->closure, j->steps, 2 * j->what->series->slices) == 0)
         return 0;
-    return err_set(e, ERR_CANCELLED, "cancelled after %u of %u steps", j->steps,
+    return err_set(j->e, ERR_CANCELLED, "cancelled after %u of %u steps", j->steps,
                    2 * j->what->series->slices);
 }
 
@@ -491,7 +491,7 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
         return prepare_output(j->prepare, out[0], j->second, e);
     int rc = prepare_output(j->prepare, out[0], j->stored + (size_t)image * plane, e);
     return rc != 0 ? err_context(e, "image %d of %u", (int)image + 1, j->what->series->slices)
-                   : step_done(j, e);
+                   : step_done(j);
 }
 
 /* Memory ran out while the model worked: compiles it for half as many images at once. */
@@ -647,7 +647,7 @@ static int write_slices(struct job *j, const struct secondary_spec *spec)
         j->result->count = i + n;
         rc = slices_run(writers, i, n, write_slice, &work, j->e);
         for (unsigned k = 0; rc == 0 && k < n; k++)
-            rc = step_done(j, j->e);
+            rc = step_done(j);
     }
     pool_free(writers);
     return rc;

@@ -54,8 +54,8 @@ void synthesiser_give(struct synthesiser *s, const char *path, const char *diges
 bool synthesiser_may_fall_back(const struct synthesiser *s);
 
 /* Called after each step with how many of how many are done; a slice has two, computed and written
- * (a few are written before it is called for each of them). By one thread at a time, which need not
- * be the one that called synthesise(). Anything but 0 stops the work: ERR_CANCELLED. */
+ * (a few are written before it is called for each of them). Always by the thread that called
+ * synthesise(). Anything but 0 stops the work: ERR_CANCELLED. */
 typedef int synthesise_progress(void *closure, unsigned done, unsigned total);
 
 /* All texts borrowed for the call. */
