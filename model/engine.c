@@ -175,6 +175,12 @@ struct engine_tuned engine_plan_tuned(const struct plan *p)
     return t;
 }
 
+void engine_plan_settle(const struct plan *p)
+{
+    if (p->engine->settle)
+        p->engine->settle(p->impl);
+}
+
 int engine_workspace_new(const struct plan *p, struct workspace **out, struct err *e)
 {
     *out = NULL;

@@ -109,6 +109,7 @@ struct engine {
     int (*run_stack)(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,
                      int64_t *bad, struct err *e);
     void (*tuned)(const void *impl, struct engine_tuned *out); /* NULL: nothing is tuned */
+    void (*settle)(const void *impl);                          /* NULL: there is nothing to do */
     /* Does this machine have what the engine runs on? Must not touch it. NULL: always. */
     bool (*present)(void);
 };
@@ -143,6 +144,10 @@ const struct shape *engine_plan_output_shape(const struct plan *p, int i);
 const char *engine_plan_text(const struct plan *p);
 
 struct engine_tuned engine_plan_tuned(const struct plan *p); /* zeros: nothing is tuned */
+
+/* For a plan that stays: when its first results are out, the system may move its weights to large
+ * pages, which runs then read faster. Takes up to a second, once; others may run it meanwhile. */
+void engine_plan_settle(const struct plan *p);
 
 /* What one run needs besides the plan, which must outlive it. ERR_NOMEM, ERR_DEVICE. */
 int engine_workspace_new(const struct plan *p, struct workspace **out, struct err *e);

@@ -20,20 +20,36 @@
 #include "node/base/pool.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
-/* Beyond this it is weights, which a run reads once from end to end: large pages gain it a
- * hundredth, and where they are new to a virtual machine its host takes a second to give them. */
+/* Memory to work in is read and written again and again: large pages up to this size. */
 #define HUGE_MAX ((size_t)256 << 20)
+/* So are weights, to this size. More of them get large pages later, by settle(): where such are new
+ * to a virtual machine its host takes up to 6 ms to give one, and the first result would wait. */
+#define HUGE_AT_ONCE ((size_t)64 << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* since Linux 6.1 */
+#endif
 
-/* Memory that the system gives as zeros when it is first written; large pages where they pay. */
-static float *map_floats(size_t floats, size_t *bytes)
+/* Memory that the system gives as zeros when it is first written; in large pages up to a size. */
+static float *map_floats(size_t floats, size_t huge, size_t *bytes)
 {
     *bytes = (floats * sizeof(float) + 4096 + 4095) / 4096 * 4096;
     void *p = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    if (*bytes >= 2 * HUGE_PAGE && *bytes <= HUGE_MAX)
+    if (*bytes >= 2 * HUGE_PAGE && *bytes <= huge)
         madvise(p, *bytes, MADV_HUGEPAGE);
     return p;
+}
+
+/* Advice: where the system does not take it, nothing changes. */
+static void settle(const void *impl)
+{
+    const struct cpu_plan *p = impl;
+    uintptr_t at = (uintptr_t)p->packed, end = at + p->packed_bytes;
+    at = (at + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    end = end / HUGE_PAGE * HUGE_PAGE;
+    if (p->packed_bytes > HUGE_AT_ONCE)
+        madvise((void *)at, end - at, MADV_COLLAPSE);
 }
 
 static void plan_free(void *impl)
@@ -214,9 +230,9 @@ static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e
     int rc = pool_new(&pool, p->threads, p->pin, e);
     if (rc < 0)
         return rc;
-    spare = map_floats(p->compile_bytes / sizeof(float), &bytes);
+    spare = map_floats(p->compile_bytes / sizeof(float), HUGE_AT_ONCE, &bytes);
     bias = malloc((most + 1) * sizeof *bias);
-    p->packed = map_floats(p->packed_floats, &p->packed_bytes);
+    p->packed = map_floats(p->packed_floats, HUGE_AT_ONCE, &p->packed_bytes);
     if (!spare || !bias || !p->packed) {
         rc = err_set(e, ERR_NOMEM, "no memory for %zu MiB of packed weights",
                      (p->packed_floats * sizeof(float)) >> 20);
@@ -306,7 +322,7 @@ static int workspace_new(const void *impl, void **out, struct err *e)
     int rc = pool_new(&w->pool, p->by_image ? lanes : p->threads, p->pin, e);
     if (rc < 0)
         goto out;
-    w->memory = map_floats(lane_floats(p) * (size_t)lanes, &w->bytes);
+    w->memory = map_floats(lane_floats(p) * (size_t)lanes, HUGE_MAX, &w->bytes);
     w->base = calloc((size_t)lanes * ((size_t)p->roots + 1), sizeof *w->base);
     if (!w->memory || !w->base) {
         rc = err_set(e, ERR_NOMEM, "no memory for a workspace of %zu MiB",
@@ -417,6 +433,7 @@ const struct engine engine_cpu = {
     .compile = compile,
     .describe = describe,
     .plan_free = plan_free,
+    .settle = settle,
     .workspace_new = workspace_new,
     .workspace_free = workspace_free,
     .run = run,

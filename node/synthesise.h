@@ -50,6 +50,9 @@ void synthesiser_free(struct synthesiser *s); /* NULL is fine */
 void synthesiser_give(struct synthesiser *s, const char *path, const char *digest,
                       struct package *package);
 
+/* Between jobs: lets the models that stay settle, see engine_plan_settle(). */
+void synthesiser_settle(struct synthesiser *s);
+
 /* May the CPU stand in for the GPU? NULL: no. */
 bool synthesiser_may_fall_back(const struct synthesiser *s);
 

@@ -93,6 +93,16 @@ struct package *synthesiser_take_opened(struct synthesiser *s, const char *path,
     return p;
 }
 
+void synthesiser_settle(struct synthesiser *s)
+{
+    for (unsigned i = 0; i < KEPT_MODELS; i++) {
+        struct kept *k = &s->kept[i];
+        if (k->plan != NULL && !k->settled)
+            engine_plan_settle(k->plan);
+        k->settled = k->plan != NULL;
+    }
+}
+
 bool synthesiser_may_fall_back(const struct synthesiser *s)
 {
     return s != NULL && s->fallback != NULL;

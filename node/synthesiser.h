@@ -34,7 +34,8 @@ struct kept {
     struct plan *plan;
     struct workspace *workspace;
     int64_t bytes;
-    bool checked;  /* crosscheck() has seen a result of it */
+    bool checked; /* crosscheck() has seen a result of it */
+    bool settled;
     uint64_t used; /* of synthesiser.uses */
 };
 

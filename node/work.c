@@ -283,6 +283,7 @@ static int job_do(struct work *w, const struct store_job *job, struct err *e)
                  result.gate_ms, result.write_ms, clock_mono_ms() - began);
         if (result.outcome == QUALITY_MARK)
             note_doubt(w, job, &result);
+        synthesiser_settle(w->synthesiser);
     } else {
         spool_work_drop(&w->st->spool, job->key, w->st->number);
         if (published && (rc == ERR_CANCELLED || rc == ERR_REFUSED))

@@ -374,6 +374,45 @@ static void engine_cpu__tells_its_cost_beforehand(void **state)
     graph_free(g);
 }
 
+/* 72 MiB of weights: more than get large pages at once. */
+static void engine_cpu__gives_the_same_bits_when_it_has_settled(void **state)
+{
+    (void)state;
+    enum { C = 4096, D = 4608 };
+    struct graph *g = graph_new();
+    assert_non_null(g);
+    int x = graph_add_value(g, "image", DTYPE_F32);
+    g->value[x].shape = (struct shape){.rank = 4, .dim = {1, C, 1, 1}};
+    int y = conv(g, false, x, C, D, 1, 1, 0);
+    g->input = graph_alloc(g, sizeof(int));
+    g->output = graph_alloc(g, sizeof(int));
+    g->input[0] = x;
+    g->output[0] = y;
+    g->n_inputs = g->n_outputs = 1;
+    graph_index(g);
+    struct plan *p = NULL;
+    struct workspace *w = NULL;
+    struct err e = {0};
+    float *in = malloc(C * sizeof *in), *out[2];
+    for (int i = 0; i < C; i++)
+        in[i] = (float)(i % 7) - 3;
+    assert_int_equal(engine_compile(engine_find("cpu"), g, &g->value[x].shape, NULL, &p, &e), 0);
+    graph_free(g);
+    assert_int_equal(engine_workspace_new(p, &w, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        const float *from = in;
+        out[i] = malloc(D * sizeof **out);
+        assert_int_equal(engine_run(p, w, &from, &out[i], &e), 0);
+        engine_plan_settle(p);
+    }
+    assert_memory_equal(out[0], out[1], D * sizeof **out);
+    engine_workspace_free(w);
+    engine_plan_free(p);
+    free(in);
+    free(out[0]);
+    free(out[1]);
+}
+
 static void engine_cpu__refuses_what_it_cannot_do(void **state)
 {
     (void)state;
@@ -546,6 +585,7 @@ int main(void)
         cmocka_unit_test(engine_cpu__leaves_the_relu_of_a_skip_to_its_readers),
         cmocka_unit_test(engine_cpu__spends_memory_on_the_fastest_ways_that_fit),
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
+        cmocka_unit_test(engine_cpu__gives_the_same_bits_when_it_has_settled),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
         cmocka_unit_test(pool__runs_every_task_once),
         cmocka_unit_test(pool__binds_its_workers_to_a_cpu_each_if_asked),
