@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "node/base/err.h"
+#include "node/base/pool.h"
 
 #include "model/passes.h"
 
@@ -197,6 +198,11 @@ int engine_workspace_new(const struct plan *p, struct workspace **out, struct er
     return 0;
 }
 
+struct pool *engine_workspace_threads(const struct workspace *w)
+{
+    return w->plan->engine->threads ? w->plan->engine->threads(w->work) : NULL;
+}
+
 void engine_workspace_free(struct workspace *w)
 {
     if (w == NULL)
@@ -205,10 +211,10 @@ void engine_workspace_free(struct workspace *w)
     free(w);
 }
 
-/* Index of the first element that is NaN or infinite, -1 if none is. */
-static int64_t first_bad(const float *x, int64_t n)
+/* Index of the first element from i on that is NaN or infinite, -1 if none is. */
+static int64_t first_bad_from(const float *x, int64_t i, int64_t n)
 {
-    for (int64_t i = 0; i < n;) {
+    while (i < n) {
         int64_t stop = i + 4096 < n ? i + 4096 : n;
         uint32_t bad = 0;
         for (int64_t k = i; k < stop; k++) {
@@ -224,11 +230,38 @@ static int64_t first_bad(const float *x, int64_t n)
     return -1;
 }
 
+/* Parts in which a tensor is looked at; a smaller one is by the caller alone. */
+#define LOOKS      4
+#define LOOK_ALONE (1 << 16)
+
+struct look {
+    const float *x;
+    int64_t n, bad[LOOKS];
+};
+
+static void look_at_part(void *arg, int task, int thread)
+{
+    (void)thread;
+    struct look *l = arg;
+    l->bad[task] = first_bad_from(l->x, l->n * task / LOOKS, l->n * (task + 1) / LOOKS);
+}
+
+static int64_t first_bad(const float *x, int64_t n, struct pool *pool)
+{
+    struct look l = {.x = x, .n = n};
+    pool_run(n < LOOK_ALONE ? NULL : pool, LOOKS, look_at_part, &l);
+    for (int i = 0; i < LOOKS; i++)
+        if (l.bad[i] >= 0)
+            return l.bad[i];
+    return -1;
+}
+
 /* The first input that holds what is not finite: ERR_NUMERIC, naming it. */
-static int look_at_inputs(const struct plan *p, const float *const *in, struct err *e)
+static int look_at_inputs(const struct plan *p, struct pool *pool, const float *const *in,
+                          struct err *e)
 {
     for (int i = 0; i < p->n_in; i++) {
-        int64_t at = first_bad(in[i], shape_count(&p->in[i]));
+        int64_t at = first_bad(in[i], shape_count(&p->in[i]), pool);
         if (at >= 0)
             return err_set(e, ERR_NUMERIC, "input '%s' holds NaN or infinity at element %lld",
                            p->in_name[i], (long long)at);
@@ -240,16 +273,16 @@ int engine_run(const struct plan *p, struct workspace *w, const float *const *in
                struct err *e)
 {
     const struct engine *engine = p->engine;
-    int rc = engine->sees_bad ? 0 : look_at_inputs(p, in, e);
+    int rc = engine->sees_bad ? 0 : look_at_inputs(p, engine_workspace_threads(w), in, e);
     if (rc != 0)
         return rc;
     rc = engine->run(p->impl, w->work, in, out, e);
     if (rc != (engine->sees_bad ? ERR_NUMERIC : 0))
         return rc;
-    if (engine->sees_bad && look_at_inputs(p, in, e) != 0)
+    if (engine->sees_bad && look_at_inputs(p, engine_workspace_threads(w), in, e) != 0)
         return ERR_NUMERIC;
     for (int i = 0; i < p->n_out; i++) {
-        if (first_bad(out[i], shape_count(&p->out[i])) < 0)
+        if (first_bad(out[i], shape_count(&p->out[i]), engine_workspace_threads(w)) < 0)
             continue;
         rc = engine->diagnose != NULL ? engine->diagnose(p->impl, w->work, in, out, e) : 0;
         return rc != 0 ? rc
@@ -265,6 +298,7 @@ int engine_run(const struct plan *p, struct workspace *w, const float *const *in
 struct watched {
     const struct plan *plan;
     const struct engine_stack *stack;
+    struct pool *pool;
     int64_t batch;
     int64_t bad; /* the image whose result is not finite; -1: none */
 };
@@ -308,7 +342,7 @@ static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *
     int rc = w->stack->fill(w->stack->ctx, image, in, e);
     bool look = !w->plan->engine->sees_bad || w->bad >= 0;
     for (int i = 0; look && rc == 0 && i < w->plan->n_in; i++) {
-        int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch));
+        int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch), w->pool);
         if (at >= 0)
             rc = err_set(e, ERR_NUMERIC, "%s: input '%s' holds NaN or infinity at element %lld",
                          image_text(w, image, text), w->plan->in_name[i], (long long)at);
@@ -321,7 +355,7 @@ static int watched_take(void *ctx, int64_t image, const float *const *out, struc
     struct watched *w = ctx;
     char text[IMAGE_TEXT];
     for (int i = 0; i < w->plan->n_out && !w->plan->engine->sees_bad; i++)
-        if (first_bad(out[i], part(&w->plan->out[i], w->batch)) >= 0) {
+        if (first_bad(out[i], part(&w->plan->out[i], w->batch), w->pool) >= 0) {
             w->bad = image;
             return err_set(e, ERR_NUMERIC, "%s: output '%s' of the network holds NaN or infinity",
                            image_text(w, image, text), w->plan->out_name[i]);
@@ -426,7 +460,8 @@ int engine_run_stack(const struct plan *p, struct workspace *w, const struct eng
     int64_t batch = common_batch(p, e);
     if (batch < 0)
         return (int)batch;
-    struct watched watched = {.plan = p, .stack = stack, .batch = batch, .bad = -1};
+    struct watched watched = {
+        .plan = p, .stack = stack, .pool = engine_workspace_threads(w), .batch = batch, .bad = -1};
     struct engine_stack seen = {stack->images, watched_fill, watched_take, &watched,
                                 stack->counted};
     char text[IMAGE_TEXT];

@@ -23,6 +23,7 @@
 
 struct err;
 struct pass_report;
+struct pool;
 
 enum engine_mode {
     ENGINE_LATENCY,   /* all threads on one image */
@@ -97,6 +98,7 @@ struct engine {
     void (*plan_free)(void *impl);
     int (*workspace_new)(const void *impl, void **work, struct err *e);
     void (*workspace_free)(void *work);
+    struct pool *(*threads)(void *work); /* NULL: a workspace has none that others may use */
     int (*run)(const void *impl, void *work, const float *const *in, float *const *out,
                struct err *e);
     /* Called after a run whose result was not finite: runs again, looking after each layer, and
@@ -152,6 +154,10 @@ void engine_plan_settle(const struct plan *p);
 /* What one run needs besides the plan, which must outlive it. ERR_NOMEM, ERR_DEVICE. */
 int engine_workspace_new(const struct plan *p, struct workspace **out, struct err *e);
 void engine_workspace_free(struct workspace *w);
+
+/* Its threads, for what the caller does between runs: they stay awake for a moment after one.
+ * Borrowed; NULL: it has none. */
+struct pool *engine_workspace_threads(const struct workspace *w);
 
 /* in[i], out[i]: row-major (NCHW) float32 of the plan's shapes. w must be of p and in use by no
  * other thread. ERR_NUMERIC: NaN or Inf in an input (named) or a result (the first layer named);

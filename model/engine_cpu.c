@@ -344,6 +344,11 @@ out:
     return 0;
 }
 
+static struct pool *threads(void *work)
+{
+    return ((struct cpu_workspace *)work)->pool;
+}
+
 /* Is all that a step wrote finite? */
 static bool step_finite(const struct cpu_plan *p, const struct step *s, float *const *base)
 {
@@ -436,6 +441,7 @@ const struct engine engine_cpu = {
     .settle = settle,
     .workspace_new = workspace_new,
     .workspace_free = workspace_free,
+    .threads = threads,
     .run = run,
     .diagnose = diagnose,
 };

@@ -514,41 +514,79 @@ static void normalise(const struct prepare *p, const float *from, float *to, siz
         to[i] = normalise_4((v4){from[i]}, low, factor)[0];
 }
 
-/* A slice into the top left of height × width, the last row and column repeated. */
-static void pad(const struct prepare *p, const float *from, float *to)
+/* A slice of a volume; beyond its ends the first, the last. */
+static const float *plane_of(const struct prepare *p, const float *volume, int slices, int slice)
 {
+    int s = slice < 0 ? 0 : slice >= slices ? slices - 1 : slice;
+    return volume + (size_t)s * (size_t)p->rows * (size_t)p->columns;
+}
+
+/* Rows are shared out in so many bands. */
+#define BANDS 4
+
+static int band_of(int rows, int band)
+{
+    return (int)((int64_t)rows * band / BANDS);
+}
+
+/* Slices into the top left of height × width each. */
+struct padding {
+    const struct prepare *p;
+    const float *volume;
+    int slices, slice; /* of the first channel; outside of the volume: the first, the last */
+    float *to;
+};
+
+static void pad_band(void *arg, int task, int thread)
+{
+    (void)thread;
+    const struct padding *d = arg;
+    const struct prepare *p = d->p;
     int64_t height = p->input.dim[2], width = p->input.dim[3];
-    for (int64_t y = 0; y < height; y++) {
-        float *out = to + y * width;
-        if (y >= p->rows) {
-            memcpy(out, out - width, (size_t)width * sizeof *out);
-            continue;
-        }
-        normalise(p, from + y * p->columns, out, (size_t)p->columns);
+    int channel = task / BANDS, end = band_of(p->rows, task % BANDS + 1);
+    const float *plane = plane_of(p, d->volume, d->slices, d->slice + channel);
+    for (int y = band_of(p->rows, task % BANDS); y < end; y++) {
+        float *out = d->to + (channel * height + y) * width;
+        normalise(p, plane + (size_t)y * (size_t)p->columns, out, (size_t)p->columns);
         for (int64_t x = p->columns; x < width; x++)
             out[x] = out[p->columns - 1];
     }
 }
 
-void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor)
+/* The last row and column are repeated. */
+static void pad(struct padding *d, int channels, struct pool *pool)
+{
+    int64_t height = d->p->input.dim[2], width = d->p->input.dim[3];
+    pool_run(pool, channels * BANDS, pad_band, d);
+    for (int c = 0; c < channels; c++)
+        for (int64_t y = d->p->rows; y < height; y++) {
+            float *out = d->to + (c * height + y) * width;
+            memcpy(out, out - width, (size_t)width * sizeof *out);
+        }
+}
+
+void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor,
+                     struct pool *pool)
 {
     float *to = tensor + (int64_t)channel * p->input.dim[2] * p->input.dim[3];
     if (!p->fixed) {
-        pad(p, plane, to);
+        pad(&(struct padding){p, plane, 1, 0, to}, 1, pool);
         return;
     }
     normalise(p, plane, p->plane, (size_t)p->rows * (size_t)p->columns);
     resample(&p->in, p->plane, to);
 }
 
-void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor)
+void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor,
+                   struct pool *pool)
 {
-    int channels = (int)p->input.dim[1];
-    for (int c = 0; c < channels; c++) {
-        int s = slice + c - channels / 2;
-        s = s < 0 ? 0 : s >= slices ? slices - 1 : s;
-        prepare_channel(p, volume + (size_t)s * (size_t)p->rows * (size_t)p->columns, c, tensor);
+    int channels = (int)p->input.dim[1], first = slice - channels / 2;
+    if (!p->fixed) {
+        pad(&(struct padding){p, volume, slices, first, tensor}, channels, pool);
+        return;
     }
+    for (int c = 0; c < channels; c++)
+        prepare_channel(p, plane_of(p, volume, slices, first + c), c, tensor, pool);
 }
 
 /* As they are stored; NaN as 0. Nearest, ties to even, as lrintf() does: from 2^23 on a float's
@@ -581,24 +619,42 @@ static uint32_t store(const float *from, int n, float gain, float offset, uint16
     return bad;
 }
 
-int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct err *e)
+struct storing {
+    const struct prepare *p;
+    const float *from;
+    size_t width; /* of a row of from */
+    float gain, offset;
+    uint16_t *out;
+    uint32_t bad[BANDS];
+};
+
+static void store_band(void *arg, int band, int thread)
 {
-    const float *from = tensor;
-    size_t width = (size_t)p->output.dim[3];
+    (void)thread;
+    struct storing *s = arg;
+    int columns = s->p->out_columns, end = band_of(s->p->out_rows, band + 1);
+    for (int y = band_of(s->p->out_rows, band); y < end; y++)
+        s->bad[band] |= store(s->from + (size_t)y * s->width, columns, s->gain, s->offset,
+                              s->out + (size_t)y * (size_t)columns);
+}
+
+int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct pool *pool,
+                   struct err *e)
+{
+    struct storing s = {.p = p, .from = tensor, .width = (size_t)p->output.dim[3], .out = out};
     if (p->fixed) {
         resample(&p->back, tensor, p->plane);
-        from = p->plane;
-        width = (size_t)p->out_columns;
+        s.from = p->plane;
+        s.width = (size_t)p->out_columns;
     }
     /* [-1, 1] -> stored = y * gain + offset */
     double span = p->scale == MODEL_OUTPUT_UNIT ? PREPARE_VALUE_MAX : (p->high - p->low) / p->slope;
     double base = p->scale == MODEL_OUTPUT_UNIT ? 0 : (p->low - p->intercept) / p->slope;
-    float gain = (float)(span / 2), offset = (float)(base + span / 2);
-    uint32_t bad = 0;
-    for (int y = 0; y < p->out_rows; y++)
-        bad |= store(from + (size_t)y * width, p->out_columns, gain, offset,
-                     out + (size_t)y * (size_t)p->out_columns);
-    if (bad != 0)
-        return err_set(e, ERR_NUMERIC, "the model's answer holds values that are not finite");
+    s.gain = (float)(span / 2);
+    s.offset = (float)(base + span / 2);
+    pool_run(pool, BANDS, store_band, &s);
+    for (int i = 0; i < BANDS; i++)
+        if (s.bad[i] != 0)
+            return err_set(e, ERR_NUMERIC, "the model's answer holds values that are not finite");
     return 0;
 }

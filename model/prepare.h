@@ -56,16 +56,20 @@ int prepare_rows(const struct prepare *p);
 int prepare_columns(const struct prepare *p);
 
 /* Fills tensor, of prepare_input_shape(), for the slice of a volume of that many slices. Uses
- * memory in p: one thread at a time. */
-void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor);
+ * memory in p: one thread at a time. pool, here and below: who shares the work, where nothing has
+ * to be resampled; NULL: the caller alone. */
+void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor,
+                   struct pool *pool);
 
 /* One channel of it, from a plane of the source. */
-void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor);
+void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor,
+                     struct pool *pool);
 
 /* The network's answer, of prepare_output_shape(), as stored values: out of prepare_rows() x
  * prepare_columns(). Meant value = stored * prepare_slope() + prepare_intercept(). ERR_NUMERIC: the
  * answer is not finite. Uses memory in p. */
-int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct err *e);
+int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct pool *pool,
+                   struct err *e);
 double prepare_slope(const struct prepare *p);     /* 1 for "unit", and where the source's own */
 double prepare_intercept(const struct prepare *p); /* 0   values fit into 0 ... 4095 */
 

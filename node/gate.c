@@ -77,7 +77,8 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
     (void)image;
     if (s->way != 0)
         return gate_second_input(s->g, s->slice, s->way, in[0], e);
-    prepare_input(s->g->prepare, s->g->volume, s->g->slices, s->slice, in[0]);
+    prepare_input(s->g->prepare, s->g->volume, s->g->slices, s->slice, in[0],
+                  engine_workspace_threads(s->g->workspace));
     return 0;
 }
 
@@ -85,7 +86,8 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
 {
     const struct single *s = ctx;
     (void)image;
-    return prepare_output(s->g->prepare, out[0], s->stored, e);
+    return prepare_output(s->g->prepare, out[0], s->stored,
+                          engine_workspace_threads(s->g->workspace), e);
 }
 
 /* The model's answer for a slice, as it is or changed. */
@@ -127,7 +129,7 @@ int gate_second_input(const struct gate *g, int slice, enum quality_way way, flo
         int from = slice + i - context / 2;
         from = from < 0 ? 0 : from >= g->slices ? g->slices - 1 : from;
         quality_do(way, g->volume + from * plane_of(g), g->rows, g->columns, changed);
-        prepare_channel(g->prepare, changed, i, tensor);
+        prepare_channel(g->prepare, changed, i, tensor, engine_workspace_threads(g->workspace));
     }
     free(changed);
     return 0;

@@ -478,8 +478,9 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
 {
     struct job *j = ctx;
     if (image == j->what->series->slices)
-        return gate_second_input(&j->gate, gate_middle(&j->gate), QUALITY_BOTH, in[0], e);
-    prepare_input(j->prepare, j->volume, (int)j->what->series->slices, (int)image, in[0]);
+        return gate_second_input(gate_of(j), gate_middle(&j->gate), QUALITY_BOTH, in[0], e);
+    prepare_input(j->prepare, j->volume, (int)j->what->series->slices, (int)image, in[0],
+                  engine_workspace_threads(j->model->workspace));
     return 0;
 }
 
@@ -487,9 +488,10 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
 {
     struct job *j = ctx;
     size_t plane = (size_t)prepare_rows(j->prepare) * (size_t)prepare_columns(j->prepare);
+    struct pool *pool = engine_workspace_threads(j->model->workspace);
     if (image == j->what->series->slices)
-        return prepare_output(j->prepare, out[0], j->second, e);
-    int rc = prepare_output(j->prepare, out[0], j->stored + (size_t)image * plane, e);
+        return prepare_output(j->prepare, out[0], j->second, pool, e);
+    int rc = prepare_output(j->prepare, out[0], j->stored + (size_t)image * plane, pool, e);
     return rc != 0 ? err_context(e, "image %d of %u", (int)image + 1, j->what->series->slices)
                    : step_done(j);
 }

@@ -413,6 +413,47 @@ static void engine_cpu__gives_the_same_bits_when_it_has_settled(void **state)
     free(out[1]);
 }
 
+/* The input is looked at in parts, by all threads. */
+static void engine_cpu__names_the_first_number_of_an_input_that_is_not_finite(void **state)
+{
+    (void)state;
+    enum { SIDE = 300 };
+    struct graph *g = graph_new();
+    assert_non_null(g);
+    int x = graph_add_value(g, "image", DTYPE_F32), y;
+    g->value[x].shape = (struct shape){.rank = 4, .dim = {1, 1, SIDE, SIDE}};
+    y = conv(g, false, x, 1, 1, 1, 1, 0);
+    g->input = graph_alloc(g, sizeof(int));
+    g->output = graph_alloc(g, sizeof(int));
+    g->input[0] = x;
+    g->output[0] = y;
+    g->n_inputs = g->n_outputs = 1;
+    graph_index(g);
+    struct plan *p = NULL;
+    struct workspace *w = NULL;
+    struct err e = {0};
+    struct engine_options o = {.threads = 3};
+    float *in = calloc(SIDE * SIDE, sizeof *in), *out = calloc(SIDE * SIDE, sizeof *out);
+    const float *from = in;
+    assert_int_equal(engine_compile(engine_find("cpu"), g, &g->value[x].shape, &o, &p, &e), 0);
+    graph_free(g);
+    assert_int_equal(engine_workspace_new(p, &w, &e), 0);
+    assert_int_equal(pool_threads(engine_workspace_threads(w)), 3);
+    assert_int_equal(engine_run(p, w, &from, &out, &e), 0);
+    static const int bad[] = {89999, 80000, 22500, 1};
+    char want[96];
+    for (int i = 0; i < 4; i++) {
+        in[bad[i]] = i % 2 ? INFINITY : NAN;
+        assert_int_equal(engine_run(p, w, &from, &out, &e), ERR_NUMERIC);
+        snprintf(want, sizeof want, "input 'image' holds NaN or infinity at element %d", bad[i]);
+        assert_string_equal(e.text, want);
+    }
+    engine_workspace_free(w);
+    engine_plan_free(p);
+    free(in);
+    free(out);
+}
+
 static void engine_cpu__refuses_what_it_cannot_do(void **state)
 {
     (void)state;
@@ -586,6 +627,7 @@ int main(void)
         cmocka_unit_test(engine_cpu__spends_memory_on_the_fastest_ways_that_fit),
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
         cmocka_unit_test(engine_cpu__gives_the_same_bits_when_it_has_settled),
+        cmocka_unit_test(engine_cpu__names_the_first_number_of_an_input_that_is_not_finite),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
         cmocka_unit_test(pool__runs_every_task_once),
         cmocka_unit_test(pool__binds_its_workers_to_a_cpu_each_if_asked),

@@ -19,6 +19,9 @@
 #include "node/base/pool.h"
 #include "model/prepare.h"
 
+/* Share the work of prepare_input() and prepare_output(). */
+static struct pool *threads;
+
 static float *sequence(int n)
 {
     float *x = malloc((size_t)n * sizeof *x);
@@ -216,7 +219,7 @@ static void input__pads_by_the_edge_to_a_multiple(void **state)
     assert_int_equal(s->dim[2], 4);
     assert_int_equal(s->dim[3], 4);
     float tensor[16];
-    prepare_input(p, volume, 1, 0, tensor);
+    prepare_input(p, volume, 1, 0, tensor, threads);
     static const float expected[] = {-1,    0,  1, 1, -0.5f, -1, 1, 1,
                                      -0.5f, -1, 1, 1, -0.5f, -1, 1, 1};
     for (int i = 0; i < 16; i++)
@@ -235,7 +238,7 @@ static void input__repeats_the_first_and_last_slice_as_context(void **state)
     float tensor[3];
     static const float expected[3][3] = {{-1, -1, 0}, {-1, 0, 1}, {0, 1, 1}};
     for (int s = 0; s < 3; s++) {
-        prepare_input(p, volume, 3, s, tensor);
+        prepare_input(p, volume, 3, s, tensor, threads);
         for (int c = 0; c < 3; c++)
             assert_near(tensor[c], expected[s][c], 1e-6);
     }
@@ -251,7 +254,7 @@ static void output__crops_the_padding_and_spans_twelve_bits(void **state)
     assert_int_equal(prepare_new(&k, 2, 3, 0, 10, &p, &e), 0);
     const float tensor[16] = {-1, 0, 1, 9, -1.2f, 1.5f, 0.25f, 9, 9, 9, 9, 9, 9, 9, 9, 9};
     uint16_t out[6];
-    assert_int_equal(prepare_output(p, tensor, out, &e), 0);
+    assert_int_equal(prepare_output(p, tensor, out, threads, &e), 0);
     static const uint16_t expected[] = {0, 2048, 4095, 0, 4095, 2559};
     for (int i = 0; i < 6; i++)
         assert_int_equal(out[i], expected[i]);
@@ -271,7 +274,7 @@ static void output__goes_back_to_the_units_of_the_source(void **state)
     assert_int_equal(prepare_new(&k, 1, 1, 100, 900, &p, &e), 0);
     assert_int_equal(prepare_rows(p), 2);
     assert_int_equal(prepare_columns(p), 2);
-    assert_int_equal(prepare_output(p, tensor, out, &e), 0);
+    assert_int_equal(prepare_output(p, tensor, out, threads, &e), 0);
     static const uint16_t expected[] = {100, 900, 500, 700};
     for (int i = 0; i < 4; i++)
         assert_int_equal(out[i], expected[i]);
@@ -279,7 +282,7 @@ static void output__goes_back_to_the_units_of_the_source(void **state)
 
     /* Units that twelve bits do not hold go by slope and intercept. */
     assert_int_equal(prepare_new(&k, 1, 1, -1000, 9000, &p, &e), 0);
-    assert_int_equal(prepare_output(p, tensor, out, &e), 0);
+    assert_int_equal(prepare_output(p, tensor, out, threads, &e), 0);
     for (int i = 0; i < 4; i++)
         assert_near(out[i] * prepare_slope(p) + prepare_intercept(p),
                     -1000 + (tensor[i] + 1) / 2 * 10000, prepare_slope(p) / 2 + 1e-6);
@@ -295,8 +298,8 @@ static void output__refuses_what_is_not_finite(void **state)
     assert_int_equal(prepare_new(&k, 1, 2, 0, 1, &p, &e), 0);
     const float with_nan[2] = {0, NAN}, with_inf[2] = {INFINITY, 0};
     uint16_t out[2];
-    assert_int_equal(prepare_output(p, with_nan, out, &e), ERR_NUMERIC);
-    assert_int_equal(prepare_output(p, with_inf, out, &e), ERR_NUMERIC);
+    assert_int_equal(prepare_output(p, with_nan, out, threads, &e), ERR_NUMERIC);
+    assert_int_equal(prepare_output(p, with_inf, out, threads, &e), ERR_NUMERIC);
     prepare_free(p);
 }
 
@@ -311,11 +314,11 @@ static void fixed_grid__is_resampled_there_and_back(void **state)
     float *volume = sequence(5 * 7), tensor[12], direct[12], back[35];
     uint16_t out[35];
     assert_int_equal(prepare_new(&k, 5, 7, -20, 81, &p, &e), 0);
-    prepare_input(p, volume, 1, 0, tensor);
+    prepare_input(p, volume, 1, 0, tensor, threads);
     assert_int_equal(prepare_resample(volume, 5, 7, direct, 3, 4, &e), 0);
     for (int i = 0; i < 12; i++)
         assert_near(tensor[i], (direct[i] + 20) / 101 * 2 - 1, 1e-5);
-    assert_int_equal(prepare_output(p, tensor, out, &e), 0);
+    assert_int_equal(prepare_output(p, tensor, out, threads, &e), 0);
     assert_int_equal(prepare_resample(tensor, 3, 4, back, 5, 7, &e), 0);
     for (int i = 0; i < 35; i++)
         assert_near(out[i], (back[i] + 1) / 2 * 4095, 0.51);
@@ -336,6 +339,19 @@ static void prepare__refuses_a_flat_series_and_a_size_out_of_bounds(void **state
     assert_null(p);
 }
 
+static int start(void **state)
+{
+    (void)state;
+    return pool_new(&threads, 3, false, NULL);
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    pool_free(threads);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,5 +369,5 @@ int main(void)
         cmocka_unit_test(fixed_grid__is_resampled_there_and_back),
         cmocka_unit_test(prepare__refuses_a_flat_series_and_a_size_out_of_bounds),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, start, stop);
 }
