@@ -599,11 +599,6 @@ int64_t convolution_workspace(const struct convolution *c)
     return c->workspace;
 }
 
-double convolution_us(const struct convolution *c)
-{
-    return c->us;
-}
-
 /* ---- running --------------------------------------------------------------------------------- */
 
 static int execute(cudnnBackendDescriptor_t plan, struct bound bound, void *handle,
@@ -675,8 +670,8 @@ int convolution_save(const struct convolution *c, struct buf *out, struct err *e
 }
 
 int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
-                     enum convolution_fused fused, double us, const char *json,
-                     struct convolution **out, struct err *e)
+                     enum convolution_fused fused, const char *json, struct convolution **out,
+                     struct err *e)
 {
     struct convolution *c = calloc(1, sizeof *c);
     cudnnBackendDescriptor_t properties;
@@ -711,7 +706,6 @@ int convolution_load(const struct convolution_target *target, const struct convo
     }
     c->fused = fused;
     c->bound = bound_of(spec, fused);
-    c->us = us;
     *out = c;
     return 0;
 }

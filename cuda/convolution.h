@@ -66,7 +66,6 @@ struct convolution_made {
     void *plan; /* the device's */
     enum convolution_fused fused;
     int64_t workspace_bytes;
-    double us; /* as timed; 0: it was not */
 };
 
 /* Where plans are made for. */
@@ -93,7 +92,6 @@ void convolution_free(struct convolution *c); /* NULL is fine */
 
 enum convolution_fused convolution_fused(const struct convolution *c);
 int64_t convolution_workspace(const struct convolution *c); /* bytes */
-double convolution_us(const struct convolution *c);         /* as timed; 0: it was not */
 
 /* Queues it on the handle's stream. */
 int convolution_run(const struct convolution *c, void *handle, const struct convolution_memory *m,
@@ -106,8 +104,8 @@ int convolution_try(const void *candidate, void *handle, const struct convolutio
  * cuDNN version only; the caller sees to that. */
 int convolution_save(const struct convolution *c, struct buf *out, struct err *e);
 int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
-                     enum convolution_fused fused, double us, const char *json,
-                     struct convolution **out, struct err *e);
+                     enum convolution_fused fused, const char *json, struct convolution **out,
+                     struct err *e);
 
 /* "9.19.0", of the library that is linked. */
 const char *convolution_library(void);

@@ -372,7 +372,6 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
     struct convolution_target target = {.handle = c->handle, .ctx = c};
     struct convolution *made = NULL;
     enum convolution_fused kept_fused;
-    double us;
     char key[PLAN_SPEC_BYTES];
     if (!c->untuned) {
         target.time = time_candidate;
@@ -380,8 +379,8 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
         target.another = another;
     }
     plan_spec_text(spec, key);
-    const char *json = plan_cache_find(c->cache, key, &kept_fused, &us);
-    if (json && convolution_load(&target, spec, kept_fused, us, json, &made, NULL) == 0) {
+    const char *json = plan_cache_find(c->cache, key, &kept_fused);
+    if (json && convolution_load(&target, spec, kept_fused, json, &made, NULL) == 0) {
         d->kept++;
     } else {
         struct buf text;
@@ -393,12 +392,10 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
         d->made++;
         buf_init(&text, PLAN_CACHE_MAX);
         if (plan_cache_keeps(c->cache) && convolution_save(made, &text, NULL) == 0)
-            plan_cache_keep(c->cache, key, convolution_fused(made), convolution_us(made),
-                            buf_text(&text), text.len);
+            plan_cache_keep(c->cache, key, convolution_fused(made), buf_text(&text), text.len);
         buf_fini(&text);
     }
-    *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made),
-                                     convolution_us(made)};
+    *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made)};
     return 0;
 }
 

@@ -632,19 +632,18 @@ static int host_convolution_plan(struct device *d, const struct convolution_spec
 {
     struct host *h = enter(d);
     enum convolution_fused fused = h->options.fused;
-    double us = 0;
     char key[PLAN_SPEC_BYTES];
     int rc = alive(h, e);
     if (rc == 0) {
         plan_spec_text(spec, key);
-        if (plan_cache_find(h->cache, key, &fused, &us)) {
+        if (plan_cache_find(h->cache, key, &fused)) {
             d->kept++;
         } else {
             d->made++;
             if (plan_cache_keeps(h->cache))
-                plan_cache_keep(h->cache, key, fused, us, "host", 4);
+                plan_cache_keep(h->cache, key, fused, "host", 4);
         }
-        *out = (struct convolution_made){.plan = d, .fused = h->options.fused, .us = 1};
+        *out = (struct convolution_made){.plan = d, .fused = h->options.fused};
     }
     return leave(h, rc);
 }

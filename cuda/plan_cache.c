@@ -1,4 +1,4 @@
-/* plan_cache.c - see plan_cache.h. An entry: "SPEC|FUSED|US|BYTES\n", so many bytes, a newline. */
+/* plan_cache.c - see plan_cache.h. An entry: "SPEC|FUSED|BYTES\n", so many bytes, a newline. */
 #include "cuda/plan_cache.h"
 
 #include <inttypes.h>
@@ -13,7 +13,6 @@
 struct kept {
     char spec[PLAN_SPEC_BYTES];
     enum convolution_fused fused;
-    double us;
     char *text;
     struct kept *next;
 };
@@ -43,7 +42,7 @@ void plan_spec_text(const struct convolution_spec *s, char out[PLAN_SPEC_BYTES])
 
 /* Where the bytes of an entry begin, NULL if it is no whole entry. */
 static const char *entry(const char *p, const char *end, char spec[PLAN_SPEC_BYTES], long *fused,
-                         double *us, size_t *bytes)
+                         size_t *bytes)
 {
     const char *line = memchr(p, '\n', (size_t)(end - p));
     const char *bar = line ? memchr(p, '|', (size_t)(line - p)) : NULL;
@@ -54,9 +53,6 @@ static const char *entry(const char *p, const char *end, char spec[PLAN_SPEC_BYT
     spec[bar - p] = '\0';
     *fused = strtol(bar + 1, &after, 10);
     if (*after != '|' || *fused < CONVOLUTION_BARE || *fused > CONVOLUTION_ALL)
-        return NULL;
-    *us = strtod(after + 1, &after);
-    if (*after != '|' || !(*us >= 0))
         return NULL;
     *bytes = strtoul(after + 1, &after, 10);
     /* the newline behind the bytes must be there, too */
@@ -74,12 +70,11 @@ static void read_entries(struct plan_cache *c)
         while (p < end) {
             char spec[PLAN_SPEC_BYTES];
             long fused;
-            double us;
             size_t bytes;
-            const char *body = entry(p, end, spec, &fused, &us, &bytes);
+            const char *body = entry(p, end, spec, &fused, &bytes);
             if (!body)
                 break;
-            plan_cache_keep(c, spec, (enum convolution_fused)fused, us, body, bytes);
+            plan_cache_keep(c, spec, (enum convolution_fused)fused, body, bytes);
             p = body + bytes + 1;
         }
     }
@@ -118,8 +113,7 @@ void plan_cache_write(struct plan_cache *c)
         return;
     buf_init(&b, PLAN_CACHE_MAX);
     for (const struct kept *k = c->kept; k; k = k->next)
-        buf_printf(&b, "%s|%d|%.2f|%zu\n%s\n", k->spec, (int)k->fused, k->us, strlen(k->text),
-                   k->text);
+        buf_printf(&b, "%s|%d|%zu\n%s\n", k->spec, (int)k->fused, strlen(k->text), k->text);
     if (buf_error(&b) == 0 && file_make_folders(c->folder, 0777, NULL) == 0)
         file_write_durable(c->path, buf_text(&b), b.len, NULL);
     buf_fini(&b);
@@ -154,18 +148,16 @@ static struct kept *find(const struct plan_cache *c, const char *spec)
 }
 
 const char *plan_cache_find(const struct plan_cache *c, const char *spec,
-                            enum convolution_fused *fused, double *us)
+                            enum convolution_fused *fused)
 {
     const struct kept *k = find(c, spec);
-    if (k) {
+    if (k)
         *fused = k->fused;
-        *us = k->us;
-    }
     return k ? k->text : NULL;
 }
 
 void plan_cache_keep(struct plan_cache *c, const char *spec, enum convolution_fused fused,
-                     double us, const char *text, size_t n)
+                     const char *text, size_t n)
 {
     struct kept *k = find(c, spec);
     char *copy = malloc(n + 1);
@@ -186,6 +178,5 @@ void plan_cache_keep(struct plan_cache *c, const char *spec, enum convolution_fu
     free(k->text);
     k->text = copy;
     k->fused = fused;
-    k->us = us;
     c->changed = true;
 }

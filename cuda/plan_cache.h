@@ -35,10 +35,10 @@ void plan_cache_free(struct plan_cache *c);
 bool plan_cache_keeps(const struct plan_cache *c);
 /* The plan kept for this spec, or NULL; borrowed until the next plan_cache_keep() or free. */
 const char *plan_cache_find(const struct plan_cache *c, const char *spec,
-                            enum convolution_fused *fused, double *us);
+                            enum convolution_fused *fused);
 /* Keeps a plan, instead of an earlier one of the spec. Without memory nothing is kept. */
 void plan_cache_keep(struct plan_cache *c, const char *spec, enum convolution_fused fused,
-                     double us, const char *text, size_t n);
+                     const char *text, size_t n);
 /* Writes what is new. */
 void plan_cache_write(struct plan_cache *c);
 

@@ -37,8 +37,8 @@ static int plan(struct device *d, const struct convolution_spec *spec, struct co
     buf_init(&json, 16 << 20);
     rc = convolution_save(made, &json, e);
     if (rc == 0)
-        rc = convolution_load(&self->target, spec, convolution_fused(made), 0, buf_text(&json),
-                              &again, e);
+        rc = convolution_load(&self->target, spec, convolution_fused(made), buf_text(&json), &again,
+                              e);
     if (rc == 0 && convolution_workspace(again) != convolution_workspace(made))
         rc = err_set(e, ERR_BUG, "a plan that was read back wants another workspace");
     self->reloaded += rc == 0;
@@ -50,7 +50,7 @@ static int plan(struct device *d, const struct convolution_spec *spec, struct co
     }
     self->plans++;
     self->fused += convolution_fused(made) != CONVOLUTION_BARE;
-    *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made), 0};
+    *out = (struct convolution_made){made, convolution_fused(made), convolution_workspace(made)};
     return 0;
 }
 
