@@ -158,9 +158,15 @@ static bool has_winograd(const struct cpu_conv *c)
     const struct cpu_conv_desc *d = &c->d;
     if (d->group != 1 || c->merged != 1 || !square(d->dilation, 1))
         return false;
-    if (square(d->kernel, 4) && square(d->stride, 2))
+    if ((square(d->kernel, 4) || square(d->kernel, 3)) && square(d->stride, 2))
         return !d->shuffle;
     return !d->transposed && square(d->stride, 1) && (square(d->kernel, 3) || square(d->kernel, 2));
+}
+
+/* A kernel of 3 that Winograd computes as one of 4: it stores seven times the weights or more. */
+static bool ends_in_zeros(const struct cpu_conv *c)
+{
+    return square(c->d.kernel, 3) && square(c->d.stride, 2);
 }
 
 static bool has_columns(const struct cpu_conv *c)
@@ -316,12 +322,12 @@ static void fill_tiles(struct cpu_conv *c, int axis, struct cpu_tiles *t, int *r
 static void size_winograd(struct cpu_conv *c, int side)
 {
     const struct cpu_conv_desc *d = &c->d;
-    bool k4 = d->kernel[0] == 4;
+    bool two = d->stride[0] == 2;
     c->side = side;
-    c->r = d->kernel[0] == 3 ? 3 : 2;
+    c->r = d->kernel[0] == 3 && !two ? 3 : 2;
     c->m = side - c->r + 1;
-    c->in_phases = k4 && !d->transposed ? 2 : 1;
-    c->out_phases = (k4 && d->transposed) || d->shuffle ? 2 : 1;
+    c->in_phases = two && !d->transposed ? 2 : 1;
+    c->out_phases = (two && d->transposed) || d->shuffle ? 2 : 1;
     int grid[2] = {d->oh, d->ow};
     for (int i = 0; i < 2 && d->transposed; i++) /* grid rows from that of output 0 to the last */
         grid[i] = floor_div(grid[i] - 1 + d->pad[i], 2) - floor_div(d->pad[i], 2) + 1;
@@ -479,7 +485,7 @@ static enum cpu_way fastest(const struct cpu_conv *c)
         best = cost_columns(c);
         way = CPU_COLUMNS;
     }
-    if (has_winograd(c)) {
+    if (has_winograd(c) && !ends_in_zeros(c)) {
         struct cost w = cost_of_side(c, 4);
         if (w.cycles < best.cycles &&
             (!c->d.low_memory || w.floats < best.floats + LOW_MEMORY_FLOATS))
@@ -501,7 +507,7 @@ int cpu_conv_faster(const struct cpu_conv *c, struct cpu_other_way to[CPU_OTHER_
     if (c->way == CPU_DEPTHWISE || !has_winograd(c))
         return 0;
     struct cost now = cost_now(c);
-    for (enum cpu_way way = CPU_WINOGRAD5; way <= CPU_WINOGRAD6; way++) {
+    for (enum cpu_way way = CPU_WINOGRAD4; way <= CPU_WINOGRAD6; way++) {
         struct cost other = cost_of_side(c, side_of(way));
         if (way != c->way && other.cycles < now.cycles && other.floats > now.floats)
             to[count++] = (struct cpu_other_way){way, now.cycles - other.cycles,

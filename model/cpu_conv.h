@@ -3,12 +3,13 @@
  *
  * Four ways to compute a layer, chosen by what they are reckoned to cost:
  *
- *   Winograd   tiles of 4 × 4, 5 × 5 or 6 × 6 pixels for k4
- *              s2 convolutions (their four parity phases are 2×2 convolutions of stride 1, K =
- * 4·C), for k4 s2 transposed ones (a 2×2 convolution to 4·C' outputs) and for 2×2 of stride 1:
- * F(3×3, 2×2), F(4×4, 2×2), F(5×5, 2×2), 1.78, 1.56 or 1.44 multiplications for an output in place
- * of 4; and for 3×3 of stride 1: F(2×2, 3×3), F(3×3, 3×3), F(4×4, 3×3), 4, 2.78 or 2.25 in place
- * of 9. Larger tiles store more weights and are less exact; cpu_winograd.inc.h tells how much.
+ *   Winograd   tiles of 4 × 4, 5 × 5 or 6 × 6 pixels. k4 s2 convolutions (their four parity phases
+ *              are 2×2 convolutions of stride 1, K = 4·C), k4 s2 transposed ones (a 2×2 convolution
+ *              to 4·C' outputs), both also of a kernel of 3, as one of 4 that ends in zeros, and
+ *              2×2 of stride 1: F(3×3, 2×2), F(4×4, 2×2), F(5×5, 2×2), 1.78, 1.56 or 1.44
+ *              multiplications for an output in place of 4. 3×3 of stride 1: F(2×2, 3×3),
+ *              F(3×3, 3×3), F(4×4, 3×3), 4, 2.78 or 2.25 in place of 9. Larger tiles store more
+ *              weights and are less exact; cpu_winograd.inc.h tells how much.
  *   direct     any other: blocks of the input are packed tap by tap, then multiplied. A transposed
  *              convolution is one convolution for each phase of its stride. Taps that only ever
  *              meet padding are neither stored nor computed. Groups of few channels are computed
@@ -91,8 +92,8 @@ struct cpu_other_way {
     double cycles; /* that it is reckoned to save */
     size_t floats; /* that its packed weights take more */
 };
-/* Most of them: Winograd by larger tiles. */
-#define CPU_OTHER_WAYS 2
+/* Most of them: Winograd by tiles of three sizes. */
+#define CPU_OTHER_WAYS 3
 /*
  * The ways that are faster than the one it has but take more memory; returns how many. Where
  * cpu_conv_new() chooses, it takes the fastest that is not one of these: that memory is to spend

@@ -124,6 +124,13 @@ static int tap_of(const struct cpu_conv *c, int phase, int i)
     return c->in_phases == 2 ? 2 * i + phase : i;
 }
 
+/* Weight i of a phase, as the tensor has them; −1 where it is 0, since there is no such tap. */
+static int weight_of(const struct cpu_conv *c, int phase, int i)
+{
+    int y = tap_of(c, phase >> 1, i / c->r), x = tap_of(c, phase & 1, i % c->r);
+    return y < c->d.kernel[0] && x < c->d.kernel[1] ? y * c->d.kernel[1] + x : -1;
+}
+
 static void pack_winograd(void *arg, int task, int thread)
 {
     (void)thread;
@@ -146,8 +153,7 @@ static void pack_winograd(void *arg, int task, int thread)
     size_t column[NR_MAX];
     for (int phase = 0; phase < 4; phase++)
         for (int i = 0; i < r * r; i++)
-            taps[phase][i] =
-                tap_of(c, phase >> 1, i / r) * c->d.kernel[1] + tap_of(c, phase & 1, i % r);
+            taps[phase][i] = weight_of(c, phase, i);
     for (int j = 0; j < real; j++) {
         int o = (first + j) % c->oc;
         column_phase[j] = (first + j) / c->oc;
@@ -159,7 +165,7 @@ static void pack_winograd(void *arg, int task, int thread)
         for (int j = 0; j < real; j++) {
             const int *tap = taps[in_phase + column_phase[j]]; /* one of both is 0 */
             for (int i = 0; i < r * r; i++)
-                g[i][j] = from[column[j] + (size_t)tap[i]];
+                g[i][j] = tap[i] < 0 ? 0 : from[column[j] + (size_t)tap[i]];
         }
         c->k->winograd_weights(c->side, r, lines, wide, to, point);
     }
@@ -230,17 +236,17 @@ static void put_direct(const struct pack *p, int first, int channel, int count,
 static void put_winograd(const struct pack *p, int first, int channel, int count,
                          float (*g)[TAPS_MAX][NR_MAX])
 {
+    static const float zeros[NR_MAX];
     const struct cpu_conv *c = p->c;
     for (int phase = 0; phase < c->in_phases * c->in_phases * c->out_phases * c->out_phases;
          phase++) {
         int in = c->in_phases == 2 ? phase : 0, out = c->in_phases == 2 ? 0 : phase, taps[9];
         for (int i = 0; i < c->r * c->r; i++)
-            taps[i] =
-                tap_of(c, phase >> 1, i / c->r) * c->d.kernel[1] + tap_of(c, phase & 1, i % c->r);
+            taps[i] = weight_of(c, phase, i);
         for (int j = 0; j < count; j++) {
             const float *lines[9];
             for (int i = 0; i < c->r * c->r; i++)
-                lines[i] = g[j][taps[i]];
+                lines[i] = taps[i] < 0 ? zeros : g[j][taps[i]];
             int k = in * c->d.c + channel + j, k0 = k / CPU_KC * CPU_KC;
             int kc = c->depth - k0 < CPU_KC ? c->depth - k0 : CPU_KC;
             c->k->winograd_weights(

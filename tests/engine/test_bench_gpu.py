@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -269,8 +270,16 @@ class TestThese:
 """
 
 
+@pytest.fixture
+def background():
+    """Starts what is started as a shell starts a job in the background: deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_check_that_is_cut_short_tells_what_it_found(stubborn, monkeypatch, capsys, tmp_path):
+def test_check_that_is_cut_short_tells_what_it_found(stubborn, background, monkeypatch, capsys, tmp_path):
     (tmp_path / "test_these.py").write_text(f"STUBBORN = {stubborn}\n{UNFINISHED}")
     gpu_check = script("gpu_check")
     gpu_check.GRACE_S = 1 if stubborn else 30

@@ -328,6 +328,10 @@ static void conv__agrees_with_plain_loops_for_the_unet_layers(void **state)
             d = transposed(1, c, size / 2, size / 2, size > 8 ? 20 : 70, 4, 2, 1);
             d.in_act = (struct cpu_act){CPU_RELU, 0, 0};
             assert_true(check_everywhere(&d, true, false) >= 2);
+            d = layer(1, c, size, size, 20, 3, 2, 1); /* of other generators */
+            assert_true(check_everywhere(&d, true, false) >= 2);
+            d = transposed(1, c, size / 2, size / 2, 20, 3, 2, 1);
+            assert_true(check_everywhere(&d, true, false) >= 2);
         }
 }
 
@@ -343,7 +347,9 @@ static void conv__agrees_with_plain_loops_where_outputs_fill_whole_panels(void *
                 d = transposed(1, c, size, size + 1, oc, 4, 2, 1);
                 assert_true(check_everywhere(&d, true, false) >= 2);
                 d = transposed(1, c, size, size + 1, oc, 3, 2, 1);
-                assert_true(check_everywhere(&d, true, false) >= 1);
+                assert_true(check_everywhere(&d, true, false) >= 4);
+                d = layer(1, c, 2 * size, 2 * size + 2, oc, 3, 2, 1);
+                assert_true(check_everywhere(&d, true, false) >= 4);
                 for (int k = 1; k <= 3; k++) {
                     d = layer(1, c, size + 2, size + 3, oc, k, 1, k / 2);
                     assert_true(check_everywhere(&d, true, false) >= 1);
