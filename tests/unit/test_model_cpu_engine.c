@@ -377,29 +377,37 @@ static void engine_cpu__tells_its_cost_beforehand(void **state)
     graph_free(g);
 }
 
-/* 72 MiB of weights: more than get large pages at once. */
-static void engine_cpu__gives_the_same_bits_when_it_has_settled(void **state)
+/* A convolution 1×1 of c to oc channels at size × size, and no more. */
+static struct graph *one_conv(int c, int oc, int size)
 {
-    (void)state;
-    enum { C = 4096, D = 4608 };
     struct graph *g = graph_new();
     assert_non_null(g);
     int x = graph_add_value(g, "image", DTYPE_F32);
-    g->value[x].shape = (struct shape){.rank = 4, .dim = {1, C, 1, 1}};
-    int y = conv(g, false, x, C, D, 1, 1, 0);
+    g->value[x].shape = (struct shape){.rank = 4, .dim = {1, c, size, size}};
+    int y = conv(g, false, x, c, oc, 1, 1, 0);
     g->input = graph_alloc(g, sizeof(int));
     g->output = graph_alloc(g, sizeof(int));
     g->input[0] = x;
     g->output[0] = y;
     g->n_inputs = g->n_outputs = 1;
     graph_index(g);
+    return g;
+}
+
+/* 72 MiB of weights: more than get large pages at once. */
+static void engine_cpu__gives_the_same_bits_when_it_has_settled(void **state)
+{
+    (void)state;
+    enum { C = 4096, D = 4608 };
+    struct graph *g = one_conv(C, D, 1);
     struct plan *p = NULL;
     struct workspace *w = NULL;
     struct err e = {0};
     float *in = malloc(C * sizeof *in), *out[2];
     for (int i = 0; i < C; i++)
         in[i] = (float)(i % 7) - 3;
-    assert_int_equal(engine_compile(engine_find("cpu"), g, &g->value[x].shape, NULL, &p, &e), 0);
+    assert_int_equal(
+        engine_compile(engine_find("cpu"), g, &g->value[g->input[0]].shape, NULL, &p, &e), 0);
     graph_free(g);
     assert_int_equal(engine_workspace_new(p, &w, &e), 0);
     for (int i = 0; i < 2; i++) {
@@ -421,24 +429,15 @@ static void engine_cpu__names_the_first_number_of_an_input_that_is_not_finite(vo
 {
     (void)state;
     enum { SIDE = 300 };
-    struct graph *g = graph_new();
-    assert_non_null(g);
-    int x = graph_add_value(g, "image", DTYPE_F32), y;
-    g->value[x].shape = (struct shape){.rank = 4, .dim = {1, 1, SIDE, SIDE}};
-    y = conv(g, false, x, 1, 1, 1, 1, 0);
-    g->input = graph_alloc(g, sizeof(int));
-    g->output = graph_alloc(g, sizeof(int));
-    g->input[0] = x;
-    g->output[0] = y;
-    g->n_inputs = g->n_outputs = 1;
-    graph_index(g);
+    struct graph *g = one_conv(1, 1, SIDE);
     struct plan *p = NULL;
     struct workspace *w = NULL;
     struct err e = {0};
     struct engine_options o = {.threads = 3};
     float *in = calloc(SIDE * SIDE, sizeof *in), *out = calloc(SIDE * SIDE, sizeof *out);
     const float *from = in;
-    assert_int_equal(engine_compile(engine_find("cpu"), g, &g->value[x].shape, &o, &p, &e), 0);
+    assert_int_equal(
+        engine_compile(engine_find("cpu"), g, &g->value[g->input[0]].shape, &o, &p, &e), 0);
     graph_free(g);
     assert_int_equal(engine_workspace_new(p, &w, &e), 0);
     assert_int_equal(pool_threads(engine_workspace_threads(w)), 3);
