@@ -9,7 +9,7 @@
  *              2×2 of stride 1: F(3×3, 2×2), F(4×4, 2×2), F(5×5, 2×2), 1.78, 1.56 or 1.44
  *              multiplications for an output in place of 4. 3×3 of stride 1: F(2×2, 3×3),
  *              F(3×3, 3×3), F(4×4, 3×3), 4, 2.78 or 2.25 in place of 9. Larger tiles store more
- *              weights and are less exact; cpu_winograd.inc.h tells how much.
+ *              weights and are less exact (cpu_winograd.inc.h).
  *   direct     any other: blocks of the input are packed tap by tap, then multiplied. A transposed
  *              convolution is one convolution for each phase of its stride. Taps that only ever
  *              meet padding are neither stored nor computed. Groups of few channels are computed
