@@ -11,6 +11,25 @@
 
 #include "model/package.h"
 
+/* Four at a time, written out: the compiler keeps to one where a comparison decides, for the sake
+ * of traps that nobody has set. */
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+typedef uint16_t v4s __attribute__((vector_size(8)));
+
+static inline v4 load(const float *from)
+{
+    v4 x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+/* mask ? a : b */
+static inline v4 pick(v4i mask, v4 a, v4 b)
+{
+    return (v4)((mask & (v4i)a) | (~mask & (v4i)b));
+}
+
 /* ---- percentiles ---- */
 
 /* Floats as integers in the same order: negative ones reversed, below the positive ones. */
@@ -42,13 +61,16 @@ struct counts {
     uint32_t upper[HALF], lower[RANKS][HALF];
 };
 
-/* In the first pass upper counts whole numbers from 0 on by themselves, as long as all are such. */
+/* In the first pass upper counts whole numbers from 0 on by themselves, as long as all are such; so
+ * do some of lower, of every fourth value each: a number that comes many times in a row (air) is
+ * then not added to before it has been stored. */
 struct search {
     const float *values;
     size_t n;
     int tasks;
     struct counts *counts; /* [tasks], of which the first takes up the others */
     bool *whole;           /* [tasks] every value is a whole number below HALF */
+    uint32_t *most;        /* [tasks] then: none is larger */
     bool *finite;          /* [tasks] */
     uint32_t of[RANKS];    /* upper half that counts.lower[i] is of */
     int halves;
@@ -67,24 +89,37 @@ static void count_whole(void *arg, int task, int thread)
 {
     (void)thread;
     struct search *s = arg;
-    uint32_t *counts = s->counts[task].upper;
-    bool whole = true;
-    for (size_t i = task_begin(s, task), end = task_begin(s, task + 1); whole && i < end;
-         i += PIECE) {
+    struct counts *c = &s->counts[task];
+    uint32_t *const counts[4] = {c->upper, c->lower[0], c->lower[1], c->lower[2]};
+    const v4 least = {0}, beyond = least + HALF, half = least + 0.5f;
+    v4i bad = {0}, all = {0};
+    float last[PIECE] = {0};
+    for (size_t i = task_begin(s, task), end = task_begin(s, task + 1); i < end; i += PIECE) {
         size_t m = end - i < PIECE ? end - i : PIECE;
         int32_t number[PIECE];
-        uint32_t bad = 0;
-        for (size_t k = 0; k < m; k++) {
-            float x = s->values[i + k];
-            x = x >= 0 && x < HALF ? x : 0.5f; /* NaN, too */
-            number[k] = (int32_t)x;
-            bad |= (float)number[k] != x;
+        const float *from = s->values + i;
+        if (m < PIECE)
+            from = memcpy(last, from, m * sizeof *from);
+        for (size_t k = 0; k < PIECE; k += 4) {
+            v4 x = load(from + k);
+            x = pick((x >= least) & (x < beyond), x, half); /* NaN, too, becomes half */
+            v4i n = __builtin_convertvector(x, v4i);
+            bad |= __builtin_convertvector(n, v4) != x;
+            all |= n;
+            memcpy(number + k, &n, sizeof n);
         }
-        whole = bad == 0;
-        for (size_t k = 0; whole && k < m; k++)
-            counts[number[k]]++;
+        if ((bad[0] | bad[1] | bad[2] | bad[3]) != 0)
+            break;
+        for (size_t k = 0; k + 4 <= m; k += 4)
+            for (size_t j = 0; j < 4; j++)
+                counts[j][number[k + j]]++;
+        for (size_t k = m / 4 * 4; k < m; k++)
+            counts[0][number[k]]++;
     }
-    s->whole[task] = whole;
+    s->whole[task] = (bad[0] | bad[1] | bad[2] | bad[3]) == 0;
+    s->most[task] = (uint32_t)(all[0] | all[1] | all[2] | all[3]);
+    for (uint32_t i = 0; s->whole[task] && i <= s->most[task]; i++)
+        counts[0][i] += counts[1][i] + counts[2][i] + counts[3][i];
 }
 
 static void count_upper(void *arg, int task, int thread)
@@ -217,17 +252,21 @@ int prepare_percentiles(const float *values, size_t n, const double *p, int coun
     struct search s = {.values = values, .n = n, .tasks = tasks};
     s.counts = calloc((size_t)tasks, sizeof *s.counts);
     s.whole = calloc((size_t)tasks, sizeof *s.whole);
+    s.most = calloc((size_t)tasks, sizeof *s.most);
     s.finite = calloc((size_t)tasks, sizeof *s.finite);
-    if (s.counts == NULL || s.whole == NULL || s.finite == NULL) {
+    if (s.counts == NULL || s.whole == NULL || s.most == NULL || s.finite == NULL) {
         rc = err_set(e, ERR_NOMEM, "percentile: no memory");
         goto out;
     }
     pool_run(pool, tasks, count_whole, &s);
     bool whole = true;
-    for (int i = 0; i < tasks; i++)
+    uint32_t most = 0;
+    for (int i = 0; i < tasks; i++) {
         whole &= s.whole[i];
+        most = s.most[i] > most ? s.most[i] : most;
+    }
     if (whole) {
-        add_up(&s, 0, HALF);
+        add_up(&s, 0, (size_t)most + 1);
         find_whole(&s, p, count, out);
         goto out;
     }
@@ -241,6 +280,7 @@ int prepare_percentiles(const float *values, size_t n, const double *p, int coun
 out:
     free(s.counts);
     free(s.whole);
+    free(s.most);
     free(s.finite);
     return rc;
 }
@@ -474,25 +514,6 @@ double prepare_slope(const struct prepare *p)
 double prepare_intercept(const struct prepare *p)
 {
     return p->intercept;
-}
-
-/* Four at a time, written out: the compiler keeps to one where a comparison decides, for the sake
- * of traps that nobody has set. */
-typedef float v4 __attribute__((vector_size(16)));
-typedef int32_t v4i __attribute__((vector_size(16)));
-typedef uint16_t v4s __attribute__((vector_size(8)));
-
-static inline v4 load(const float *from)
-{
-    v4 x;
-    memcpy(&x, from, sizeof x);
-    return x;
-}
-
-/* mask ? a : b */
-static inline v4 pick(v4i mask, v4 a, v4 b)
-{
-    return (v4)((mask & (v4i)a) | (~mask & (v4i)b));
 }
 
 static inline v4 normalise_4(v4 x, float low, float factor)

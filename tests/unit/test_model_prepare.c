@@ -93,6 +93,12 @@ static void percentile__is_the_same_whoever_counts(void **state)
     assert_near(together[4], 1e6, 1e-12);
     x[n / 2] = NAN;
     assert_int_equal(prepare_percentiles(x, (size_t)n, at, 5, together, pool, &e), ERR_NUMERIC);
+    for (int i = 0; i < n; i++)
+        x[i] = (float)(i / 5); /* the larger the later */
+    assert_int_equal(prepare_percentiles(x, (size_t)n, at, 5, alone, NULL, &e), 0);
+    assert_int_equal(prepare_percentiles(x, (size_t)n, at, 5, together, pool, &e), 0);
+    assert_memory_equal(alone, together, sizeof alone);
+    assert_near(together[4], (n - 1) / 5, 1e-12);
     pool_free(pool);
     free(x);
 }
