@@ -43,11 +43,12 @@ def test_pixels__equal_pydicom(driver, tmp_path, syntax, stored, signed):
     assert np.array_equal(driver.pixels(path, tmp_path / "out", expected.shape), expected)
 
 
-def test_pixels__rescale_is_applied(driver, tmp_path):
-    image = made(12, True)
-    image.RescaleSlope, image.RescaleIntercept, image.RescaleType = 2.5, -1024, "US"
+@pytest.mark.parametrize("signed, slope, intercept", [(True, 2.5, -1024), (False, 2.5, 0), (False, 1, -7)])
+def test_pixels__rescale_is_applied(driver, tmp_path, signed, slope, intercept):
+    image = made(12, signed)
+    image.RescaleSlope, image.RescaleIntercept, image.RescaleType = slope, intercept, "US"
     path = save(tmp_path, [image])[0]
-    expected = image.pixel_array * 2.5 - 1024
+    expected = image.pixel_array * float(slope) + intercept
     assert np.allclose(driver.pixels(path, tmp_path / "out", expected.shape), expected, atol=1e-4)
 
 
