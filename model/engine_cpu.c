@@ -29,16 +29,28 @@
 #define MADV_COLLAPSE 25 /* since Linux 6.1 */
 #endif
 
-/* Memory that the system gives as zeros when it is first written; in large pages up to a size. */
+/* Memory that the system gives as zeros when it is first written; up to a size in large pages,
+ * which it then begins and ends with. */
 static float *map_floats(size_t floats, size_t huge, size_t *bytes)
 {
     *bytes = (floats * sizeof(float) + 4096 + 4095) / 4096 * 4096;
-    void *p = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool large = *bytes >= 2 * HUGE_PAGE && *bytes <= huge;
+    size_t before = 0, spare = large ? HUGE_PAGE : 0;
+    if (large)
+        *bytes = (*bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    char *p =
+        mmap(NULL, *bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    if (*bytes >= 2 * HUGE_PAGE && *bytes <= huge)
-        madvise(p, *bytes, MADV_HUGEPAGE);
-    return p;
+    if (large) {
+        before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+        if (before > 0)
+            munmap(p, before);
+        if (spare > before)
+            munmap(p + before + *bytes, spare - before);
+        madvise(p + before, *bytes, MADV_HUGEPAGE);
+    }
+    return (float *)(void *)(p + before);
 }
 
 /* Advice: where the system does not take it, nothing changes. */
