@@ -38,7 +38,7 @@
 #define SPACING_TOLERANCE 0.005
 
 /* Threads that write files: each waits for the disk most of its time. */
-#define WRITERS 8
+#define WRITERS 16
 
 /* ---- may this model see this series? ---- */
 
