@@ -335,19 +335,24 @@ static int64_t common_batch(const struct plan *p, struct err *e)
                           "the network's inputs and outputs do not all begin with one batch");
 }
 
+static int look_at_image(struct watched *w, int64_t image, const float *const *in, struct err *e)
+{
+    char text[IMAGE_TEXT];
+    for (int i = 0; i < w->plan->n_in; i++) {
+        int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch), w->pool);
+        if (at >= 0)
+            return err_set(e, ERR_NUMERIC, "%s: input '%s' holds NaN or infinity at element %lld",
+                           image_text(w, image, text), w->plan->in_name[i], (long long)at);
+    }
+    return 0;
+}
+
 static int watched_fill(void *ctx, int64_t image, float *const *in, struct err *e)
 {
     struct watched *w = ctx;
-    char text[IMAGE_TEXT];
     int rc = w->stack->fill(w->stack->ctx, image, in, e);
     bool look = !w->plan->engine->sees_bad || w->bad >= 0;
-    for (int i = 0; look && rc == 0 && i < w->plan->n_in; i++) {
-        int64_t at = first_bad(in[i], part(&w->plan->in[i], w->batch), w->pool);
-        if (at >= 0)
-            rc = err_set(e, ERR_NUMERIC, "%s: input '%s' holds NaN or infinity at element %lld",
-                         image_text(w, image, text), w->plan->in_name[i], (long long)at);
-    }
-    return rc;
+    return rc == 0 && look ? look_at_image(w, image, (const float *const *)in, e) : rc;
 }
 
 static int watched_take(void *ctx, int64_t image, const float *const *out, struct err *e)
@@ -398,6 +403,21 @@ static int fill_lane(struct watched *w, struct ends *b, int64_t image, int64_t l
     return watched_fill(w, image, in, e);
 }
 
+/* The inputs of `n` images from `first` on: where the caller lends them, or filled into b. */
+static int batch_inputs(struct watched *w, struct ends *b, int64_t first, int64_t n,
+                        const float *in[GRAPH_INPUTS_MAX], struct err *e)
+{
+    const struct engine_stack *s = w->stack;
+    if (w->batch == 1 && s->lend != NULL && s->lend(s->ctx, first, in))
+        return look_at_image(w, first, in, e);
+    int rc = 0;
+    for (int i = 0; i < w->plan->n_in; i++)
+        in[i] = b->in[i];
+    for (int64_t k = 0; rc == 0 && k < n; k++)
+        rc = fill_lane(w, b, first + k, k, e);
+    return rc;
+}
+
 /* By run() alone. */
 static int run_batches(struct watched *w, void *work, struct err *e)
 {
@@ -408,11 +428,11 @@ static int run_batches(struct watched *w, void *work, struct err *e)
         return rc;
     for (int64_t first = 0; rc == 0 && first < w->stack->images; first += w->batch) {
         int64_t left = w->stack->images - first, n = left < w->batch ? left : w->batch;
-        for (int64_t k = 0; rc == 0 && k < n; k++)
-            rc = fill_lane(w, &b, first + k, k, e);
+        const float *in[GRAPH_INPUTS_MAX];
+        rc = batch_inputs(w, &b, first, n, in, e);
         if (rc == 0) {
             char text[IMAGE_TEXT];
-            rc = p->engine->run(p->impl, work, (const float *const *)b.in, b.out, e);
+            rc = p->engine->run(p->impl, work, in, b.out, e);
             if (rc != 0 && n == 1)
                 err_context(e, "%s", image_text(w, first, text));
             else if (rc != 0)
@@ -462,8 +482,11 @@ int engine_run_stack(const struct plan *p, struct workspace *w, const struct eng
         return (int)batch;
     struct watched watched = {
         .plan = p, .stack = stack, .pool = engine_workspace_threads(w), .batch = batch, .bad = -1};
-    struct engine_stack seen = {stack->images, watched_fill, watched_take, &watched,
-                                stack->counted};
+    struct engine_stack seen = {.images = stack->images,
+                                .fill = watched_fill,
+                                .take = watched_take,
+                                .ctx = &watched,
+                                .counted = stack->counted};
     char text[IMAGE_TEXT];
     int rc = p->engine->run_stack != NULL
                  ? p->engine->run_stack(p->impl, w->work, &seen, batch, &watched.bad, e)

@@ -63,13 +63,17 @@ struct engine_stack {
     int64_t images;
     /* Writes the image's part of every input, in[i] of engine_plan_input_shape(i) with the first
      * dimension 1. Several images are asked for before the first result is given, and one whose
-     * result is not finite is asked for again. */
+     * result is not finite is asked for again; that may be one that was lent. */
     int (*fill)(void *ctx, int64_t image, float *const *in, struct err *e);
     /* Reads its part of every output; borrowed until it returns. Each image once. */
     int (*take)(void *ctx, int64_t image, const float *const *out, struct err *e);
     void *ctx;
     /* Images that errors count ("image 3 of 15"): what comes after them is extra. 0: all. */
     int64_t counted;
+    /* May be NULL. True: every input of the image lies at in[i] as fill() would write it, and stays
+     * there until the image is taken; an engine that computes one image at once, in the host's
+     * memory, then takes it from there. False: fill() is asked. */
+    bool (*lend)(void *ctx, int64_t image, const float **in);
 };
 
 /* Where a plan's tuned convolutions came from. */

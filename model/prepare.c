@@ -417,7 +417,7 @@ struct prepare {
     enum model_output_scale scale;
     bool fixed;
     struct resampler in, back; /* fixed grids only */
-    float *plane;              /* one normalised slice, or one resampled answer */
+    float *plane;              /* one resampled answer */
 };
 
 /* Stored values are the source's own units where these fit, else 0 ... 4095 spans low ... high. */
@@ -459,9 +459,7 @@ int prepare_new(const struct package *package, int rows, int columns, double low
     p->scale = package->output;
     p->fixed = package->multiple == 0;
     choose_scale(p);
-    size_t source = (size_t)rows * (size_t)columns;
-    size_t result = (size_t)p->out_rows * (size_t)p->out_columns;
-    p->plane = malloc((source > result ? source : result) * sizeof *p->plane);
+    p->plane = malloc((size_t)p->out_rows * (size_t)p->out_columns * sizeof *p->plane);
     if (p->plane == NULL)
         rc = err_set(e, ERR_NOMEM, "preparing the images: no memory");
     if (rc == 0 && p->fixed)
@@ -523,16 +521,33 @@ static inline v4 normalise_4(v4 x, float low, float factor)
     return pick(x < zero, zero, pick(x > one, one, x)) * 2 - 1;
 }
 
-static void normalise(const struct prepare *p, const float *from, float *to, size_t n)
+/* Values are normalised by tasks of so many. */
+#define NORMALISED ((size_t)1 << 16)
+
+struct normalising {
+    const struct prepare *p;
+    float *values;
+    size_t n;
+};
+
+static void normalise(void *arg, int task, int thread)
 {
-    float low = (float)p->low, factor = (float)(1.0 / (p->high - p->low));
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        v4 y = normalise_4(load(from + i), low, factor);
-        memcpy(to + i, &y, sizeof y);
+    (void)thread;
+    const struct normalising *job = arg;
+    float low = (float)job->p->low, factor = (float)(1.0 / (job->p->high - job->p->low));
+    size_t i = (size_t)task * NORMALISED, end = job->n - i < NORMALISED ? job->n : i + NORMALISED;
+    for (; i + 4 <= end; i += 4) {
+        v4 y = normalise_4(load(job->values + i), low, factor);
+        memcpy(job->values + i, &y, sizeof y);
     }
-    for (; i < n; i++)
-        to[i] = normalise_4((v4){from[i]}, low, factor)[0];
+    for (; i < end; i++)
+        job->values[i] = normalise_4((v4){job->values[i]}, low, factor)[0];
+}
+
+void prepare_normalise(const struct prepare *p, float *values, size_t n, struct pool *pool)
+{
+    struct normalising job = {p, values, n};
+    pool_run(pool, (int)((n + NORMALISED - 1) / NORMALISED), normalise, &job);
 }
 
 /* A slice of a volume; beyond its ends the first, the last. */
@@ -568,7 +583,7 @@ static void pad_band(void *arg, int task, int thread)
     const float *plane = plane_of(p, d->volume, d->slices, d->slice + channel);
     for (int y = band_of(p->rows, task % BANDS); y < end; y++) {
         float *out = d->to + (channel * height + y) * width;
-        normalise(p, plane + (size_t)y * (size_t)p->columns, out, (size_t)p->columns);
+        memcpy(out, plane + (size_t)y * (size_t)p->columns, (size_t)p->columns * sizeof *out);
         for (int64_t x = p->columns; x < width; x++)
             out[x] = out[p->columns - 1];
     }
@@ -594,8 +609,7 @@ void prepare_channel(struct prepare *p, const float *plane, int channel, float *
         pad(&(struct padding){p, plane, 1, 0, to}, 1, pool);
         return;
     }
-    normalise(p, plane, p->plane, (size_t)p->rows * (size_t)p->columns);
-    resample(&p->in, p->plane, to);
+    resample(&p->in, plane, to);
 }
 
 void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor,
@@ -608,6 +622,14 @@ void prepare_input(struct prepare *p, const float *volume, int slices, int slice
     }
     for (int c = 0; c < channels; c++)
         prepare_channel(p, plane_of(p, volume, slices, first + c), c, tensor, pool);
+}
+
+const float *prepare_lent(const struct prepare *p, const float *volume, int slices, int slice)
+{
+    int channels = (int)p->input.dim[1], first = slice - channels / 2;
+    bool as_it_is = !p->fixed && p->input.dim[2] == p->rows && p->input.dim[3] == p->columns;
+    return as_it_is && first >= 0 && first + channels <= slices ? plane_of(p, volume, slices, first)
+                                                                : NULL;
 }
 
 /* As they are stored; NaN as 0. Nearest, ties to even, as lrintf() does: from 2^23 on a float's

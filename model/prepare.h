@@ -4,7 +4,7 @@
  * What a package's normalisation, grid, slices of context, scale and output mean, in numbers:
  *
  *   normalise   x -> clip((x - low) / (high - low), 0, 1) * 2 - 1, with the percentiles low and
- *               high of all slices together
+ *               high of all slices together; once, in place, before anything else looks at them
  *   grid any:K  rows and columns padded at the end to a multiple of K by repeating the edge; the
  *               result cropped to scale * source
  *   grid RxC    resampled to R x C, the result to scale * source; bilinear with antialias (a
@@ -55,13 +55,20 @@ const struct shape *prepare_output_shape(const struct prepare *p);
 int prepare_rows(const struct prepare *p);
 int prepare_columns(const struct prepare *p);
 
-/* Fills tensor, of prepare_input_shape(), for the slice of a volume of that many slices. Uses
- * memory in p: one thread at a time. pool, here and below: who shares the work, where nothing has
+/* Normalises n values where they lie. pool, here and below: who shares the work, where nothing has
  * to be resampled; NULL: the caller alone. */
+void prepare_normalise(const struct prepare *p, float *values, size_t n, struct pool *pool);
+
+/* Fills tensor, of prepare_input_shape(), for the slice of a normalised volume of that many slices.
+ * Uses memory in p: one thread at a time. */
 void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor,
                    struct pool *pool);
 
-/* One channel of it, from a plane of the source. */
+/* The tensor where it lies in the volume: the slice and its context are one after the other there,
+ * and the model takes them as they are. NULL: it has to be filled. */
+const float *prepare_lent(const struct prepare *p, const float *volume, int slices, int slice);
+
+/* One channel of the tensor, from a normalised plane. */
 void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor,
                      struct pool *pool);
 

@@ -56,13 +56,10 @@ int quality_slices(int slices, int out[QUALITY_SLICES_MAX])
     return n;
 }
 
-void quality_normalise(const float *from, int64_t n, double low, double high, float *to)
+void quality_unit(const float *from, int64_t n, float *to)
 {
-    float base = (float)low, factor = (float)(1.0 / (high - low));
-    for (int64_t i = 0; i < n; i++) {
-        float x = (from[i] - base) * factor;
-        to[i] = x > 0 ? (x < 1 ? x : 1) : 0;
-    }
+    for (int64_t i = 0; i < n; i++)
+        to[i] = (from[i] + 1) * 0.5f;
 }
 
 /* The worst outcome stands, with the first reason for it. */

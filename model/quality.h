@@ -114,8 +114,8 @@ void quality_begin(struct quality_report *r, const struct quality_gate *gate);
  * returns n. */
 int quality_slices(int slices, int out[QUALITY_SLICES_MAX]);
 
-/* x -> (x - low) / (high - low), clipped to 0 ... 1: what all that follows takes for an image. */
-void quality_normalise(const float *from, int64_t n, double low, double high, float *to);
+/* n normalised values (prepare.h) as 0 ... 1: what all that follows takes for an image. */
+void quality_unit(const float *from, int64_t n, float *to);
 
 /* The features of one such image. ERR_NOMEM; ERR_REFUSED: less than 16 rows or columns. */
 int quality_features(const float *image, int rows, int columns, float out[QUALITY_FEATURES],

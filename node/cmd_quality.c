@@ -154,6 +154,8 @@ static int look(struct ask *a, const char *path, struct err *e)
     if (rc == 0)
         rc = prepare_new(a->package, g.rows, g.columns, g.low = value[0], g.high = value[1],
                          &g.prepare, e);
+    if (rc == 0)
+        prepare_normalise(g.prepare, volume.data, (size_t)shape_count(&volume.shape), NULL);
     const struct quality_view view = {g.rows * a->spacing_mm, g.columns * a->spacing_mm, NULL};
     if (rc == 0)
         rc = gate_input(&g, &view, &r, features, &n, e);

@@ -39,7 +39,7 @@ static int look_at_input(void *arg, unsigned i, struct err *e)
     float *unit = malloc((size_t)plane_of(g) * sizeof *unit);
     if (unit == NULL)
         return err_set(e, ERR_NOMEM, "looking at the images: no memory");
-    quality_normalise(g->volume + l->slice[i] * plane_of(g), plane_of(g), g->low, g->high, unit);
+    quality_unit(g->volume + l->slice[i] * plane_of(g), plane_of(g), unit);
     int rc = quality_features(unit, g->rows, g->columns, l->features[i], e);
     free(unit);
     return rc;
@@ -171,8 +171,7 @@ static int look_at_result(struct look *l, unsigned i, struct err *e)
     if (source == NULL || result == NULL) {
         rc = err_set(e, ERR_NOMEM, "looking at the result: no memory");
     } else {
-        quality_normalise(g->volume + l->slice[i] * plane_of(g), plane_of(g), g->low, g->high,
-                          source);
+        quality_unit(g->volume + l->slice[i] * plane_of(g), plane_of(g), source);
         gate_unit(g, l->stored + l->slice[i] * result_of(g), result);
         rc = quality_result(&l->report[i], &pair, e);
     }

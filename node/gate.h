@@ -27,7 +27,7 @@ struct gate {
     const struct plan *plan;
     struct workspace *workspace;
     struct prepare *prepare; /* made with low and high */
-    const float *volume;     /* slices x rows x columns of the source */
+    const float *volume;     /* slices x rows x columns of the source, normalised */
     int slices, rows, columns;
     double low, high; /* values at the package's percentiles */
     struct pool

@@ -122,7 +122,7 @@ struct job {
     struct prepare *prepare;
     struct gate gate;  /* the same, for the gate */
     int rows, columns; /* of the source as the model takes it: package_grid() */
-    float *volume;     /* slices × rows × columns of that */
+    float *volume;     /* slices × rows × columns of that; prepare() normalises it */
     uint16_t *stored;  /* slices × rows × columns of the result */
     uint16_t *second;  /* one more result, for the gate; NULL: not wanted */
     uint16_t *maps;    /* as many as stored; NULL: not wanted */
@@ -385,6 +385,8 @@ static int prepare(struct job *j)
     int rc = prepare_percentiles(j->volume, total, at, 2, value, j->pool, j->e);
     if (rc == 0)
         rc = prepare_new(p, j->rows, j->columns, value[0], value[1], &j->prepare, j->e);
+    if (rc == 0)
+        prepare_normalise(j->prepare, j->volume, total, j->pool);
     j->result->read_ms += clock_exact_ms() - start;
     if (rc != 0)
         return rc;
@@ -484,6 +486,14 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
     return 0;
 }
 
+static bool lend(void *ctx, int64_t image, const float **in)
+{
+    const struct job *j = ctx;
+    int slices = (int)j->what->series->slices;
+    in[0] = image < slices ? prepare_lent(j->prepare, j->volume, slices, (int)image) : NULL;
+    return in[0] != NULL;
+}
+
 static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
 {
     struct job *j = ctx;
@@ -542,7 +552,8 @@ static int run(struct job *j)
                                        .fill = fill,
                                        .take = take,
                                        .ctx = j,
-                                       .counted = j->what->series->slices};
+                                       .counted = j->what->series->slices,
+                                       .lend = lend};
     double start = clock_exact_ms();
     int rc;
     for (;;) {

@@ -118,6 +118,7 @@ struct pile {
     int64_t bad;                  /* this image's input makes the result infinite, -1 */
     bool nan;                     /* … or is not a number itself */
     int64_t counted;              /* as in engine_stack */
+    int64_t lent;                 /* images that were; two in three are offered, -1: none */
 };
 
 static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
@@ -133,6 +134,18 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
     if (p->filled - p->taken > p->ahead)
         p->ahead = p->filled - p->taken;
     return 0;
+}
+
+static bool lend(void *ctx, int64_t image, const float **in)
+{
+    struct pile *p = ctx;
+    if (image % 3 == 0)
+        return false;
+    if (image == p->bad)
+        p->in[image][7] = p->nan ? NAN : 200;
+    in[0] = p->in[image];
+    p->lent++;
+    return true;
 }
 
 static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
@@ -153,14 +166,15 @@ static struct pile *pile_new(void)
     for (int i = 0; i < IMAGES; i++)
         for (int k = 0; k < IN; k++)
             p->in[i][k] = noise();
-    p->fail_fill = p->bad = -1;
+    p->fail_fill = p->bad = p->lent = -1; /* nothing is lent */
     return p;
 }
 
 static int run_pile(const struct plan *plan, struct workspace *work, struct pile *p, int64_t images,
                     struct err *e)
 {
-    const struct engine_stack stack = {images, fill, take, p, p->counted};
+    const struct engine_stack stack = {images, fill,       take,
+                                       p,      p->counted, p->lent < 0 ? NULL : lend};
     p->filled = p->taken = p->ahead = 0;
     memset(p->out, 0, sizeof p->out);
     return engine_run_stack(plan, work, &stack, e);
@@ -208,6 +222,46 @@ static void stack__gives_the_bits_of_single_runs_whatever_the_batch(void **state
                 engine_workspace_free(work);
                 engine_plan_free(plan);
             }
+    }
+    free(p);
+    graph_free(g);
+}
+
+/* Nowhere else but where one image is computed at once in the host's memory. */
+static void stack__takes_an_image_from_where_it_is_lent(void **state)
+{
+    const struct engine *const engines[] = {&engine_cuda_host, &engine_cpu, &engine_ref};
+    (void)state;
+    struct graph *g = network();
+    struct pile *p = pile_new();
+    static float want[IMAGES][OUT];
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+        expect(engines[i], g, p, want);
+        for (int batch = 1; batch <= 2; batch++) {
+            struct plan *plan;
+            struct workspace *work;
+            struct err e = {0};
+            assert_int_equal(
+                engine_compile_batch(engines[i], g, &one, batch, NULL, &plan, &work, &e), batch);
+            p->lent = 0;
+            assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
+            assert_memory_equal(p->out, want, sizeof want);
+            assert_int_equal(p->lent, i > 0 && batch == 1 ? 7 : 0);
+            if (p->lent > 0) { /* what is lent is looked at, too */
+                const float before = p->in[5][7];
+                p->bad = 5;
+                p->nan = true;
+                assert_int_equal(run_pile(plan, work, p, IMAGES, &e), ERR_NUMERIC);
+                assert_string_equal(
+                    e.text, "image 6 of 11: input 'image' holds NaN or infinity at element 7");
+                assert_int_equal(p->taken, 5);
+                p->in[5][7] = before;
+                p->bad = -1;
+                p->nan = false;
+            }
+            engine_workspace_free(work);
+            engine_plan_free(plan);
+        }
     }
     free(p);
     graph_free(g);
@@ -684,6 +738,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stack__gives_the_bits_of_single_runs_whatever_the_batch),
+        cmocka_unit_test(stack__takes_an_image_from_where_it_is_lent),
         cmocka_unit_test(stack__is_filled_ahead_of_what_is_taken),
         cmocka_unit_test(stack__that_stopped_leaves_the_workspace_as_good_as_new),
         cmocka_unit_test(stack__names_the_image_and_the_layer_that_are_not_finite),

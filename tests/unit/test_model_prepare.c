@@ -217,8 +217,10 @@ static void input__pads_by_the_edge_to_a_multiple(void **state)
     struct err e;
     struct prepare *p;
     const struct package k = any_grid(4, 1, 1);
-    const float volume[] = {0, 5, 10, 2.5f, -7, 20}; /* 2 rows of 3 */
+    float volume[] = {0, 5, 10, 2.5f, -7, 20}; /* 2 rows of 3 */
     assert_int_equal(prepare_new(&k, 2, 3, 0, 10, &p, &e), 0);
+    prepare_normalise(p, volume, 6, threads);
+    assert_null(prepare_lent(p, volume, 1, 0));
     const struct shape *s = prepare_input_shape(p);
     assert_int_equal(s->dim[0], 1);
     assert_int_equal(s->dim[1], 1);
@@ -239,15 +241,73 @@ static void input__repeats_the_first_and_last_slice_as_context(void **state)
     struct err e;
     struct prepare *p;
     const struct package k = any_grid(1, 3, 1);
-    const float volume[] = {0, 5, 10}; /* 3 slices of one pixel */
+    float volume[] = {0, 5, 10}; /* 3 slices of one pixel */
     assert_int_equal(prepare_new(&k, 1, 1, 0, 10, &p, &e), 0);
+    prepare_normalise(p, volume, 3, threads);
     float tensor[3];
     static const float expected[3][3] = {{-1, -1, 0}, {-1, 0, 1}, {0, 1, 1}};
     for (int s = 0; s < 3; s++) {
         prepare_input(p, volume, 3, s, tensor, threads);
         for (int c = 0; c < 3; c++)
             assert_near(tensor[c], expected[s][c], 1e-6);
+        const float *lent = prepare_lent(p, volume, 3, s);
+        if (s == 1)
+            assert_ptr_equal(lent, volume);
+        else
+            assert_null(lent);
     }
+    prepare_free(p);
+}
+
+static void input__is_lent_where_it_lies_in_the_volume_as_it_is_taken(void **state)
+{
+    (void)state;
+    struct err e;
+    struct prepare *p;
+    struct package k = any_grid(2, 3, 1);
+    float volume[5 * 4 * 6], tensor[3 * 4 * 6]; /* 5 slices of 4 rows of 6 */
+    for (int i = 0; i < 5 * 4 * 6; i++)
+        volume[i] = (float)(i * 7 % 120);
+    assert_int_equal(prepare_new(&k, 4, 6, 10, 100, &p, &e), 0);
+    prepare_normalise(p, volume, 5 * 4 * 6, threads);
+    for (int s = 0; s < 5; s++) {
+        prepare_input(p, volume, 5, s, tensor, threads);
+        const float *lent = prepare_lent(p, volume, 5, s);
+        if (s == 0 || s == 4)
+            assert_null(lent);
+        else
+            assert_memory_equal(lent, tensor, sizeof tensor);
+    }
+    prepare_free(p);
+    k.multiple = 4; /* columns are padded */
+    assert_int_equal(prepare_new(&k, 4, 6, 10, 100, &p, &e), 0);
+    assert_null(prepare_lent(p, volume, 5, 2));
+    prepare_free(p);
+    k.multiple = 0; /* resampled, though to the same size */
+    k.grid_rows = 4;
+    k.grid_columns = 6;
+    assert_int_equal(prepare_new(&k, 4, 6, 10, 100, &p, &e), 0);
+    assert_null(prepare_lent(p, volume, 5, 2));
+    prepare_free(p);
+}
+
+/* As numpy does it, wherever a vector ends. */
+static void normalise__clips_and_spans_minus_one_to_one(void **state)
+{
+    (void)state;
+    struct err e;
+    struct prepare *p;
+    const struct package k = any_grid(1, 1, 1);
+    enum { N = 2 * 65536 + 7 };
+    float *x = malloc(N * sizeof *x);
+    assert_non_null(x);
+    assert_int_equal(prepare_new(&k, 1, 1, 50, 250, &p, &e), 0);
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i % 301);
+    prepare_normalise(p, x, N, threads);
+    for (int i = 0; i < N; i++)
+        assert_near(x[i], fmin(fmax((i % 301 - 50) / 200.0, 0), 1) * 2 - 1, 1e-6);
+    free(x);
     prepare_free(p);
 }
 
@@ -320,8 +380,9 @@ static void fixed_grid__is_resampled_there_and_back(void **state)
     float *volume = sequence(5 * 7), tensor[12], direct[12], back[35];
     uint16_t out[35];
     assert_int_equal(prepare_new(&k, 5, 7, -20, 81, &p, &e), 0);
-    prepare_input(p, volume, 1, 0, tensor, threads);
     assert_int_equal(prepare_resample(volume, 5, 7, direct, 3, 4, &e), 0);
+    prepare_normalise(p, volume, 5 * 7, threads);
+    prepare_input(p, volume, 1, 0, tensor, threads);
     for (int i = 0; i < 12; i++)
         assert_near(tensor[i], (direct[i] + 20) / 101 * 2 - 1, 1e-5);
     assert_int_equal(prepare_output(p, tensor, out, threads, &e), 0);
@@ -369,6 +430,8 @@ int main(void)
         cmocka_unit_test(resample__is_pytorchs_antialiased_bilinear),
         cmocka_unit_test(input__pads_by_the_edge_to_a_multiple),
         cmocka_unit_test(input__repeats_the_first_and_last_slice_as_context),
+        cmocka_unit_test(input__is_lent_where_it_lies_in_the_volume_as_it_is_taken),
+        cmocka_unit_test(normalise__clips_and_spans_minus_one_to_one),
         cmocka_unit_test(output__crops_the_padding_and_spans_twelve_bits),
         cmocka_unit_test(output__goes_back_to_the_units_of_the_source),
         cmocka_unit_test(output__refuses_what_is_not_finite),
