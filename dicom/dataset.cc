@@ -25,6 +25,10 @@
 /* Values longer than this stay in the file until they are asked for. */
 #define LAZY_BYTES 4096
 
+/* Most elements, none longer than that, of a data set that may be held beside many others: some
+ * hundred bytes each. An MR slice has a few hundred. */
+#define LIGHT_ELEMENTS 4096
+
 /* Deepest nesting that a caller may allow: DCMTK's parser recurses. */
 #define DEPTH_MAX 64
 
@@ -72,7 +76,8 @@ int dicom_init(struct err *e)
 }
 
 /* A regular file of a size that we take, and nested no deeper than the parser stands. */
-static int check_file(const char *path, const struct dataset_limits *limits, struct err *e)
+static int check_file(const char *path, const struct dataset_limits *limits, struct peek *found,
+                      struct err *e)
 {
     struct stat st;
     if (stat(path, &st) != 0)
@@ -84,20 +89,21 @@ static int check_file(const char *path, const struct dataset_limits *limits, str
                        (long long)st.st_size, (unsigned long long)limits->file_bytes);
     struct peek_limits peek_limits = {};
     peek_limits.depth = limits->depth < DEPTH_MAX ? limits->depth : DEPTH_MAX;
-    struct peek peek;
-    return peek_part10(path, &peek_limits, &peek, e);
+    return peek_part10(path, &peek_limits, found, e);
 }
 
 int dataset_open(const char *path, const struct dataset_limits *limits, struct dataset **out,
                  struct err *e)
 {
+    struct peek found = {};
     int rc = dicom_init(e);
     if (rc == 0)
-        rc = check_file(path, limits ? limits : &default_limits, e);
+        rc = check_file(path, limits ? limits : &default_limits, &found, e);
     if (rc != 0)
         return rc;
     return protect(e, "reading a DICOM file", [&]() -> int {
         struct dataset *d = new struct dataset;
+        d->elements = found.elements;
         OFCondition read = d->file.loadFile(path, EXS_Unknown, EGL_noChange, LAZY_BYTES);
         if (read.bad()) {
             delete d;
@@ -135,6 +141,13 @@ const char *dataset_transfer_syntax(const struct dataset *d)
     DcmXfer syntax(const_cast<struct dataset *>(d)->file.getDataset()->getOriginalXfer());
     const char *uid = syntax.getXferID();
     return uid ? uid : "";
+}
+
+bool dataset_is_light(const struct dataset *d)
+{
+    DcmXfer syntax(const_cast<struct dataset *>(d)->file.getDataset()->getOriginalXfer());
+    return d->elements <= LIGHT_ELEMENTS && !syntax.isEncapsulated() &&
+           syntax.getStreamCompression() == ESC_none;
 }
 
 /* The element, NULL if it is not there. */

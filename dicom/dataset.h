@@ -58,6 +58,10 @@ struct item *dataset_root(const struct dataset *d);
 /* UID of the syntax that the file was in. Static storage or d's. */
 const char *dataset_transfer_syntax(const struct dataset *d);
 
+/* May it be held beside many others? It has few elements, and its pixels stay in the file whatever
+ * is done with it (they are neither compressed nor deflated). */
+bool dataset_is_light(const struct dataset *d);
+
 /* Adds the Part 10 file to out: Explicit VR Little Endian, definite lengths, no group lengths, meta
  * header with the node's implementation. SOP Class and Instance UID must be set. The same data
  * set gives the same bytes. */

@@ -2,6 +2,7 @@
 #ifndef SPINENODE_DICOM_DATASET_IMPL_H
 #define SPINENODE_DICOM_DATASET_IMPL_H
 
+#include <cstdint>
 #include <exception>
 #include <new>
 
@@ -12,6 +13,7 @@
 
 struct dataset {
     DcmFileFormat file;
+    uint64_t elements = 0; /* in the file that it was read from */
 };
 
 /* struct item is DcmItem under another name. */

@@ -210,7 +210,7 @@ int secondary_write(const struct series *s, unsigned index, const struct seconda
     if (rc == 0)
         rc = mark_pixels(spec, task, pixels, &marked, e);
     if (rc == 0)
-        rc = dataset_open(s->slice[index].path, NULL, &source, e);
+        rc = series_open(s, index, &source, e);
     if (rc != 0)
         goto out;
     result = dataset_new();
@@ -238,7 +238,7 @@ int secondary_write(const struct series *s, unsigned index, const struct seconda
     if (rc == 0 && out)
         *out = uids;
 out:
-    dataset_free(source);
+    series_close(s, index, source);
     dataset_free(result);
     free(marked);
     return rc;

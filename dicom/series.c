@@ -21,6 +21,9 @@
 #define READERS         4
 #define FILES_OF_READER 4
 
+/* A series of no more slices keeps its files as they were read, if these are light. */
+#define KEPT_MAX 64
+
 const struct series_limits series_default_limits = {
     .slices = 512, .side = 8192, .position_mm = 0.01, .angle_cosine = 0.9995, .spacing_part = 0.1};
 
@@ -140,8 +143,9 @@ static void read_header(const struct item *it, struct series_header *h)
     read_facts(it, &h->facts);
 }
 
+/* kept: becomes the file, for the caller to free, or NULL if it is not light; may be NULL. */
 static int read_one(const char *path, const struct dataset_limits *limits,
-                    struct series_header *out, struct err *e)
+                    struct series_header *out, struct dataset **kept, struct err *e)
 {
     struct dataset *d = NULL;
     int rc = dataset_open(path, limits, &d, e);
@@ -149,6 +153,10 @@ static int read_one(const char *path, const struct dataset_limits *limits,
         read_header(dataset_root(d), out);
         if (out->rows == 0 || out->columns == 0)
             rc = err_set(e, ERR_INVALID, "%s is no image: it has no Rows and Columns", path);
+    }
+    if (rc == 0 && kept && dataset_is_light(d)) {
+        *kept = d;
+        return 0;
     }
     dataset_free(d);
     return rc;
@@ -179,6 +187,7 @@ struct reading {
     const struct series_limits *limits;
     struct series_header *headers;
     struct slice *slice;
+    bool keep;
 };
 
 static int read_slice(void *arg, unsigned i, struct err *e)
@@ -186,7 +195,8 @@ static int read_slice(void *arg, unsigned i, struct err *e)
     const struct reading *r = arg;
     struct slice *slice = &r->slice[i];
     const struct series_header *h = &r->headers[i];
-    int rc = read_one(r->paths[i], r->limits->file, &r->headers[i], e);
+    int rc =
+        read_one(r->paths[i], r->limits->file, &r->headers[i], r->keep ? &slice->kept : NULL, e);
     if (rc != 0)
         return rc;
     copy_uid(slice->sop_instance_uid, h->sop_instance_uid);
@@ -228,7 +238,8 @@ int series_read(const char *const *paths, size_t n, const struct series_limits *
         goto out;
     }
     s->slices = (unsigned)kept;
-    rc = each_file(kept, read_slice, &(struct reading){paths, limits, headers, s->slice}, e);
+    rc = each_file(kept, read_slice,
+                   &(struct reading){paths, limits, headers, s->slice, kept <= KEPT_MAX}, e);
     if (rc != 0)
         goto out;
     start_series(s, &headers[0]);
@@ -250,10 +261,27 @@ void series_free(struct series *s)
 {
     if (!s)
         return;
-    for (unsigned i = 0; s->slice && i < s->slices; i++)
+    for (unsigned i = 0; s->slice && i < s->slices; i++) {
+        dataset_free(s->slice[i].kept);
         free(s->slice[i].path);
+    }
     free(s->slice);
     free(s);
+}
+
+int series_open(const struct series *s, unsigned index, struct dataset **out, struct err *e)
+{
+    const struct slice *slice = &s->slice[index];
+    if (!slice->kept)
+        return dataset_open(slice->path, NULL, out, e);
+    *out = slice->kept;
+    return 0;
+}
+
+void series_close(const struct series *s, unsigned index, struct dataset *d)
+{
+    if (d != s->slice[index].kept)
+        dataset_free(d);
 }
 
 int series_pixels(const struct series *s, unsigned index, float *out, size_t capacity,
@@ -267,7 +295,7 @@ int series_pixels(const struct series *s, unsigned index, float *out, size_t cap
     const char *path = s->slice[index].path;
     struct dataset *d = NULL;
     struct pixel_info info;
-    int rc = dataset_open(path, NULL, &d, e);
+    int rc = series_open(s, index, &d, e);
     if (rc == 0)
         rc = pixel_info(d, &info, e);
     if (rc == 0 && (info.rows != s->rows || info.columns != s->columns))
@@ -276,7 +304,7 @@ int series_pixels(const struct series *s, unsigned index, float *out, size_t cap
         rc = pixel_decode(d, 0, out, capacity, e);
     if (rc != 0)
         err_context(e, "%s", path);
-    dataset_free(d);
+    series_close(s, index, d);
     return rc;
 }
 
@@ -302,7 +330,7 @@ static int read_name(void *arg, unsigned i, struct err *e)
     const struct naming *n = arg;
     struct series_header h;
     (void)e; /* what cannot be read belongs to no series */
-    if (read_one(n->paths[i], NULL, &h, NULL) == 0)
+    if (read_one(n->paths[i], NULL, &h, NULL, NULL) == 0)
         copy_uid(n->series_uid[i], h.series_uid);
     return 0;
 }

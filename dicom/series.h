@@ -19,6 +19,7 @@
 #include "dicom/uid.h"
 #include "node/base/err.h"
 
+struct dataset;
 struct dataset_limits;
 
 /* Longest value kept of a text attribute, terminator included; longer ones are cut. */
@@ -43,6 +44,7 @@ struct slice {
     double position_mm[3]; /* centre of the first pixel, patient coordinates (LPS) */
     double location_mm;    /* position · n */
     int instance_number;   /* 0 if missing */
+    struct dataset *kept;  /* series_open(); NULL: not kept */
 };
 
 /* What recognition looks at, from the first image that has it; all images agree on the physics.
@@ -106,6 +108,12 @@ int series_read(const char *const *paths, size_t n, const struct series_limits *
                 struct series **out, struct err *e);
 
 void series_free(struct series *s); /* s may be NULL */
+
+/* The file of slice index: as series_read() read it where that could be kept, so that no file is
+ * read twice, else opened now; the errors of dataset_open(). To be given back. One thread at a time
+ * for each slice. */
+int series_open(const struct series *s, unsigned index, struct dataset **out, struct err *e);
+void series_close(const struct series *s, unsigned index, struct dataset *d); /* d may be NULL */
 
 /*
  * The pixels of slice index, as pixel_decode() gives them, into out[rows * columns].

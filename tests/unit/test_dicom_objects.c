@@ -15,6 +15,7 @@
 #include "dicom/dataset.h"
 #include "dicom/recognise.h"
 #include "dicom/secondary.h"
+#include "dicom/series.h"
 #include "dicom/series_check.h"
 #include "dicom/tags.h"
 #include "dicom/uid.h"
@@ -424,6 +425,85 @@ static void dataset__pixels_are_the_end_of_the_file(void **state)
     dataset_free(d);
 }
 
+/* A slice with so many private elements besides; the file's path. */
+static void write_slice_of(const char *folder, unsigned privates, char path[64])
+{
+    static const uint32_t uids[] = {TAG_SOP_CLASS_UID, TAG_STUDY_INSTANCE_UID,
+                                    TAG_SERIES_INSTANCE_UID};
+    static const uint16_t words[4] = {1, 2, 3, 4};
+    const struct dataset_words pixels = {words, 4};
+    struct dataset *d = dataset_new();
+    struct item *root = dataset_root(d);
+    char uid[32];
+    snprintf(path, 64, "%s/%u", folder, privates);
+    snprintf(uid, sizeof uid, "1.2.3.%u", privates);
+    for (size_t i = 0; i < sizeof uids / sizeof *uids; i++)
+        assert_int_equal(item_set_text(root, uids[i], "1.2.840.10008.5.1.4.1.1.4", NULL), 0);
+    assert_int_equal(item_set_text(root, TAG_SOP_INSTANCE_UID, uid, NULL), 0);
+    assert_int_equal(item_set_integer(root, TAG_ROWS, 2, NULL), 0);
+    assert_int_equal(item_set_integer(root, TAG_COLUMNS, 2, NULL), 0);
+    for (unsigned i = 0; i < privates; i++) {
+        struct item *unused;
+        assert_int_equal(item_add(root, 0x00091000u + i, &unused, NULL), 0);
+    }
+    assert_int_equal(dataset_write(d, &pixels, 1, path, NULL), 0);
+    dataset_free(d);
+}
+
+static void series__keeps_the_files_that_it_read_if_they_are_light(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-objects-XXXXXX", paths[2][64];
+    struct series *s = NULL;
+    struct dataset *d = NULL;
+    struct err e;
+    assert_int_equal(dicom_init(NULL), 0);
+    assert_non_null(mkdtemp(folder));
+    write_slice_of(folder, 1, paths[0]);
+    write_slice_of(folder, 5000, paths[1]);
+    assert_int_equal(series_read((const char *const[]){paths[0], paths[1]}, 2, NULL, &s, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(unlink(paths[i]), 0);
+        bool light = strcmp(s->slice[i].path, paths[0]) == 0;
+        assert_int_equal(series_open(s, (unsigned)i, &d, &e), light ? 0 : ERR_NOT_FOUND);
+        if (light) {
+            char uid[UID_BYTES];
+            assert_true(item_text(dataset_root(d), TAG_SOP_INSTANCE_UID, 0, uid, sizeof uid));
+            assert_string_equal(uid, s->slice[i].sop_instance_uid);
+            series_close(s, (unsigned)i, d);
+            assert_ptr_equal(s->slice[i].kept, d); /* still there */
+        }
+    }
+    series_free(s);
+    rmdir(folder);
+}
+
+/* More than 64 at once would be much memory. */
+static void series__of_many_slices_keeps_none(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-objects-XXXXXX", path[64];
+    const char *paths[65];
+    struct series *s = NULL;
+    struct dataset *d = NULL;
+    assert_int_equal(dicom_init(NULL), 0);
+    assert_non_null(mkdtemp(folder));
+    write_slice_of(folder, 1, path);
+    for (int i = 0; i < 65; i++)
+        paths[i] = path;
+    assert_int_equal(series_read(paths, 64, NULL, &s, NULL), 0);
+    assert_non_null(s->slice[63].kept);
+    series_free(s);
+    assert_int_equal(series_read(paths, 65, NULL, &s, NULL), 0);
+    for (int i = 0; i < 65; i++)
+        assert_null(s->slice[i].kept);
+    assert_int_equal(series_open(s, 3, &d, NULL), 0); /* read again, and freed */
+    series_close(s, 3, d);
+    series_free(s);
+    unlink(path);
+    rmdir(folder);
+}
+
 static void tags__are_found_by_keyword_and_by_number(void **state)
 {
     (void)state;
@@ -461,6 +541,8 @@ int main(void)
         cmocka_unit_test(decimals__read_back_and_have_no_exponent),
         cmocka_unit_test(dataset__reads_what_was_set_and_nothing_else),
         cmocka_unit_test(dataset__pixels_are_the_end_of_the_file),
+        cmocka_unit_test(series__keeps_the_files_that_it_read_if_they_are_light),
+        cmocka_unit_test(series__of_many_slices_keeps_none),
         cmocka_unit_test(tags__are_found_by_keyword_and_by_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
