@@ -337,7 +337,8 @@ bool tag_from_text(const char *text, uint32_t *tag)
             return false;
         const DcmDataDictionary &dictionary = dcmDataDict.rdlock();
         const DcmDictEntry *entry = dictionary.findEntry(text);
-        bool found = entry != NULL;
+        /* A private one is found in another place in each file: where its creator has a block. */
+        bool found = entry != NULL && entry->getPrivateCreator() == NULL;
         if (found)
             *tag = (uint32_t)entry->getGroup() << 16 | entry->getElement();
         dcmDataDict.rdunlock();

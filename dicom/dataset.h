@@ -128,7 +128,8 @@ int item_copy(struct item *to, const struct item *from, uint32_t tag, struct err
 
 /* ---- names ---- */
 
-/* "PatientID", "00100020", "0010,0020" or "(0010,0020)" → tag. False: no such attribute. */
+/* "PatientID", "00100020", "0010,0020" or "(0010,0020)" → tag. False: no such attribute; vendors'
+ * private ones have no keyword, since each file puts them elsewhere. */
 bool tag_from_text(const char *text, uint32_t *tag);
 
 /* Keyword of a tag, or "(gggg,eeee)". Into out, which is returned. */
