@@ -4,6 +4,7 @@
 # Variables: SANITIZE=address,undefined   build and test with sanitizers (own build folder)
 #            DEBUG=1                      no optimisation
 #            CUDA=no                      leave the CUDA engine out though nvcc is there
+#            DICOM_DICTIONARY=FILE        build another data dictionary in than DCMTK's dicom.dic; after make clean
 
 SHELL := /bin/bash
 # V=1 shows the commands.
@@ -98,6 +99,22 @@ $(B)/%.cc.o: %.cc
 	$(call say,CXX,$<)
 	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 
+# The data dictionary of the DCMTK that is installed, as a table: dicom/dictionary.cc. The same for every kind of build.
+TABLE := build/dictionary.inc
+$(addsuffix /dicom/dictionary.cc.o,$(B) build/fuzz build/clang): $(TABLE)
+$(TABLE): scripts/dictionary_table
+	@mkdir -p $(@D)
+	$(call say,GEN,$@)
+	$(Q)file="$(DICOM_DICTIONARY)"; \
+	if [ -z "$$file" ]; then \
+	    file=$$(printf '#include <dcmtk/config/osconfig.h>\nthe_default DCM_DICT_DEFAULT_PATH\n' \
+	        | $(CXX) $(filter-out -M%,$(CPPFLAGS)) -E -P -x c++ - | sed -n 's/^the_default "\([^:"]*\).*/\1/p'); \
+	    [ -n "$$file" ] || { echo "make: DCMTK is not found: install the package libdcmtk-dev" >&2; exit 1; }; \
+	fi; \
+	[ -r "$$file" ] || { echo "make: no data dictionary $$file: install the package libdcmtk17, or set DICOM_DICTIONARY=FILE" >&2; exit 1; }; \
+	printf '%s: %s\n%s:\n' $@ "$$file" "$$file" >$(@:.inc=.d); \
+	scripts/dictionary_table "$$file" >$@.new && mv $@.new $@
+
 $(B)/spinenode: $(B)/node/main.c.o $(LIBNODE) $(LIBDICOM) $(LIBCUDA) $(LIBMODEL) $(LIBBASE)
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(NODE_LIBS) $(CUDA_LIBS) -o $@
@@ -141,8 +158,13 @@ $(B)/tests/fake-nvml/libnvidia-ml.so.1: tests/node/fake_nvml.c
 	$(call say,LINK,$@)
 	$(Q)$(CC) -std=gnu17 $(WARN) -Wstrict-prototypes -Wmissing-prototypes -O1 -shared -fPIC $< -o $@
 
-# What tests/dicom shows files and series to.
+# What tests/dicom shows files and series to, and what prints the data dictionary.
 $(B)/tests/dicom_driver: $(B)/tests/dicom/driver.c.o $(LIBDICOM) $(LIBBASE)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
+
+$(B)/tests/dicom_dictionary: $(B)/tests/dicom/dictionary.cc.o $(LIBDICOM) $(LIBBASE)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
@@ -180,7 +202,8 @@ build/fuzz/fuzz_onnx: $(patsubst %,build/fuzz/%.o,tests/fuzz/fuzz_onnx.c $(MODEL
 	clang -fsanitize=fuzzer,address,undefined $^ $(ENGINE_LIBS) -o $@
 build/fuzz/model/cpu_avx2.c.o build/fuzz/model/cpu_avx512.c.o: FUZZ_OPT := -O0
 # What the fuzzers are made of, compiled by clang as fast as that goes: gcc takes builtins that clang has not.
-FUZZ_PARTS := $(sort $(wildcard tests/fuzz/*.c) $(MODEL_SRC) $(BASE_SRC) $(DICOM_SRC) dicom/dataset.cc dicom/dataset_write.cc dicom/pixel.cc)
+FUZZ_CXX := $(addprefix dicom/,dataset.cc dataset_write.cc dictionary.cc pixel.cc)
+FUZZ_PARTS := $(sort $(wildcard tests/fuzz/*.c) $(MODEL_SRC) $(BASE_SRC) $(DICOM_SRC) $(FUZZ_CXX))
 build/clang/model/cpu_avx2.c.o:   ISA := -mavx2 -mfma
 build/clang/model/cpu_avx512.c.o: ISA := -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma
 build/clang/%.c.o: %.c
@@ -211,7 +234,7 @@ fuzz-dicom: $(addprefix build/fuzz/,$(FUZZ_DICOM))
 build/fuzz/%.cc.o: %.cc
 	@mkdir -p $(@D)
 	clang++ -std=gnu++17 -O1 -g $(CPPFLAGS) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c $< -o $@
-build/fuzz/fuzz_dataset: $(patsubst %,build/fuzz/%.o,tests/fuzz/fuzz_dataset.c dicom/dataset.cc dicom/dataset_write.cc dicom/pixel.cc) build/fuzz/libdicom.a
+build/fuzz/fuzz_dataset: $(patsubst %,build/fuzz/%.o,tests/fuzz/fuzz_dataset.c $(FUZZ_CXX)) build/fuzz/libdicom.a
 	clang++ -fsanitize=fuzzer,address,undefined $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lpthread -lm -o $@
 fuzz-dataset: build/fuzz/fuzz_dataset
 	@mkdir -p build/fuzz/corpus-fuzz_dataset build/fuzz/seeds-dataset
@@ -239,7 +262,7 @@ gpu-check: engine $(BENCH_GPU)
 gpu-bench: engine $(BENCH_GPU)
 	$(PYTHON) scripts/bench_gpu --build $(B) $(BENCH)
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(B)/tests/dicom_dictionary $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 
@@ -287,7 +310,7 @@ help:
 	@echo "make evaluate   set up, measure the models beside their baselines, write model/zoo/EVALUATION.md"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
 	@echo "make clean      remove build/"
-	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no  V=1"
+	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no  DICOM_DICTIONARY=FILE  V=1"
 
 clean:
 	rm -rf build

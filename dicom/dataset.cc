@@ -34,31 +34,18 @@
 
 static const struct dataset_limits default_limits = {UINT64_C(1) << 30, 32};
 
-static int load_dictionary(struct err *e)
+static int start(struct err *e)
 {
     OFLog::configure(OFLogger::OFF_LOG_LEVEL);
-    if (!dcmDataDict.isDictionaryLoaded())
-        return err_set(e, ERR_CONFIG,
-                       "DCMTK's data dictionary is not loaded: install the package libdcmtk17, or "
-                       "set DCMDICTPATH to its dicom.dic");
-    DcmDataDictionary &dictionary = dcmDataDict.wrlock();
-    if (!dictionary.findEntry(DcmTagKey(0x0008, 0x001C), NULL))
-        dictionary.addEntry(new DcmDictEntry(0x0008, 0x001C, DcmVR(EVR_CS), "SyntheticData", 1, 1,
-                                             "DICOM", OFTrue, NULL));
-    dcmDataDict.wrunlock();
+    int rc = dictionary_load(e);
+    if (rc != 0)
+        return rc;
     /* Others may have stored what they did not know as UN; we know it. */
     dcmEnableUnknownVRConversion.set(OFTrue);
     DJDecoderRegistration::registerCodecs();
     DJLSDecoderRegistration::registerCodecs();
     DcmRLEDecoderRegistration::registerCodecs();
     return 0;
-}
-
-void dicom_need_standard_only(void)
-{
-    char path[] = DCM_DICT_DEFAULT_PATH; /* the standard's own comes first */
-    path[strcspn(path, ":")] = '\0';
-    setenv(DCM_DICT_ENVIRONMENT_VARIABLE, path, 0);
 }
 
 int dicom_init(struct err *e)
@@ -69,7 +56,7 @@ int dicom_init(struct err *e)
         std::lock_guard<std::mutex> hold(guard);
         if (done)
             return 0;
-        int rc = load_dictionary(e);
+        int rc = start(e);
         done = rc == 0;
         return rc;
     });
@@ -350,7 +337,8 @@ bool tag_from_text(const char *text, uint32_t *tag)
             return false;
         const DcmDataDictionary &dictionary = dcmDataDict.rdlock();
         const DcmDictEntry *entry = dictionary.findEntry(text);
-        bool found = entry != NULL;
+        /* A private one is found in another place in each file: where its creator has a block. */
+        bool found = entry != NULL && entry->getPrivateCreator() == NULL;
         if (found)
             *tag = (uint32_t)entry->getGroup() << 16 | entry->getElement();
         dcmDataDict.rdunlock();

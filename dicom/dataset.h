@@ -33,15 +33,16 @@ struct dataset_limits {
     unsigned depth;      /* deepest nesting of sequences */
 };
 
-/* Loads DCMTK's data dictionary (ERR_CONFIG if there is none: then install the package
- * "libdcmtk17" or set DCMDICTPATH), adds SyntheticData (0008,001C) to it, registers the JPEG,
- * JPEG-LS and RLE decoders and silences DCMTK's own log. May be called again: does nothing. */
+/* Fills DCMTK's data dictionary with the standard's attributes, out of a table in the program, and
+ * SyntheticData (0008,001C), registers the JPEG, JPEG-LS and RLE decoders and silences DCMTK's own
+ * log. DCMDICTPATH, where it is set, is read instead of the table (ERR_CONFIG if it cannot be).
+ * May be called again: does nothing. Changes the environment while it runs, and back. */
 int dicom_init(struct err *e);
 
-/* For a process that looks at no attributes of vendors: their dictionary, more than a third of what
- * dicom_init() reads, is left out, unless DCMDICTPATH names it. Before dicom_init() and any
- * thread. */
-void dicom_need_standard_only(void);
+/* Adds what DCMTK knows of vendors' private attributes, unless DCMDICTPATH is set: only this tells
+ * what their values are in files that do not say it (Implicit VR); other values read as bytes in
+ * hexadecimal. ERR_CONFIG: a dictionary cannot be read. May be called again: does nothing. */
+int dicom_add_vendors(struct err *e);
 
 /* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: 1 GiB, depth 32.
  * ERR_NOT_FOUND, ERR_IO; ERR_INVALID: not DICOM, truncated, or broken; ERR_LIMIT. */
@@ -132,7 +133,8 @@ int item_copy(struct item *to, const struct item *from, uint32_t tag, struct err
 
 /* ---- names ---- */
 
-/* "PatientID", "00100020", "0010,0020" or "(0010,0020)" → tag. False: no such attribute. */
+/* "PatientID", "00100020", "0010,0020" or "(0010,0020)" → tag. False: no such attribute; vendors'
+ * private ones have no keyword, since each file puts them elsewhere. */
 bool tag_from_text(const char *text, uint32_t *tag);
 
 /* Keyword of a tag, or "(gggg,eeee)". Into out, which is returned. */

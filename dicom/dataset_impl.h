@@ -32,6 +32,9 @@ static inline DcmTagKey key_of(uint32_t tag)
     return DcmTagKey((Uint16)(tag >> 16), (Uint16)(tag & 0xffff));
 }
 
+/* Part of dicom_init(): the dictionary, out of the table or of DCMDICTPATH. */
+int dictionary_load(struct err *e);
+
 /* Runs what and turns whatever it throws into an error: no exception leaves the shim. */
 template <class F> static inline int protect(struct err *e, const char *doing, F what)
 {

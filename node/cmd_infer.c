@@ -470,9 +470,11 @@ static int infer_series(const struct infer *o)
     struct config_engine engine = {
         .name = (char[]){"auto"}, .cache = (char[]){""}, .crosscheck = true};
 
-    dicom_need_standard_only();
+    int rc = dicom_init(&e);
+    if (rc != 0)
+        goto out;
     identify_begin(&model);
-    int rc = o->config != NULL ? config_load(o->config, &c, &e) : 0;
+    rc = o->config != NULL ? config_load(o->config, &c, &e) : 0;
     if (rc != 0)
         goto out;
     if (c != NULL)
@@ -484,9 +486,7 @@ static int infer_series(const struct infer *o)
     }
     if (o->threads > 0)
         engine.threads = (int32_t)o->threads;
-    rc = dicom_init(&e);
-    if (rc == 0)
-        rc = scan_add(&files, o->series, NULL, &e);
+    rc = scan_add(&files, o->series, NULL, &e);
     if (rc == 0)
         rc = read_series(o, &files, &s, &e);
     if (rc == 0)

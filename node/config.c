@@ -350,6 +350,20 @@ static int check(const struct config *c, struct config_text *t, struct err *e)
     return rc;
 }
 
+/* Does a rule ask for a private attribute? */
+static bool names_private(const struct config *c)
+{
+    for (uint32_t i = 0; i < c->rules_count; i++) {
+        const struct config_match *m = &c->rules[i].match;
+        for (uint32_t j = 0; j < m->tags_count; j++) {
+            uint32_t tag = 0;
+            if (tag_from_text(m->tags[j].tag, &tag) && (tag >> 16 & 1) != 0)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* ---- the interface ---- */
 
 void config_free(struct config *c)
@@ -399,6 +413,10 @@ static int load(const char *path, struct config **out, struct transport **transp
     rc = resolve_paths(c, path, e);
     if (rc == 0)
         rc = check(c, &text, e);
+    /* What a private attribute holds stands in the vendors' dictionaries, for some files only
+     * there. */
+    if (rc == 0 && names_private(c))
+        rc = dicom_add_vendors(e);
     if (rc == 0 && transport != NULL)
         rc = config_tls_check_files(c, &text, transport, e);
     if (rc == 0) {

@@ -6,6 +6,8 @@ import json
 import pytest
 import yaml
 from cli.clikit import make_model, make_radiograph, make_series
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 
 @pytest.fixture
@@ -127,6 +129,33 @@ def test_tags__decide_with_wildcards(route, site, tmp_path):
     refused = match({"tag": "ProtocolName", "is_not": ["*SAG"]})
     assert refused["outcome"] == "no_match" and "ProtocolName" in refused["reason"]
     assert match({"tag": "Modality", "is": ["CT"]})["reason"] == "Modality is not CT"
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_tags__of_vendors_are_read_though_the_file_does_not_say_what_they_are(cli, route, site, tmp_path, implicit):
+    """What Philips and GE call the pulse sequence; in Implicit VR only a dictionary tells that it is text."""
+    folder = make_series(tmp_path / "in", rows=200, columns=192)
+    for path in folder.iterdir():
+        ds = dcmread(path)
+        ds.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x1C, "CS", ["INV", "FAT"])
+        ds.private_block(0x0019, "GEMS_ACQU_01", create=True).add_new(0x9C, "LO", "FSE-XL")
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        ds.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+
+    def match(*tags):
+        def edit(settings):
+            for rule in settings["rules"]:
+                rule["match"]["tags"] = copy.deepcopy(list(tags))
+        change(site, edit)
+        return decisions(route("in")["series"][0])["t2-to-t1"]["outcome"]
+
+    assert match({"tag": "(2001,101c)", "is": ["fat"]}, {"tag": "0019109C", "is": ["FSE*"], "is_not": ["*spgr"]}) == "matched"
+    assert match({"tag": "(0019,109c)", "is_not": ["fse*"]}) == "no_match"
+    # The block that its creator has is another in each file: a keyword cannot name it.
+    settings = yaml.safe_load(site.read_text())
+    settings["rules"][0]["match"]["tags"] = [{"tag": "PrepulseType", "is": ["INV"]}]
+    site.write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert "PrepulseType" in cli("check-config", "-c", site, status=1).stderr
 
 
 def test_word__of_the_admin_stands_above_physics(route, site, tmp_path):

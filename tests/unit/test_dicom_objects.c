@@ -520,6 +520,10 @@ static void tags__are_found_by_keyword_and_by_number(void **state)
     assert_int_equal(tag, 7);
     assert_string_equal(tag_to_text(TAG_SYNTHETIC_DATA, name, sizeof name), "SyntheticData");
     assert_string_equal(tag_to_text(0x00091234, name, sizeof name), "(0009,1234)");
+    /* A private attribute has no place that its keyword could stand for. */
+    assert_int_equal(dicom_add_vendors(NULL), 0);
+    assert_false(tag_from_text("CSAImageHeaderType", &tag));
+    assert_true(tag_from_text("00291008", &tag));
 }
 
 int main(void)
