@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/clones.h"
 #include "model/prepare.h"
 
 /* Longer side of the pictures in which edges are compared, and of their blocks. */
@@ -131,49 +132,106 @@ static double agreement(const struct field *a, const struct field *b, int top, i
     return both / sqrt(aa * bb);
 }
 
-/* Columns by which a block is moved: -REACH ... REACH, and one more that nobody asks for. */
-#define MOVES 10
+#define MOVES (2 * REACH + 1)
+/* A block with what is around it as far as it is moved. */
+#define AROUND (BLOCK_SIDE + 2 * REACH)
+/* More than a rough agreement may be off: none of its sums is of more than 80 terms one after the
+ * other, none of which is negative, so that each sum is off by at most 80 roundings of 6e-8. */
+#define ROUGH 1e-4f
 
-/* The same function for several instruction sets, the best of which is taken: all give the same
- * bits, as long as none of them multiplies and adds at once. */
-#if defined(__x86_64__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define CLONES
-#endif
+#define LANES 8
+typedef float v8 __attribute__((vector_size(32)));
 
-/* The fourth powers of the lengths of n edges. */
-static void fourth_powers(const struct field *f, int n, double *out)
+/* The fourth powers of the lengths of the edges of a block of f, moved by each way, added up. */
+CLONES static void rough_powers(const struct field *f, int top, int left, float out[MOVES][MOVES])
 {
-    for (int i = 0; i < n; i++) {
-        float square = f->right[i] * f->right[i] + f->down[i] * f->down[i];
-        out[i] = (double)square * square;
+    v8 power[AROUND][AROUND / LANES], right, down;
+    for (int y = 0; y < AROUND; y++)
+        for (int x = 0; x < AROUND / LANES; x++) {
+            int i = (top - REACH + y) * f->columns + left - REACH + x * LANES;
+            memcpy(&right, f->right + i, sizeof right);
+            memcpy(&down, f->down + i, sizeof down);
+            v8 square = right * right + down * down;
+            power[y][x] = square * square;
+        }
+    for (int k = 0; k < MOVES; k++) {
+        v8 sum[AROUND / LANES] = {{0}};
+        float column[AROUND];
+        for (int y = 0; y < BLOCK_SIDE; y++)
+            for (int x = 0; x < AROUND / LANES; x++)
+                sum[x] += power[k + y][x];
+        for (int x = 0; x < AROUND; x++)
+            column[x] = sum[x / LANES][x % LANES];
+        for (int m = 0; m < MOVES; m++)
+            out[k][m] = 1e-9f;
+        for (int x = 0; x < BLOCK_SIDE; x++)
+            for (int m = 0; m < MOVES; m++)
+                out[k][m] += column[x + m];
     }
 }
 
-/* agreement() with b moved by dy and each of -REACH ... REACH columns: the same sums, side by side.
- * power: fourth_powers() of a and of b. */
-CLONES static void agreements(const struct field *a, const struct field *b,
-                              const double *const power[2], int top, int left, int bottom,
-                              int right, int dy, double out[2 * REACH + 1])
+/* The squares of what edges of a block have in common with those of b moved by dy and by each of
+ * -REACH ... REACH columns, added up. */
+CLONES static void rough_common(const struct field *a, const struct field *b, int top, int left,
+                                int dy, float out[MOVES])
 {
-    double both[MOVES] = {0}, aa = 1e-9, bb[MOVES];
-    for (int m = 0; m < MOVES; m++)
-        bb[m] = 1e-9;
-    for (int y = top; y < bottom; y++)
-        for (int x = left; x < right; x++) {
+    v8 sum[MOVES] = {{0}};
+    for (int y = top; y < top + BLOCK_SIDE; y++)
+        for (int x = left; x < left + BLOCK_SIDE; x += LANES) {
             int i = y * a->columns + x, k = (y + dy) * a->columns + x - REACH;
-            float ar = a->right[i], ad = a->down[i];
-            const float *br = b->right + k, *bd = b->down + k;
-            aa += power[0][i];
+            v8 right, down, other_right, other_down;
+            memcpy(&right, a->right + i, sizeof right);
+            memcpy(&down, a->down + i, sizeof down);
+#pragma GCC unroll 16 /* the sums in registers */
             for (int m = 0; m < MOVES; m++) {
-                float dot = ar * br[m] + ad * bd[m];
-                both[m] += (double)dot * dot;
-                bb[m] += power[1][k + m];
+                memcpy(&other_right, b->right + k + m, sizeof other_right);
+                memcpy(&other_down, b->down + k + m, sizeof other_down);
+                v8 dot = right * other_right + down * other_down;
+                sum[m] += dot * dot;
             }
         }
-    for (int m = 0; m < 2 * REACH + 1; m++)
-        out[m] = both[m] / sqrt(aa * bb[m]);
+    for (int m = 0; m < MOVES; m++) {
+        out[m] = 0;
+        for (int k = 0; k < LANES; k++)
+            out[m] += sum[m][k];
+    }
+}
+
+/* Are the structures of a block those of b some way off? The first best way says so, by
+ * agreement(); but that is 81 long sums, and which way it is is clear from rough ones unless one
+ * that is near and one that is far are equally good. */
+static bool is_moved(const struct field *a, const struct field *b, int top, int left, double here)
+{
+    float power[MOVES][MOVES], own[MOVES][MOVES], rough[MOVES][MOVES];
+    float near = 0, far = 0;
+    rough_powers(a, top, left, own);
+    rough_powers(b, top, left, power);
+    for (int k = 0; k < MOVES; k++) {
+        rough_common(a, b, top, left, k - REACH, rough[k]);
+        for (int m = 0; m < MOVES; m++) {
+            rough[k][m] /= sqrtf(own[REACH][REACH] * power[k][m]);
+            if (abs(k - REACH) < MOVED && abs(m - REACH) < MOVED)
+                near = fmaxf(near, rough[k][m]);
+            else
+                far = fmaxf(far, rough[k][m]);
+        }
+    }
+    if (fabsf(far - near) > ROUGH)
+        return far > near;
+    double best = here;
+    bool moved = false;
+    for (int k = 0; k < MOVES; k++)
+        for (int m = 0; m < MOVES; m++) {
+            if (rough[k][m] < fmaxf(near, far) - ROUGH)
+                continue;
+            double there = agreement(a, b, top, left, top + BLOCK_SIDE, left + BLOCK_SIDE,
+                                     k - REACH, m - REACH);
+            if (there > best) {
+                best = there;
+                moved = abs(k - REACH) >= MOVED || abs(m - REACH) >= MOVED;
+            }
+        }
+    return moved;
 }
 
 /* How much of edges a block has, in both. */
@@ -191,8 +249,7 @@ static double substance(const struct field *a, const struct field *b, int top, i
     return fmin(sa, sb) / (n > 0 ? n : 1);
 }
 
-static void compare_fields(struct quality_report *r, const struct field *a, const struct field *b,
-                           const double *const power[2])
+static void compare_fields(struct quality_report *r, const struct field *a, const struct field *b)
 {
     int top = REACH + 1, left = REACH + 1, bottom = a->rows - top, right = a->columns - left;
     int blocks = 0, moved = 0;
@@ -202,19 +259,9 @@ static void compare_fields(struct quality_report *r, const struct field *a, cons
         for (int x = left; x + BLOCK_SIDE <= right; x += BLOCK_SIDE) {
             if (substance(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE) < 0.25)
                 continue;
-            double here = agreement(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, 0, 0), best = here;
-            int far = 0;
-            for (int dy = -REACH; dy <= REACH; dy++) {
-                double there[2 * REACH + 1];
-                agreements(a, b, power, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, dy, there);
-                for (int dx = -REACH; dx <= REACH; dx++)
-                    if (there[dx + REACH] > best) {
-                        best = there[dx + REACH];
-                        far = abs(dy) > abs(dx) ? abs(dy) : abs(dx);
-                    }
-            }
+            double here = agreement(a, b, y, x, y + BLOCK_SIDE, x + BLOCK_SIDE, 0, 0);
             blocks++;
-            moved += far >= MOVED;
+            moved += is_moved(a, b, y, x, here);
             worst = fmax(worst, 1 - here);
         }
     if (blocks > 0) {
@@ -231,24 +278,16 @@ static int structure(struct quality_report *r, const struct quality_pair *p, str
         return 0;
     size_t n = (size_t)rows * (size_t)columns;
     float *memory = calloc(5 * n, sizeof *memory);
-    double *power = malloc(2 * n * sizeof *power);
-    if (memory == NULL || power == NULL) {
-        free(memory);
-        free(power);
+    if (memory == NULL)
         return err_set(e, ERR_NOMEM, "comparing a result: no memory");
-    }
     struct field a = {rows, columns, memory, memory + n};
     struct field b = {rows, columns, memory + 2 * n, memory + 3 * n};
     int rc = field_of(p->source, p->rows, p->columns, &a, memory + 4 * n, e);
     if (rc == 0)
         rc = field_of(p->result, p->rows, p->columns, &b, memory + 4 * n, e);
-    if (rc == 0) {
-        fourth_powers(&a, (int)n, power);
-        fourth_powers(&b, (int)n, power + n);
-        compare_fields(r, &a, &b, (const double *const[]){power, power + n});
-    }
+    if (rc == 0)
+        compare_fields(r, &a, &b);
     free(memory);
-    free(power);
     return rc;
 }
 
