@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "model/prepare.h"
+#include "model/quality_parts.h"
 
 #define GRID 96
 /* Fewest pixels along the shorter side of the small picture: room for cells and ridges. */
@@ -73,12 +74,6 @@ static void gradients(struct picture *p)
             p->down[i] = (at(p, p->grey, y + 1, x) - at(p, p->grey, y - 1, x)) / 2;
             p->right[i] = (at(p, p->grey, y, x + 1) - at(p, p->grey, y, x - 1)) / 2;
         }
-}
-
-static int compare_floats(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
 }
 
 #define DIGIT (1 << 11)
@@ -267,53 +262,6 @@ static void ridges(struct picture *p, bool columns, int half, float *f)
     f[1] = -part(p->spare, n, 0.01);
 }
 
-/* Sectors of a ring, and how many of them must be bright for a void: muscle may be beside it, or
- * the dark that a saturation slab leaves. */
-#define SECTORS        8
-#define SECTORS_BRIGHT 5
-#define VOID_REACH_MAX 10
-
-/* The darkest disc of radius r with the brightest ring around it: what metal leaves. Every second
- * place is tried but for the left two fifths and the last fifth of the rows, where gut lies; beyond
- * the picture it is dark. */
-static float void_of(const struct picture *p, int r)
-{
-    int reach = r + 3, wide = 2 * reach + 1, border = r / 2;
-    signed char sector[(2 * VOID_REACH_MAX + 1) * (2 * VOID_REACH_MAX + 1)]; /* -1: the disc */
-    int size[SECTORS] = {0}, disc = 0;
-    float worst = -1;
-    for (int y = -reach; y <= reach; y++)
-        for (int x = -reach; x <= reach; x++) {
-            int d = y * y + x * x, i = (y + reach) * wide + x + reach;
-            int turn = (int)floor((atan2(y, x) / 3.14159265358979 + 1) * SECTORS / 2);
-            turn = turn < 0 ? 0 : turn % SECTORS;
-            sector[i] = d <= r * r ? -1 : d <= reach * reach ? (signed char)turn : SECTORS;
-            disc += d <= r * r;
-            size[turn] += d > r * r && d <= reach * reach;
-        }
-    for (int cy = border; cy < p->rows * 4 / 5; cy += 2)
-        for (int cx = p->columns * 2 / 5; cx < p->columns - border; cx += 2) {
-            float inside = 0, ring[SECTORS + 1] = {0};
-            if (p->grey[cy * p->columns + cx] > 0.15f)
-                continue;
-            for (int y = cy < reach ? -cy : -reach; y <= reach && cy + y < p->rows; y++)
-                for (int x = cx < reach ? -cx : -reach; x <= reach && cx + x < p->columns; x++) {
-                    float g = p->grey[(cy + y) * p->columns + cx + x];
-                    int at = sector[(y + reach) * wide + x + reach];
-                    if (at < 0)
-                        inside += g;
-                    else
-                        ring[at] += g;
-                }
-            for (int k = 0; k < SECTORS; k++)
-                ring[k] /= (float)size[k];
-            qsort(ring, SECTORS, sizeof *ring, compare_floats);
-            float score = ring[SECTORS - SECTORS_BRIGHT] - 4 * inside / (float)disc;
-            worst = score > worst ? score : worst;
-        }
-    return worst;
-}
-
 static void layout(const struct picture *p, float *cells, float *leans)
 {
     double sum[QUALITY_CELLS] = {0}, count[QUALITY_CELLS] = {0};
@@ -373,12 +321,11 @@ int quality_features(const float *image, int rows, int columns, float out[QUALIT
         moments(&p, out);
         ridges(&p, true, RIDGE_CANAL, out + 25);
         ridges(&p, false, RIDGE_DISC, out + 27);
-        out[29] = void_of(&p, 3);
-        out[30] = void_of(&p, 4);
-        out[31] = void_of(&p, 7);
         layout(&p, out + QUALITY_SHAPE, out + QUALITY_SHAPE + QUALITY_CELLS);
-        rc = bands(&p, out, e);
+        rc = quality_voids(p.grey, p.rows, p.columns, out + 29, e);
     }
+    if (rc == 0)
+        rc = bands(&p, out, e);
     if (rc == 0)
         rc = noise(image, rows, columns, out, e);
     free(p.grey);

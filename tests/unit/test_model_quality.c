@@ -2,6 +2,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include "node/base/err.h"
 
 #include "model/quality.h"
+#include "model/quality_parts.h"
 
 /* ---- a gate's text ---- */
 
@@ -193,6 +195,92 @@ static void look(const float *at, float f[QUALITY_FEATURES])
         fail_msg("%s", e.text);
 }
 
+static uint32_t seed;
+
+/* 0 ... 1 */
+static float any(void)
+{
+    seed = seed * 1664525 + 1013904223;
+    return (float)(seed >> 8) / 16777216.0f;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+#define KINDS 7
+
+/* Images that have little in common. */
+static void fill(float *to, int rows, int columns, int kind)
+{
+    for (int y = 0; y < rows; y++)
+        for (int x = 0; x < columns; x++) {
+            float u = any(),
+                  blob = expf(-hypotf((float)(y - rows / 2), (float)(x - columns / 2)) / 8);
+            to[y * columns + x] = kind == 0   ? u
+                                  : kind == 1 ? 0.37f
+                                  : kind == 2 ? (float)(u < 0.004f) /* hardly anything but 0 */
+                                  : kind == 3 ? (float)((y / 2 + x) % 2)
+                                  : kind == 4 ? roundf(u * 9) / 9
+                                  : kind == 5 ? 1 - blob + 1e-4f * u
+                                              : (u < 0.5f ? 0.1f : 1) * 1e-5f;
+        }
+}
+
+/* One place after the other, one pixel after the other. */
+static float plain_void(const float *v, int rows, int columns, int r)
+{
+    int reach = r + 3, border = r / 2;
+    float worst = -1;
+    for (int cy = border; cy < rows * 4 / 5; cy += 2)
+        for (int cx = columns * 2 / 5; cx < columns - border; cx += 2) {
+            float inside = 0, ring[8] = {0};
+            int disc = 0, size[8] = {0};
+            if (v[cy * columns + cx] > 0.15f)
+                continue;
+            for (int y = -reach; y <= reach; y++)
+                for (int x = -reach; x <= reach; x++) {
+                    bool there = cy + y >= 0 && cy + y < rows && cx + x >= 0 && cx + x < columns;
+                    float g = there ? v[(cy + y) * columns + cx + x] : 0;
+                    int d = y * y + x * x;
+                    int k = (int)floor((atan2(y, x) / 3.14159265358979 + 1) * 4) % 8;
+                    if (d <= r * r) {
+                        inside += g;
+                        disc++;
+                    } else if (d <= reach * reach) {
+                        ring[k] += g;
+                        size[k]++;
+                    }
+                }
+            for (int k = 0; k < 8; k++)
+                ring[k] /= (float)size[k];
+            qsort(ring, 8, sizeof *ring, compare_floats);
+            float score = ring[3] - 4 * inside / (float)disc;
+            worst = score > worst ? score : worst;
+        }
+    return worst;
+}
+
+static void voids__are_those_of_every_place(void **state)
+{
+    (void)state;
+    static const int radius[] = {3, 4, 7};
+    static const int sizes[][2] = {{24, 24}, {24, 96}, {96, 24}, {96, 96}, {95, 96}, {96, 67}};
+    struct err e;
+    seed = 5;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int kind = 0; kind < KINDS; kind++) {
+            int rows = sizes[s][0], columns = sizes[s][1];
+            float out[3];
+            fill(image, rows, columns, kind);
+            assert_int_equal(quality_voids(image, rows, columns, out, &e), 0);
+            for (int i = 0; i < 3; i++)
+                assert_true(out[i] == plain_void(image, rows, columns, radius[i]));
+        }
+}
+
 static void features__say_where_and_which_way(void **state)
 {
     (void)state;
@@ -217,15 +305,13 @@ static void features__tell_noise_and_voids(void **state)
 {
     (void)state;
     float f[QUALITY_FEATURES], g[QUALITY_FEATURES];
-    uint32_t seed = 7;
+    seed = 7;
     draw(image);
     look(image, f);
     for (int i = 0; i < SIDE * SIDE; i++) {
         double sum = 0; /* twelve uniform numbers: nearly normal, standard deviation 1 */
-        for (int k = 0; k < 12; k++) {
-            seed = seed * 1664525 + 1013904223;
-            sum += seed / 4294967296.0;
-        }
+        for (int k = 0; k < 12; k++)
+            sum += any();
         other[i] = image[i] + (float)(0.05 * (sum - 6));
     }
     look(other, g);
@@ -483,6 +569,7 @@ int main(void)
         cmocka_unit_test(gate__refuses_what_it_does_not_know),
         cmocka_unit_test(gate__cut_anywhere_is_refused),
         cmocka_unit_test(gate__takes_twelve_classes_and_no_more),
+        cmocka_unit_test(voids__are_those_of_every_place),
         cmocka_unit_test(features__say_where_and_which_way),
         cmocka_unit_test(features__tell_noise_and_voids),
         cmocka_unit_test(features__of_anything_are_finite),
