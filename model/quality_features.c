@@ -53,32 +53,53 @@ const char *quality_feature_name(int i)
                                                : "lean";
 }
 
+/* Pixels by which the small picture is continued to all sides, its edge repeated: as far as
+ * gradients and ridges look. */
+#define BORDER 3
+
 struct picture {
     int rows, columns;
     float *grey, *down, *right; /* and its gradients */
     float *spare, *other;       /* as large */
+    float *wide, *first; /* grey with a border, and in it the first pixel; wide_columns wide */
+    int wide_columns;
 };
 
-static float at(const struct picture *p, const float *plane, int y, int x)
+static void widen(struct picture *p)
 {
-    y = y < 0 ? 0 : y >= p->rows ? p->rows - 1 : y;
-    x = x < 0 ? 0 : x >= p->columns ? p->columns - 1 : x;
-    return plane[y * p->columns + x];
+    int columns = p->columns, wide = p->wide_columns;
+    for (int y = 0; y < p->rows; y++) {
+        float *to = p->first + y * wide;
+        memcpy(to, p->grey + y * columns, (size_t)columns * sizeof *to);
+        for (int k = 1; k <= BORDER; k++) {
+            to[-k] = to[0];
+            to[columns - 1 + k] = to[columns - 1];
+        }
+    }
+    float *last = p->first + (p->rows - 1) * wide - BORDER;
+    for (int k = 0; k < BORDER; k++) {
+        memcpy(p->wide + k * wide, p->first - BORDER, (size_t)wide * sizeof *last);
+        memcpy(last + (k + 1) * wide, last, (size_t)wide * sizeof *last);
+    }
 }
 
 static void gradients(struct picture *p)
 {
-    for (int y = 0; y < p->rows; y++)
+    int wide = p->wide_columns;
+    for (int y = 0; y < p->rows; y++) {
+        const float *from = p->first + y * wide;
+        float *down = p->down + y * p->columns, *right = p->right + y * p->columns;
         for (int x = 0; x < p->columns; x++) {
-            int i = y * p->columns + x;
-            p->down[i] = (at(p, p->grey, y + 1, x) - at(p, p->grey, y - 1, x)) / 2;
-            p->right[i] = (at(p, p->grey, y, x + 1) - at(p, p->grey, y, x - 1)) / 2;
+            down[x] = (from[x + wide] - from[x - wide]) / 2;
+            right[x] = (from[x + 1] - from[x - 1]) / 2;
         }
+    }
 }
 
 #define DIGIT (1 << 11)
 
-/* Sorts n values, which are few, by their bits: three times by eleven of them. spare: as many. */
+/* Sorts n values, which are few, by their bits: three times by eleven of them, to and fro between
+ * the values and spare, which has room for as many. */
 static void sort(float *values, int n, float *spare)
 {
     int counts[3][DIGIT] = {{0}};
@@ -91,6 +112,8 @@ static void sort(float *values, int n, float *spare)
             counts[k][bits >> (11 * k) & (DIGIT - 1)]++;
     }
     for (int k = 0; k < 3; k++) {
+        const float *from = k == 1 ? spare : values;
+        float *to = k == 1 ? values : spare;
         int sum = 0;
         for (int i = 0; i < DIGIT; i++) {
             int count = counts[k][i];
@@ -98,13 +121,12 @@ static void sort(float *values, int n, float *spare)
             sum += count;
         }
         for (int i = 0; i < n; i++) {
-            memcpy(&bits, values + i, sizeof bits);
-            memcpy(spare + counts[k][bits >> (11 * k) & (DIGIT - 1)]++, &bits, sizeof bits);
+            memcpy(&bits, from + i, sizeof bits);
+            memcpy(to + counts[k][bits >> (11 * k) & (DIGIT - 1)]++, &bits, sizeof bits);
         }
-        memcpy(values, spare, (size_t)n * sizeof *values);
     }
     for (int i = 0; i < n; i++) {
-        memcpy(&bits, values + i, sizeof bits);
+        memcpy(&bits, spare + i, sizeof bits);
         bits ^= (bits & UINT32_C(0x80000000)) != 0 ? UINT32_C(0x80000000) : UINT32_C(0xffffffff);
         memcpy(values + i, &bits, sizeof bits);
     }
@@ -134,7 +156,8 @@ static void levels(struct picture *p, float *f)
 {
     static const double shares[] = {0.1, 0.25, 0.5, 0.75, 0.9};
     int n = p->rows * p->columns;
-    double sum = 0, dark = 0, bright = 0;
+    double sum = 0;
+    int dark = 0, bright = 0;
     memcpy(p->spare, p->grey, (size_t)n * sizeof *p->spare);
     sort(p->spare, n, p->other);
     for (int i = 0; i < 5; i++)
@@ -145,20 +168,22 @@ static void levels(struct picture *p, float *f)
         bright += p->grey[i] > 0.85f;
     }
     f[5] = (float)(sum / n);
-    f[23] = (float)(dark / n);
-    f[24] = (float)(bright / n);
+    f[23] = (float)((double)dark / n);
+    f[24] = (float)((double)bright / n);
 }
 
 /* Where the brightness and the edges lie, and which way they run. */
 static void moments(const struct picture *p, float *f)
 {
     double w = 1e-6, wx = 1e-6, wy = 1e-6, size = 0, square = 1e-9, cross = 0;
-    double m[5] = {0}, right[2] = {0}, down[2] = {0};
+    double m[5] = {0}, right[2] = {0}, down[2] = {0}, across[GRID];
     int n = p->rows * p->columns;
+    for (int x = 0; x < p->columns; x++)
+        across[x] = place(x, p->columns);
     for (int y = 0; y < p->rows; y++)
         for (int x = 0; x < p->columns; x++) {
             int i = y * p->columns + x;
-            double u = place(x, p->columns), v = place(y, p->rows), g = p->grey[i];
+            double u = across[x], v = place(y, p->rows), g = p->grey[i];
             double gx = p->right[i], gy = p->down[i], e = gx * gx + gy * gy;
             w += g;
             m[0] += g * u;
@@ -188,16 +213,13 @@ static void moments(const struct picture *p, float *f)
     f[18] = (float)(cross / square);
 }
 
-/* How much there is of fine, middle and coarse detail: what is lost from one size to the half. */
+/* How much there is of fine, middle and coarse detail: what is lost from one size to the half. In
+ * place of the gradients. */
 static int bands(struct picture *p, float *f, struct err *e)
 {
     int n = p->rows * p->columns, rows = p->rows, columns = p->columns, rc = 0;
-    float *small = malloc((size_t)n * sizeof *small);
-    float *before = malloc((size_t)n * sizeof *before);
-    if (small == NULL || before == NULL)
-        rc = err_set(e, ERR_NOMEM, "looking at an image: no memory");
-    else
-        memcpy(before, p->grey, (size_t)n * sizeof *before);
+    float *small = p->down, *before = p->right;
+    memcpy(before, p->grey, (size_t)n * sizeof *before);
     for (int k = 0; rc == 0 && k < 3; k++) {
         rows = (rows + 1) / 2;
         columns = (columns + 1) / 2;
@@ -212,8 +234,6 @@ static int bands(struct picture *p, float *f, struct err *e)
         }
         f[19 + k] = log_of(lost / n, 1e-7);
     }
-    free(small);
-    free(before);
     return rc;
 }
 
@@ -241,44 +261,67 @@ static int noise(const float *image, int rows, int columns, float *f, struct err
 }
 
 /* Strongest bright and dark lines: 99th percentiles of a second difference across them, after a
- * mean along them. */
-static void ridges(struct picture *p, bool columns, int half, float *f)
+ * mean along them. across, along: from one pixel to the next of the picture with its border. */
+static void ridges(struct picture *p, int across, int along, float *f)
 {
     int n = p->rows * p->columns;
-    for (int y = 0; y < p->rows; y++)
+    for (int y = 0; y < p->rows; y++) {
+        const float *from = p->first + y * p->wide_columns;
+        float *to = p->spare + y * p->columns;
         for (int x = 0; x < p->columns; x++) {
             float sum = 0;
-            for (int k = -2; k <= 2; k++)
-                for (int side = -1; side <= 1; side++) {
-                    int across = side * half;
-                    float v = columns ? at(p, p->grey, y + k, x + across)
-                                      : at(p, p->grey, y + across, x + k);
-                    sum += side == 0 ? 2 * v : -v;
-                }
-            p->spare[y * p->columns + x] = sum / 10;
+            for (int k = -2; k <= 2; k++) {
+                const float *at = from + x + k * along;
+                sum += -at[-across];
+                sum += 2 * at[0];
+                sum += -at[across];
+            }
+            to[x] = sum / 10;
         }
+    }
     sort(p->spare, n, p->other);
     f[0] = part(p->spare, n, 0.99);
     f[1] = -part(p->spare, n, 0.01);
+}
+
+/* The first of n pixels that is in part i of parts. */
+static int part_begin(int n, int i, int parts)
+{
+    return (i * n + parts - 1) / parts;
 }
 
 static void layout(const struct picture *p, float *cells, float *leans)
 {
     double sum[QUALITY_CELLS] = {0}, count[QUALITY_CELLS] = {0};
     double xx[16] = {0}, yy[16] = {0}, xy[16] = {0}, all = 1e-9;
-    for (int y = 0; y < p->rows; y++)
-        for (int x = 0; x < p->columns; x++) {
-            int i = y * p->columns + x;
-            int cell = y * CELL_SIDE / p->rows * CELL_SIDE + x * CELL_SIDE / p->columns;
-            int lean = y * LEAN_SIDE / p->rows * LEAN_SIDE + x * LEAN_SIDE / p->columns;
-            double gx = p->right[i], gy = p->down[i];
-            sum[cell] += p->grey[i];
-            count[cell]++;
-            xx[lean] += gx * gx;
-            yy[lean] += gy * gy;
-            xy[lean] += gx * gy;
-            all += gx * gx + gy * gy;
+    for (int y = 0; y < p->rows; y++) {
+        const float *grey = p->grey + y * p->columns;
+        const float *right = p->right + y * p->columns, *down = p->down + y * p->columns;
+        int cell = y * CELL_SIDE / p->rows * CELL_SIDE, lean = y * LEAN_SIDE / p->rows * LEAN_SIDE;
+        for (int k = 0; k < CELL_SIDE; k++, cell++) {
+            int begin = part_begin(p->columns, k, CELL_SIDE);
+            int end = part_begin(p->columns, k + 1, CELL_SIDE);
+            double here = sum[cell];
+            for (int x = begin; x < end; x++)
+                here += grey[x];
+            sum[cell] = here;
+            count[cell] += end - begin;
         }
+        for (int k = 0; k < LEAN_SIDE; k++, lean++) {
+            int end = part_begin(p->columns, k + 1, LEAN_SIDE);
+            double xx_here = xx[lean], yy_here = yy[lean], xy_here = xy[lean];
+            for (int x = part_begin(p->columns, k, LEAN_SIDE); x < end; x++) {
+                double gx = right[x], gy = down[x];
+                xx_here += gx * gx;
+                yy_here += gy * gy;
+                xy_here += gx * gy;
+                all += gx * gx + gy * gy;
+            }
+            xx[lean] = xx_here;
+            yy[lean] = yy_here;
+            xy[lean] = xy_here;
+        }
+    }
     for (int i = 0; i < QUALITY_CELLS; i++)
         cells[i] = (float)(sum[i] / count[i]);
     for (int i = 0; i < LEAN_SIDE * LEAN_SIDE; i++) {
@@ -297,13 +340,17 @@ static int small_picture(const float *image, int rows, int columns, struct pictu
     p->rows = p->rows < GRID_MIN ? GRID_MIN : p->rows;
     p->columns = p->columns < GRID_MIN ? GRID_MIN : p->columns;
     size_t n = (size_t)p->rows * (size_t)p->columns;
-    p->grey = malloc(5 * n * sizeof *p->grey);
+    size_t wide = (size_t)(p->rows + 2 * BORDER) * (size_t)(p->columns + 2 * BORDER);
+    p->wide_columns = p->columns + 2 * BORDER;
+    p->grey = malloc((5 * n + wide) * sizeof *p->grey);
     if (p->grey == NULL)
         return err_set(e, ERR_NOMEM, "looking at an image: no memory");
     p->down = p->grey + n;
     p->right = p->down + n;
     p->spare = p->right + n;
     p->other = p->spare + n;
+    p->wide = p->other + n;
+    p->first = p->wide + BORDER * (p->wide_columns + 1);
     return prepare_resample(image, rows, columns, p->grey, p->rows, p->columns, e);
 }
 
@@ -316,11 +363,12 @@ int quality_features(const float *image, int rows, int columns, float out[QUALIT
     struct picture p = {0};
     int rc = small_picture(image, rows, columns, &p, e);
     if (rc == 0) {
+        widen(&p);
         gradients(&p);
         levels(&p, out);
         moments(&p, out);
-        ridges(&p, true, RIDGE_CANAL, out + 25);
-        ridges(&p, false, RIDGE_DISC, out + 27);
+        ridges(&p, RIDGE_CANAL, p.wide_columns, out + 25);
+        ridges(&p, RIDGE_DISC * p.wide_columns, 1, out + 27);
         layout(&p, out + QUALITY_SHAPE, out + QUALITY_SHAPE + QUALITY_CELLS);
         rc = quality_voids(p.grey, p.rows, p.columns, out + 29, e);
     }

@@ -325,6 +325,35 @@ static void features__tell_noise_and_voids(void **state)
     assert_true(g[named("void-large")] > f[named("void-large")] + 0.15f);
 }
 
+static void features__of_a_flat_image_and_of_a_ramp_are_known(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{120, 120}, {50, 97}, {97, 50}, {90, 31}};
+    float f[QUALITY_FEATURES];
+    struct err e;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        int rows = sizes[s][0], columns = sizes[s][1];
+        for (int i = 0; i < rows * columns; i++)
+            image[i] = 0.5f;
+        assert_int_equal(quality_features(image, rows, columns, f, &e), 0);
+        assert_float_equal(f[named("gradient")], 0, 1e-5);
+        assert_float_equal(f[named("bright-column")], 0, 1e-5);
+        assert_float_equal(f[named("dark-row")], 0, 1e-5);
+        for (int i = 0; i < rows * columns; i++)
+            image[i] = (float)(i % columns) / (float)(columns - 1);
+        assert_int_equal(quality_features(image, rows, columns, f, &e), 0);
+        assert_float_equal(f[named("bright-row")], 0, 1e-5); /* nothing from row to row */
+        for (int i = 0; i < QUALITY_CELLS; i++) {
+            assert_float_equal(f[QUALITY_SHAPE + i], (i % 6 + 0.5) / 6, 0.03);
+            assert_true(i % 6 == 0 || f[QUALITY_SHAPE + i] > f[QUALITY_SHAPE + i - 1] + 0.1f);
+        }
+        for (int i = 0; i < QUALITY_LEANS; i += 2) { /* all across, as strong everywhere */
+            assert_float_equal(f[QUALITY_SHAPE + QUALITY_CELLS + i], 1 / 1.1, 0.02);
+            assert_float_equal(f[QUALITY_SHAPE + QUALITY_CELLS + i + 1], 0, 1e-5);
+        }
+    }
+}
+
 static void features__of_anything_are_finite(void **state)
 {
     (void)state;
@@ -572,6 +601,7 @@ int main(void)
         cmocka_unit_test(voids__are_those_of_every_place),
         cmocka_unit_test(features__say_where_and_which_way),
         cmocka_unit_test(features__tell_noise_and_voids),
+        cmocka_unit_test(features__of_a_flat_image_and_of_a_ramp_are_known),
         cmocka_unit_test(features__of_anything_are_finite),
         cmocka_unit_test(structure__counts_edges_not_contrast),
         cmocka_unit_test(downsampled__is_the_source_or_is_not),
