@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/bilinear.h"
+#include "model/clones.h"
+#include "model/quality_parts.h"
+
 static const struct {
     const char *name, *meaning;
 } figures[QUALITY_FIGURE_COUNT] = {
@@ -56,10 +60,43 @@ int quality_slices(int slices, int out[QUALITY_SLICES_MAX])
     return n;
 }
 
-void quality_unit(const float *from, int64_t n, float *to)
+CLONES static void unit_of_normalised(const float *from, int n, float *to)
 {
-    for (int64_t i = 0; i < n; i++)
+    for (int i = 0; i < n; i++)
         to[i] = (from[i] + 1) * 0.5f;
+}
+
+CLONES static void unit_of_stored(const uint16_t *from, int n, float low, float factor, float *to)
+{
+    for (int i = 0; i < n; i++) {
+        float v = ((float)from[i] - low) * factor;
+        to[i] = v > 0 ? (v < 1 ? v : 1) : 0;
+    }
+}
+
+const float *quality_row(const struct quality_image *image, int y, float *spare)
+{
+    size_t first = (size_t)y * (size_t)image->columns;
+    if (image->unit != NULL)
+        return image->unit + first;
+    if (image->normalised != NULL)
+        unit_of_normalised(image->normalised + first, image->columns, spare);
+    else
+        unit_of_stored(image->stored + first, image->columns, (float)image->low,
+                       (float)(1 / (image->high - image->low)), spare);
+    return spare;
+}
+
+static const float *row_of(const void *ctx, int y, float *spare)
+{
+    return quality_row(ctx, y, spare);
+}
+
+int quality_resample(const struct quality_image *image, float *out, int out_rows, int out_columns,
+                     struct err *e)
+{
+    return bilinear_resample(row_of, image, image->rows, image->columns, out, out_rows, out_columns,
+                             e);
 }
 
 /* The worst outcome stands, with the first reason for it. */

@@ -48,10 +48,14 @@
 #define QUALITY_CELLS    36 /* mean of 6 x 6 cells */
 #define QUALITY_LEANS    32 /* of 4 x 4 cells, which way edges run */
 #define QUALITY_FEATURES (QUALITY_SHAPE + QUALITY_CELLS + QUALITY_LEANS)
+#define QUALITY_NOISE    22 /* which of them is log(standard deviation of the noise + 0.001) */
 
 #define QUALITY_CLASSES_MAX 12
 #define QUALITY_CLASS_NAME  24 /* bytes, with the terminator */
 #define QUALITY_TEXT_MAX    32768
+
+/* Fewest rows and columns of an image that is looked at. */
+#define QUALITY_SIDE_MIN 16
 
 /* Most slices of a series that are looked at: those around the middle. */
 #define QUALITY_SLICES_MAX 3
@@ -114,13 +118,26 @@ void quality_begin(struct quality_report *r, const struct quality_gate *gate);
  * returns n. */
 int quality_slices(int slices, int out[QUALITY_SLICES_MAX]);
 
-/* n normalised values (prepare.h) as 0 ... 1: what all that follows takes for an image. */
-void quality_unit(const float *from, int64_t n, float *to);
+/* What all that follows takes for an image: values of 0 ... 1, made of one of three kinds, row by
+ * row as they are needed. All borrowed. */
+struct quality_image {
+    int rows, columns;
+    const float *unit;       /* 0 ... 1 already; NULL: */
+    const float *normalised; /* -1 ... 1 (prepare.h); NULL: */
+    const uint16_t *stored;  /* low ... high, clipped to that */
+    double low, high;
+};
 
-/* The features of one such image. ERR_NOMEM; ERR_REFUSED: less than 16 rows or columns. */
-int quality_features(const float *image, int rows, int columns, float out[QUALITY_FEATURES],
-                     struct err *e);
+/* A row of it: in memory of the image's own, or in spare, which has room for it. */
+const float *quality_row(const struct quality_image *image, int y, float *spare);
+
+/* The features of one image. ERR_NOMEM; ERR_REFUSED: it is too small; ERR_NUMERIC. */
+int quality_features(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e);
 const char *quality_feature_name(int i); /* of the first QUALITY_SHAPE; "cell", "lean" */
+
+/* The same in two parts, for two threads: all but the noise; the noise alone. */
+int quality_picture(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e);
+int quality_noise(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e);
 
 /* How the images lie, as far as it is known. */
 struct quality_view {
@@ -134,11 +151,10 @@ void quality_view(struct quality_report *r, const struct quality_gate *gate,
 void quality_input(struct quality_report *r, const struct quality_gate *gate,
                    const float (*features)[QUALITY_FEATURES], int n);
 
-/* What a result is compared with. Images are normalised, 0 ... 1. */
+/* A result and what it is compared with: scale times as many rows and columns. */
 struct quality_pair {
-    const float *source; /* rows x columns */
-    const float *result; /* scale * rows x scale * columns */
-    int rows, columns, scale;
+    struct quality_image source, result;
+    int scale;
 };
 
 /* One slice's figures into the report: with a scale above 1 whether the result is still the source,
@@ -157,10 +173,12 @@ void quality_do(enum quality_way way, const float *in, int rows, int columns, fl
 void quality_undo(enum quality_way way, const float *in, int rows, int columns, int scale,
                   float *out);
 
-/* How far a result and a second opinion on it, brought back by quality_undo(), are apart; rows x
- * columns of both. The worst of several calls stands. */
-void quality_disagreement(struct quality_report *r, const float *result, const float *second,
-                          int rows, int columns, int scale);
+/* How far a result and a second opinion on it are apart, that being the model's answer to what
+ * quality_do() made of the source, as quality_undo() would bring it back. The worst of several
+ * calls stands. ERR_NOMEM. */
+int quality_disagreement(struct quality_report *r, const struct quality_image *result,
+                         const struct quality_image *second, enum quality_way way, int scale,
+                         struct err *e);
 
 /* Compares the figures of the result with the gate. */
 void quality_judge(struct quality_report *r, const struct quality_gate *gate);

@@ -12,13 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/prepare.h"
 #include "model/quality_parts.h"
 
 #define GRID 96
 /* Fewest pixels along the shorter side of the small picture: room for cells and ridges. */
 #define GRID_MIN  24
-#define SIDE_MIN  16
 #define CELL_SIDE 6
 #define LEAN_SIDE 4
 
@@ -223,9 +221,11 @@ static int bands(struct picture *p, float *f, struct err *e)
     for (int k = 0; rc == 0 && k < 3; k++) {
         rows = (rows + 1) / 2;
         columns = (columns + 1) / 2;
-        rc = prepare_resample(p->grey, p->rows, p->columns, small, rows, columns, e);
+        struct quality_image large = {.rows = p->rows, .columns = p->columns, .unit = p->grey};
+        struct quality_image half = {.rows = rows, .columns = columns, .unit = small};
+        rc = quality_resample(&large, small, rows, columns, e);
         if (rc == 0)
-            rc = prepare_resample(small, rows, columns, p->spare, p->rows, p->columns, e);
+            rc = quality_resample(&half, p->spare, p->rows, p->columns, e);
         double lost = 0;
         for (int i = 0; rc == 0 && i < n; i++) {
             double d = before[i] - p->spare[i];
@@ -234,29 +234,6 @@ static int bands(struct picture *p, float *f, struct err *e)
         }
         f[19 + k] = log_of(lost / n, 1e-7);
     }
-    return rc;
-}
-
-/* Standard deviation of the noise: the median of a filter that answers to nothing smooth (after
- * Immerkaer, CVIU 64, 1996). */
-static int noise(const float *image, int rows, int columns, float *f, struct err *e)
-{
-    size_t n = (size_t)(rows - 2) * (size_t)(columns - 2), k = 0;
-    float *answer = malloc(n * sizeof *answer);
-    if (answer == NULL)
-        return err_set(e, ERR_NOMEM, "looking at an image: no memory");
-    for (int y = 1; y + 1 < rows; y++) {
-        const float *a = image + (size_t)(y - 1) * (size_t)columns, *b = a + columns,
-                    *c = b + columns;
-        for (int x = 1; x + 1 < columns; x++)
-            answer[k++] = fabsf(a[x - 1] - 2 * a[x] + a[x + 1] - 2 * b[x - 1] + 4 * b[x] -
-                                2 * b[x + 1] + c[x - 1] - 2 * c[x] + c[x + 1]);
-    }
-    double median, half = 50;
-    int rc = prepare_percentiles(answer, n, &half, 1, &median, NULL, e);
-    free(answer);
-    if (rc == 0)
-        f[22] = log_of(median / 0.6745 / 6, 1e-3);
     return rc;
 }
 
@@ -331,17 +308,16 @@ static void layout(const struct picture *p, float *cells, float *leans)
     }
 }
 
-static int small_picture(const float *image, int rows, int columns, struct picture *p,
-                         struct err *e)
+static int small_picture(const struct quality_image *image, struct picture *p, struct err *e)
 {
-    double factor = (double)GRID / (rows > columns ? rows : columns);
-    p->rows = (int)lround(rows * factor);
-    p->columns = (int)lround(columns * factor);
+    double factor = (double)GRID / (image->rows > image->columns ? image->rows : image->columns);
+    p->rows = (int)lround(image->rows * factor);
+    p->columns = (int)lround(image->columns * factor);
     p->rows = p->rows < GRID_MIN ? GRID_MIN : p->rows;
     p->columns = p->columns < GRID_MIN ? GRID_MIN : p->columns;
-    size_t n = (size_t)p->rows * (size_t)p->columns;
-    size_t wide = (size_t)(p->rows + 2 * BORDER) * (size_t)(p->columns + 2 * BORDER);
     p->wide_columns = p->columns + 2 * BORDER;
+    size_t n = (size_t)p->rows * (size_t)p->columns;
+    size_t wide = (size_t)(p->rows + 2 * BORDER) * (size_t)p->wide_columns;
     p->grey = malloc((5 * n + wide) * sizeof *p->grey);
     if (p->grey == NULL)
         return err_set(e, ERR_NOMEM, "looking at an image: no memory");
@@ -351,17 +327,16 @@ static int small_picture(const float *image, int rows, int columns, struct pictu
     p->other = p->spare + n;
     p->wide = p->other + n;
     p->first = p->wide + BORDER * (p->wide_columns + 1);
-    return prepare_resample(image, rows, columns, p->grey, p->rows, p->columns, e);
+    return quality_resample(image, p->grey, p->rows, p->columns, e);
 }
 
-int quality_features(const float *image, int rows, int columns, float out[QUALITY_FEATURES],
-                     struct err *e)
+int quality_picture(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e)
 {
-    if (rows < SIDE_MIN || columns < SIDE_MIN)
-        return err_set(e, ERR_REFUSED, "an image of %d x %d is too small to be looked at", rows,
-                       columns);
+    if (image->rows < QUALITY_SIDE_MIN || image->columns < QUALITY_SIDE_MIN)
+        return err_set(e, ERR_REFUSED, "an image of %d x %d is too small to be looked at",
+                       image->rows, image->columns);
     struct picture p = {0};
-    int rc = small_picture(image, rows, columns, &p, e);
+    int rc = small_picture(image, &p, e);
     if (rc == 0) {
         widen(&p);
         gradients(&p);
@@ -374,8 +349,12 @@ int quality_features(const float *image, int rows, int columns, float out[QUALIT
     }
     if (rc == 0)
         rc = bands(&p, out, e);
-    if (rc == 0)
-        rc = noise(image, rows, columns, out, e);
     free(p.grey);
     return rc;
+}
+
+int quality_features(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e)
+{
+    int rc = quality_picture(image, out, e);
+    return rc == 0 ? quality_noise(image, out, e) : rc;
 }

@@ -4,6 +4,10 @@
 
 #include "model/quality.h"
 
+/* An image made smaller or larger, as prepare_resample() does it. ERR_NOMEM. */
+int quality_resample(const struct quality_image *image, float *out, int out_rows, int out_columns,
+                     struct err *e);
+
 /* Voids with a bright rim, as metal leaves them: the darkest disc with the brightest ring around
  * it, -1 for none; of three sizes, from small to large. columns: at most QUALITY_VOIDS_COLUMNS.
  * ERR_NOMEM. */

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "model/clones.h"
-#include "model/prepare.h"
+#include "model/quality_parts.h"
 
 /* Longer side of the pictures in which edges are compared, and of their blocks. */
 #define EDGE_SIDE  192
@@ -33,49 +33,90 @@ static void worst_of(struct quality_report *r, enum quality_figure f, double val
         r->figure[f] = value;
 }
 
+/* ---- blocks ---- */
+
+/* The first of n pixels that is in block i. */
+static int block_begin(int n, int i)
+{
+    return i * n / BLOCKS;
+}
+
+/* Adds a row of n values to the sums of its blocks: a value to each in turn, so that no sum waits
+ * for itself. */
+static void add_row(const double *row, int n, double sum[BLOCKS])
+{
+    const double *begin[BLOCKS];
+    double here[BLOCKS];
+    int least = n / BLOCKS; /* each block has so many, some one more */
+    for (int k = 0; k < BLOCKS; k++) {
+        begin[k] = row + block_begin(n, k);
+        here[k] = sum[k];
+    }
+    for (int x = 0; x < least; x++)
+        for (int k = 0; k < BLOCKS; k++)
+            here[k] += begin[k][x];
+    for (int k = 0; k < BLOCKS; k++)
+        sum[k] =
+            block_begin(n, k + 1) - block_begin(n, k) > least ? here[k] + begin[k][least] : here[k];
+}
+
+/* The mean of a block of values of which the sum is known, 0 if it is empty. */
+static double block_mean(double sum, int rows, int row, int columns, int column)
+{
+    int count = (block_begin(rows, row + 1) - block_begin(rows, row)) *
+                (block_begin(columns, column + 1) - block_begin(columns, column));
+    return count > 0 ? sum / count : 0;
+}
+
 /* ---- super-resolution ---- */
 
 /* Standard deviation of the noise of an image in 0 ... 1: as the feature of that name. */
-static int noise_of(const struct quality_pair *p, double *sigma, struct err *e)
+static int noise_of(const struct quality_image *image, double *sigma, struct err *e)
 {
     float features[QUALITY_FEATURES];
-    int rc = quality_features(p->source, p->rows, p->columns, features, e);
+    int rc = quality_noise(image, features, e);
     if (rc == 0)
-        *sigma = fmax(exp(features[22]) - 1e-3, 0);
+        *sigma = fmax(exp(features[QUALITY_NOISE]) - 1e-3, 0);
     return rc;
 }
 
 static int downsampled(struct quality_report *r, const struct quality_pair *p, struct err *e)
 {
+    int rows = p->source.rows, columns = p->source.columns;
     double sigma, sum = 0, worst = 0;
-    size_t n = (size_t)p->rows * (size_t)p->columns;
-    float *small = malloc(n * sizeof *small);
-    int rc = small != NULL ? 0 : err_set(e, ERR_NOMEM, "comparing a result: no memory");
+    size_t n = (size_t)rows * (size_t)columns;
+    float *small = malloc((n + (size_t)columns) * sizeof *small), *spare;
+    double *row = malloc((size_t)columns * sizeof *row);
+    int rc =
+        small != NULL && row != NULL ? 0 : err_set(e, ERR_NOMEM, "comparing a result: no memory");
     if (rc == 0)
-        rc = prepare_resample(p->result, p->rows * p->scale, p->columns * p->scale, small, p->rows,
-                              p->columns, e);
+        rc = quality_resample(&p->result, small, rows, columns, e);
     if (rc == 0)
-        rc = noise_of(p, &sigma, e);
+        rc = noise_of(&p->source, &sigma, e);
     if (rc != 0)
         goto out;
-    for (int by = 0; by < BLOCKS; by++)
-        for (int bx = 0; bx < BLOCKS; bx++) {
-            double here = 0;
-            int count = 0;
-            for (int y = by * p->rows / BLOCKS; y < (by + 1) * p->rows / BLOCKS; y++)
-                for (int x = bx * p->columns / BLOCKS; x < (bx + 1) * p->columns / BLOCKS; x++) {
-                    double d = small[y * p->columns + x] - p->source[y * p->columns + x];
-                    here += d * d;
-                    count++;
-                }
-            sum += here;
-            worst = fmax(worst, count > 0 ? here / count : 0);
+    spare = small + n;
+    for (int by = 0; by < BLOCKS; by++) {
+        double here[BLOCKS] = {0};
+        for (int y = block_begin(rows, by); y < block_begin(rows, by + 1); y++) {
+            const float *source = quality_row(&p->source, y, spare), *other = small + y * columns;
+            for (int x = 0; x < columns; x++) {
+                double d = other[x] - source[x];
+                row[x] = d * d;
+            }
+            add_row(row, columns, here);
         }
+        for (int bx = 0; bx < BLOCKS; bx++) {
+            sum += here[bx];
+            worst = fmax(worst, block_mean(here[bx], rows, by, columns, bx));
+        }
+    }
     double expected = hypot(sigma, NOISE_LEAST);
     worst_of(r, QUALITY_DOWNSAMPLED, sqrt(sum / (double)n) / expected);
     worst_of(r, QUALITY_DOWNSAMPLED_BLOCK, sqrt(worst) / expected);
 out:
     free(small);
+    free(row);
     return rc;
 }
 
@@ -87,30 +128,44 @@ struct field {
     float *right, *down;
 };
 
-static int field_of(const float *image, int rows, int columns, struct field *f, float *small,
+/* The lengths of n edges. */
+CLONES static void lengths(const float *right, const float *down, int n, float *length)
+{
+    for (int x = 0; x < n; x++) /* hypotf(), in line */
+        length[x] = (float)sqrt((double)right[x] * right[x] + (double)down[x] * down[x]);
+}
+
+CLONES static void shorten(float *right, float *down, int n, float least)
+{
+    for (int i = 0; i < n; i++) {
+        float size = sqrtf(right[i] * right[i] + down[i] * down[i] + least);
+        right[i] /= size;
+        down[i] /= size;
+    }
+}
+
+/* small: as large as the field, spare: a row. */
+static int field_of(const struct quality_image *image, struct field *f, float *small, float *length,
                     struct err *e)
 {
-    int rc = prepare_resample(image, rows, columns, small, f->rows, f->columns, e);
+    int rc = quality_resample(image, small, f->rows, f->columns, e);
     if (rc != 0)
         return rc;
     double mean = 0;
     int w = f->columns;
-    for (int y = 1; y + 1 < f->rows; y++)
+    for (int y = 1; y + 1 < f->rows; y++) {
+        const float *from = small + y * w;
+        float *right = f->right + y * w, *down = f->down + y * w;
         for (int x = 1; x + 1 < w; x++) {
-            int i = y * w + x;
-            f->right[i] = small[i + 1] - small[i - 1];
-            f->down[i] = small[i + w] - small[i - w];
-            /* hypotf(), in line */
-            mean +=
-                (float)sqrt((double)f->right[i] * f->right[i] + (double)f->down[i] * f->down[i]);
+            right[x] = from[x + 1] - from[x - 1];
+            down[x] = from[x + w] - from[x - w];
         }
-    mean = 1e-4 + mean / (f->rows * w);
-    for (int i = 0; i < f->rows * w; i++) {
-        float size =
-            sqrtf(f->right[i] * f->right[i] + f->down[i] * f->down[i] + (float)(mean * mean));
-        f->right[i] /= size;
-        f->down[i] /= size;
+        lengths(right + 1, down + 1, w - 2, length);
+        for (int x = 0; x < w - 2; x++)
+            mean += length[x];
     }
+    mean = 1e-4 + mean / (f->rows * w);
+    shorten(f->right, f->down, f->rows * w, (float)(mean * mean));
     return 0;
 }
 
@@ -272,19 +327,22 @@ static void compare_fields(struct quality_report *r, const struct field *a, cons
 
 static int structure(struct quality_report *r, const struct quality_pair *p, struct err *e)
 {
-    double factor = (double)EDGE_SIDE / (p->rows > p->columns ? p->rows : p->columns);
-    int rows = (int)lround(p->rows * factor), columns = (int)lround(p->columns * factor);
+    int longer = p->source.rows > p->source.columns ? p->source.rows : p->source.columns;
+    double factor = (double)EDGE_SIDE / longer;
+    int rows = (int)lround(p->source.rows * factor);
+    int columns = (int)lround(p->source.columns * factor);
     if (rows < 2 * REACH + 3 || columns < 2 * REACH + 3)
         return 0;
     size_t n = (size_t)rows * (size_t)columns;
-    float *memory = calloc(5 * n, sizeof *memory);
+    float *memory = calloc(5 * n + (size_t)columns, sizeof *memory);
     if (memory == NULL)
         return err_set(e, ERR_NOMEM, "comparing a result: no memory");
     struct field a = {rows, columns, memory, memory + n};
     struct field b = {rows, columns, memory + 2 * n, memory + 3 * n};
-    int rc = field_of(p->source, p->rows, p->columns, &a, memory + 4 * n, e);
+    float *small = memory + 4 * n, *length = small + n;
+    int rc = field_of(&p->source, &a, small, length, e);
     if (rc == 0)
-        rc = field_of(p->result, p->rows, p->columns, &b, memory + 4 * n, e);
+        rc = field_of(&p->result, &b, small, length, e);
     if (rc == 0)
         compare_fields(r, &a, &b);
     free(memory);
@@ -322,45 +380,65 @@ void quality_do(enum quality_way way, const float *in, int rows, int columns, fl
     }
 }
 
+/* A row brought back: moved by step pixels; the rest repeats the edge. */
+static void undo_row(enum quality_way way, const float *from, int columns, int step, float *to)
+{
+    int inside = columns > step ? columns - step : 0;
+    for (int x = 0; x < columns - inside; x++)
+        to[way & QUALITY_FLIP ? x : inside + x] = from[columns - 1];
+    if (way & QUALITY_FLIP)
+        for (int x = 0; x < inside; x++)
+            to[columns - 1 - x] = from[x + step];
+    else
+        memcpy(to, from + step, (size_t)inside * sizeof *to);
+}
+
 void quality_undo(enum quality_way way, const float *in, int rows, int columns, int scale,
                   float *out)
 {
     int step = way & QUALITY_SHIFT ? scale : 0;
-    for (int y = 0; y < rows; y++) {
-        const float *from = in + (size_t)(y + step < rows ? y + step : rows - 1) * (size_t)columns;
-        float *to = out + (size_t)y * (size_t)columns;
-        int inside = columns > step ? columns - step : 0; /* the rest repeats the edge */
-        for (int x = 0; x < columns - inside; x++)
-            to[way & QUALITY_FLIP ? x : inside + x] = from[columns - 1];
-        if (way & QUALITY_FLIP)
-            for (int x = 0; x < inside; x++)
-                to[columns - 1 - x] = from[x + step];
-        else
-            memcpy(to, from + step, (size_t)inside * sizeof *to);
-    }
+    for (int y = 0; y < rows; y++)
+        undo_row(way, in + (size_t)(y + step < rows ? y + step : rows - 1) * (size_t)columns,
+                 columns, step, out + (size_t)y * (size_t)columns);
 }
 
-void quality_disagreement(struct quality_report *r, const float *result, const float *second,
-                          int rows, int columns, int scale)
+int quality_disagreement(struct quality_report *r, const struct quality_image *result,
+                         const struct quality_image *second, enum quality_way way, int scale,
+                         struct err *e)
 {
-    int border = BORDER * scale;
+    int rows = result->rows, columns = result->columns;
+    int border = BORDER * scale, step = way & QUALITY_SHIFT ? scale : 0;
     int height = rows - 2 * border, width = columns - 2 * border;
     double sum = 0, worst = 0;
     if (height < BLOCKS || width < BLOCKS)
-        return;
-    for (int by = 0; by < BLOCKS; by++)
-        for (int bx = 0; bx < BLOCKS; bx++) {
-            double here = 0;
-            int count = 0;
-            for (int y = by * height / BLOCKS; y < (by + 1) * height / BLOCKS; y++)
-                for (int x = bx * width / BLOCKS; x < (bx + 1) * width / BLOCKS; x++) {
-                    size_t i = (size_t)(y + border) * (size_t)columns + (size_t)(x + border);
-                    here += fabs(result[i] - second[i]);
-                    count++;
-                }
-            sum += here;
-            worst = fmax(worst, here / count);
+        return 0;
+    float *spare = malloc(3 * (size_t)columns * sizeof *spare);
+    double *row = malloc((size_t)width * sizeof *row);
+    if (spare == NULL || row == NULL) {
+        free(spare);
+        free(row);
+        return err_set(e, ERR_NOMEM, "comparing a result: no memory");
+    }
+    float *there = spare + columns, *back = there + columns;
+    for (int by = 0; by < BLOCKS; by++) {
+        double here[BLOCKS] = {0};
+        for (int y = border + block_begin(height, by); y < border + block_begin(height, by + 1);
+             y++) {
+            const float *first = quality_row(result, y, spare) + border;
+            undo_row(way, quality_row(second, y + step < rows ? y + step : rows - 1, there),
+                     columns, step, back);
+            for (int x = 0; x < width; x++)
+                row[x] = fabs(first[x] - back[border + x]);
+            add_row(row, width, here);
         }
+        for (int bx = 0; bx < BLOCKS; bx++) {
+            sum += here[bx];
+            worst = fmax(worst, block_mean(here[bx], height, by, width, bx));
+        }
+    }
     worst_of(r, QUALITY_DISAGREEMENT, sum / ((double)height * width));
     worst_of(r, QUALITY_DISAGREEMENT_BLOCK, worst);
+    free(spare);
+    free(row);
+    return 0;
 }

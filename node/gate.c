@@ -23,6 +23,27 @@ static int64_t result_of(const struct gate *g)
     return (int64_t)prepare_rows(g->prepare) * prepare_columns(g->prepare);
 }
 
+/* A slice of the source, and a stored result, as the quality gate sees them. */
+static struct quality_image source_of(const struct gate *g, int slice)
+{
+    return (struct quality_image){
+        .rows = g->rows, .columns = g->columns, .normalised = g->volume + slice * plane_of(g)};
+}
+
+static struct quality_image image_of(const struct gate *g, const uint16_t *stored)
+{
+    struct quality_image image = {.rows = prepare_rows(g->prepare),
+                                  .columns = prepare_columns(g->prepare),
+                                  .stored = stored,
+                                  .low = 0,
+                                  .high = PREPARE_VALUE_MAX};
+    if (g->package->output == MODEL_OUTPUT_SOURCE) {
+        image.low = (g->low - prepare_intercept(g->prepare)) / prepare_slope(g->prepare);
+        image.high = (g->high - prepare_intercept(g->prepare)) / prepare_slope(g->prepare);
+    }
+    return image;
+}
+
 /* The slices that are looked at, and what is seen of each. */
 struct look {
     const struct gate *g;
@@ -35,14 +56,8 @@ struct look {
 static int look_at_input(void *arg, unsigned i, struct err *e)
 {
     const struct look *l = arg;
-    const struct gate *g = l->g;
-    float *unit = malloc((size_t)plane_of(g) * sizeof *unit);
-    if (unit == NULL)
-        return err_set(e, ERR_NOMEM, "looking at the images: no memory");
-    quality_unit(g->volume + l->slice[i] * plane_of(g), plane_of(g), unit);
-    int rc = quality_features(unit, g->rows, g->columns, l->features[i], e);
-    free(unit);
-    return rc;
+    const struct quality_image image = source_of(l->g, l->slice[i]);
+    return quality_features(&image, l->features[i], e);
 }
 
 int gate_input(const struct gate *g, const struct quality_view *view, struct quality_report *r,
@@ -106,16 +121,9 @@ int gate_run(const struct gate *g, int slice, uint16_t *stored, struct err *e)
 
 void gate_unit(const struct gate *g, const uint16_t *stored, float *unit)
 {
-    double low = 0, high = PREPARE_VALUE_MAX;
-    if (g->package->output == MODEL_OUTPUT_SOURCE) {
-        low = (g->low - prepare_intercept(g->prepare)) / prepare_slope(g->prepare);
-        high = (g->high - prepare_intercept(g->prepare)) / prepare_slope(g->prepare);
-    }
-    float factor = (float)(1 / (high - low));
-    for (int64_t i = 0, n = result_of(g); i < n; i++) {
-        float v = ((float)stored[i] - (float)low) * factor;
-        unit[i] = v > 0 ? (v < 1 ? v : 1) : 0;
-    }
+    const struct quality_image image = image_of(g, stored);
+    for (int y = 0; y < image.rows; y++)
+        quality_row(&image, y, unit + (int64_t)y * image.columns);
 }
 
 int gate_second_input(const struct gate *g, int slice, enum quality_way way, float *tensor,
@@ -135,70 +143,40 @@ int gate_second_input(const struct gate *g, int slice, enum quality_way way, flo
     return 0;
 }
 
-/* A second opinion brought back. */
-static int bring_back(const struct gate *g, enum quality_way way, const uint16_t *stored,
-                      float *unit, struct err *e)
-{
-    float *there = malloc((size_t)result_of(g) * sizeof *there);
-    if (there == NULL)
-        return err_set(e, ERR_NOMEM, "asking the model again: no memory");
-    gate_unit(g, stored, there);
-    quality_undo(way, there, prepare_rows(g->prepare), prepare_columns(g->prepare),
-                 g->package->scale, unit);
-    free(there);
-    return 0;
-}
-
 int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e)
 {
-    uint16_t *stored = malloc((size_t)result_of(g) * sizeof *stored);
-    int rc = stored != NULL ? answer(g, slice, way, stored, e)
-                            : err_set(e, ERR_NOMEM, "asking the model again: no memory");
-    if (rc == 0)
-        rc = bring_back(g, way, stored, unit, e);
+    size_t n = (size_t)result_of(g);
+    uint16_t *stored = malloc(n * sizeof *stored);
+    float *there = malloc(n * sizeof *there);
+    int rc = stored != NULL && there != NULL
+                 ? answer(g, slice, way, stored, e)
+                 : err_set(e, ERR_NOMEM, "asking the model again: no memory");
+    if (rc == 0) {
+        gate_unit(g, stored, there);
+        quality_undo(way, there, prepare_rows(g->prepare), prepare_columns(g->prepare),
+                     g->package->scale, unit);
+    }
     free(stored);
+    free(there);
     return rc;
 }
 
 static int look_at_result(struct look *l, unsigned i, struct err *e)
 {
     const struct gate *g = l->g;
-    float *source = malloc((size_t)plane_of(g) * sizeof *source);
-    float *result = malloc((size_t)result_of(g) * sizeof *result);
-    const struct quality_pair pair = {source, result, g->rows, g->columns, g->package->scale};
-    int rc = 0;
-    quality_begin(&l->report[i], g->package->gate);
-    if (source == NULL || result == NULL) {
-        rc = err_set(e, ERR_NOMEM, "looking at the result: no memory");
-    } else {
-        quality_unit(g->volume + l->slice[i] * plane_of(g), plane_of(g), source);
-        gate_unit(g, l->stored + l->slice[i] * result_of(g), result);
-        rc = quality_result(&l->report[i], &pair, e);
-    }
-    free(source);
-    free(result);
-    return rc;
+    const struct quality_pair pair = {source_of(g, l->slice[i]),
+                                      image_of(g, l->stored + l->slice[i] * result_of(g)),
+                                      g->package->scale};
+    return quality_result(&l->report[i], &pair, e);
 }
 
 /* The model's second opinion on a slice beside its first. */
 static int look_again(const struct gate *g, int slice, const uint16_t *stored,
                       const uint16_t *second, struct quality_report *r, struct err *e)
 {
-    float *first = malloc((size_t)result_of(g) * sizeof *first);
-    float *other = malloc((size_t)result_of(g) * sizeof *other);
-    int rc = 0;
-    if (first == NULL || other == NULL)
-        rc = err_set(e, ERR_NOMEM, "looking at the result: no memory");
-    else
-        rc = bring_back(g, QUALITY_BOTH, second, other, e);
-    if (rc == 0) {
-        gate_unit(g, stored + slice * result_of(g), first);
-        quality_disagreement(r, first, other, prepare_rows(g->prepare), prepare_columns(g->prepare),
-                             g->package->scale);
-    }
-    free(first);
-    free(other);
-    return rc;
+    const struct quality_image first = image_of(g, stored + slice * result_of(g));
+    const struct quality_image other = image_of(g, second);
+    return quality_disagreement(r, &first, &other, QUALITY_BOTH, g->package->scale, e);
 }
 
 int gate_middle(const struct gate *g)
@@ -211,9 +189,9 @@ int gate_middle(const struct gate *g)
 static int look_at(void *arg, unsigned i, struct err *e)
 {
     struct look *l = arg;
+    quality_begin(&l->report[i], l->g->package->gate);
     if (i < (unsigned)l->count)
         return look_at_result(l, i, e);
-    quality_begin(&l->report[i], l->g->package->gate);
     return look_again(l->g, gate_middle(l->g), l->stored, l->second, &l->report[i], e);
 }
 

@@ -188,11 +188,22 @@ static int named(const char *name)
     return -1;
 }
 
+static struct quality_image as_is(const float *values, int rows, int columns)
+{
+    return (struct quality_image){.rows = rows, .columns = columns, .unit = values};
+}
+
+static void look_at(const float *at, int rows, int columns, float f[QUALITY_FEATURES])
+{
+    struct quality_image i = as_is(at, rows, columns);
+    struct err e = {0};
+    if (quality_features(&i, f, &e) != 0)
+        fail_msg("%s", e.text);
+}
+
 static void look(const float *at, float f[QUALITY_FEATURES])
 {
-    struct err e = {0};
-    if (quality_features(at, SIDE, SIDE, f, &e) != 0)
-        fail_msg("%s", e.text);
+    look_at(at, SIDE, SIDE, f);
 }
 
 static uint32_t seed;
@@ -204,13 +215,65 @@ static float any(void)
     return (float)(seed >> 8) / 16777216.0f;
 }
 
+static void row__is_made_of_each_kind_of_value(void **state)
+{
+    (void)state;
+    enum { MOST = 41 };
+    float values[2 * MOST], spare[MOST];
+    uint16_t stored[2 * MOST];
+    for (int columns = 1; columns <= MOST; columns++) {
+        struct quality_image unit = as_is(values, 2, columns), normalised = unit, whole = unit;
+        normalised.unit = whole.unit = NULL;
+        normalised.normalised = values;
+        whole.stored = stored;
+        whole.low = 30;
+        whole.high = 90;
+        for (int i = 0; i < 2 * columns; i++) {
+            values[i] = (float)(i - columns) / 21 - 1;
+            stored[i] = (uint16_t)((i - columns) * 5 & 255);
+        }
+        assert_true(quality_row(&unit, 1, spare) == values + columns);
+        assert_true(quality_row(&normalised, 1, spare) == spare);
+        for (int x = 0; x < columns; x++)
+            assert_float_equal(spare[x], x / 42.0, 1e-6);
+        assert_true(quality_row(&whole, 1, spare) == spare);
+        for (int x = 0; x < columns; x++) {
+            double at = (stored[columns + x] - 30.0) / 60, expected = fmin(fmax(at, 0), 1);
+            assert_float_equal(spare[x], expected, 1e-6);
+            if (at <= 0 || at >= 1)
+                assert_true((double)spare[x] == expected);
+        }
+    }
+}
+
 static int compare_floats(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
     return (x > y) - (x < y);
 }
 
-#define KINDS 7
+/* By sorting all answers of the filter. */
+static float plain_noise(const float *v, int rows, int columns)
+{
+    static float answer[SIDE * SIDE];
+    int n = 0;
+    for (int y = 1; y + 1 < rows; y++)
+        for (int x = 1; x + 1 < columns; x++) {
+            const float *a = v + (y - 1) * columns + x, *b = a + columns, *c = b + columns;
+            answer[n++] = fabsf(a[-1] - 2 * a[0] + a[1] - 2 * b[-1] + 4 * b[0] - 2 * b[1] + c[-1] -
+                                2 * c[0] + c[1]);
+        }
+    qsort(answer, (size_t)n, sizeof *answer, compare_floats);
+    double median =
+        n % 2 == 1 ? answer[n / 2]
+                   : answer[n / 2 - 1] + ((double)answer[n / 2] - (double)answer[n / 2 - 1]) * 0.5;
+    return (float)log(median / 0.6745 / 6 + 1e-3);
+}
+
+static const int odd_sizes[][2] = {{16, 16}, {16, 17}, {17, 17}, {33, 34}, {18, 63},
+                                   {63, 18}, {50, 51}, {98, 82}, {81, 97}, {120, 120}};
+#define ODD_SIZES (sizeof odd_sizes / sizeof *odd_sizes)
+#define KINDS     7
 
 /* Images that have little in common. */
 static void fill(float *to, int rows, int columns, int kind)
@@ -227,6 +290,36 @@ static void fill(float *to, int rows, int columns, int kind)
                                   : kind == 5 ? 1 - blob + 1e-4f * u
                                               : (u < 0.5f ? 0.1f : 1) * 1e-5f;
         }
+}
+
+static void noise__is_the_median_of_all_answers(void **state)
+{
+    (void)state;
+    float f[QUALITY_FEATURES];
+    struct err e;
+    seed = 3;
+    for (size_t s = 0; s < ODD_SIZES; s++)
+        for (int kind = 0; kind < KINDS; kind++) {
+            int rows = odd_sizes[s][0], columns = odd_sizes[s][1];
+            fill(image, rows, columns, kind);
+            struct quality_image i = as_is(image, rows, columns);
+            assert_int_equal(quality_noise(&i, f, &e), 0);
+            assert_true(f[QUALITY_NOISE] == plain_noise(image, rows, columns));
+        }
+    /* half of them nothing, the other half something: between both */
+    for (int y = 0; y < 16; y++)
+        for (int x = 0; x < 16; x++)
+            image[y * 16 + x] = y < 9 ? 0.5f : (float)((x + y) % 2) * (0.5f + 0.1f * any());
+    struct quality_image i = as_is(image, 16, 16);
+    assert_int_equal(quality_noise(&i, f, &e), 0);
+    assert_true(f[QUALITY_NOISE] == plain_noise(image, 16, 16) && f[QUALITY_NOISE] > -3);
+    i = as_is(image, 40, 40);
+    image[800] = NAN;
+    assert_int_equal(quality_noise(&i, f, &e), ERR_NUMERIC);
+    image[800] = INFINITY;
+    assert_int_equal(quality_noise(&i, f, &e), ERR_NUMERIC);
+    i.columns = 15;
+    assert_int_equal(quality_noise(&i, f, &e), ERR_REFUSED);
 }
 
 /* One place after the other, one pixel after the other. */
@@ -330,18 +423,17 @@ static void features__of_a_flat_image_and_of_a_ramp_are_known(void **state)
     (void)state;
     static const int sizes[][2] = {{120, 120}, {50, 97}, {97, 50}, {90, 31}};
     float f[QUALITY_FEATURES];
-    struct err e;
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         int rows = sizes[s][0], columns = sizes[s][1];
         for (int i = 0; i < rows * columns; i++)
             image[i] = 0.5f;
-        assert_int_equal(quality_features(image, rows, columns, f, &e), 0);
+        look_at(image, rows, columns, f);
         assert_float_equal(f[named("gradient")], 0, 1e-5);
         assert_float_equal(f[named("bright-column")], 0, 1e-5);
         assert_float_equal(f[named("dark-row")], 0, 1e-5);
         for (int i = 0; i < rows * columns; i++)
             image[i] = (float)(i % columns) / (float)(columns - 1);
-        assert_int_equal(quality_features(image, rows, columns, f, &e), 0);
+        look_at(image, rows, columns, f);
         assert_float_equal(f[named("bright-row")], 0, 1e-5); /* nothing from row to row */
         for (int i = 0; i < QUALITY_CELLS; i++) {
             assert_float_equal(f[QUALITY_SHAPE + i], (i % 6 + 0.5) / 6, 0.03);
@@ -359,6 +451,7 @@ static void features__of_anything_are_finite(void **state)
     (void)state;
     float f[QUALITY_FEATURES];
     struct err e;
+    struct quality_image small = as_is(image, 15, 100);
     static const int sizes[][2] = {{16, 16}, {16, 700}, {700, 16}, {120, 120}, {33, 17}};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
         for (int kind = 0; kind < 3; kind++) {
@@ -366,11 +459,11 @@ static void features__of_anything_are_finite(void **state)
             for (int i = 0; i < n && i < SIDE * SIDE; i++)
                 image[i] = kind == 2 ? (float)(i % 2) : (float)kind;
             assert_true(n <= SIDE * SIDE);
-            assert_int_equal(quality_features(image, sizes[s][0], sizes[s][1], f, &e), 0);
+            look_at(image, sizes[s][0], sizes[s][1], f);
             for (int i = 0; i < QUALITY_FEATURES; i++)
                 assert_true(isfinite(f[i]));
         }
-    assert_int_equal(quality_features(image, 15, 100, f, &e), ERR_REFUSED);
+    assert_int_equal(quality_features(&small, f, &e), ERR_REFUSED);
 }
 
 /* ---- results ---- */
@@ -380,26 +473,32 @@ static void report_of(struct quality_report *r)
     quality_begin(r, NULL);
 }
 
+static void compare(struct quality_report *r, const float *source, const float *result, int rows,
+                    int columns, int scale)
+{
+    struct quality_pair pair = {as_is(source, rows, columns),
+                                as_is(result, rows * scale, columns * scale), scale};
+    struct err e = {0};
+    report_of(r);
+    if (quality_result(r, &pair, &e) != 0)
+        fail_msg("%s", e.text);
+}
+
 static void structure__counts_edges_not_contrast(void **state)
 {
     (void)state;
     struct quality_report same, blurred, moved;
-    struct err e;
     draw(image);
     for (int i = 0; i < SIDE * SIDE; i++)
         other[i] = 1 - image[i] * 0.8f; /* inverted contrast, same anatomy */
-    report_of(&same);
-    assert_int_equal(quality_result(&same, &(struct quality_pair){image, other, SIDE, SIDE, 1}, &e),
-                     0);
+    compare(&same, image, other, SIDE, SIDE, 1);
     assert_true(same.figure[QUALITY_STRUCTURE] < 0.05);
     assert_true(same.figure[QUALITY_MOVED] == 0);
     assert_true(isnan(same.figure[QUALITY_DOWNSAMPLED]));
     for (int y = 0; y < SIDE; y++)
         for (int x = 0; x < SIDE; x++)
             third[y * SIDE + x] = other[y * SIDE + (x < 2 ? 0 : x - 2)];
-    report_of(&moved);
-    assert_int_equal(
-        quality_result(&moved, &(struct quality_pair){image, third, SIDE, SIDE, 1}, &e), 0);
+    compare(&moved, image, third, SIDE, SIDE, 1);
     assert_true(moved.figure[QUALITY_MOVED] > 0.5);
     assert_true(moved.figure[QUALITY_STRUCTURE] > 3 * same.figure[QUALITY_STRUCTURE]);
     /* one part only: the whole image hardly shows it, its block does */
@@ -407,9 +506,7 @@ static void structure__counts_edges_not_contrast(void **state)
     for (int y = 50; y < 66; y++)
         for (int x = 50; x < 68; x++)
             third[y * SIDE + x] = (x / 2) % 2 ? 1 : 0;
-    report_of(&blurred);
-    assert_int_equal(
-        quality_result(&blurred, &(struct quality_pair){image, third, SIDE, SIDE, 1}, &e), 0);
+    compare(&blurred, image, third, SIDE, SIDE, 1);
     assert_true(blurred.figure[QUALITY_STRUCTURE_BLOCK] >
                 same.figure[QUALITY_STRUCTURE_BLOCK] + 0.3);
     assert_true(blurred.figure[QUALITY_STRUCTURE] < blurred.figure[QUALITY_STRUCTURE_BLOCK] / 2);
@@ -421,20 +518,16 @@ static void downsampled__is_the_source_or_is_not(void **state)
     enum { SCALE = 2, BIG = SIDE * SCALE };
     float *big = malloc((size_t)BIG * BIG * sizeof *big);
     struct quality_report good, bad;
-    struct err e;
     assert_non_null(big);
     draw(image);
     for (int y = 0; y < BIG; y++)
         for (int x = 0; x < BIG; x++)
             big[y * BIG + x] = image[y / SCALE * SIDE + x / SCALE];
-    struct quality_pair pair = {image, big, SIDE, SIDE, SCALE};
-    report_of(&good);
-    assert_int_equal(quality_result(&good, &pair, &e), 0);
+    compare(&good, image, big, SIDE, SIDE, SCALE);
     for (int y = 60; y < 90; y++)
         for (int x = 120; x < 150; x++)
             big[y * BIG + x] = 0;
-    report_of(&bad);
-    assert_int_equal(quality_result(&bad, &pair, &e), 0);
+    compare(&bad, image, big, SIDE, SIDE, SCALE);
     assert_true(bad.figure[QUALITY_DOWNSAMPLED] > good.figure[QUALITY_DOWNSAMPLED] + 1);
     assert_true(bad.figure[QUALITY_DOWNSAMPLED_BLOCK] > good.figure[QUALITY_DOWNSAMPLED_BLOCK] + 5);
     assert_true(isnan(bad.figure[QUALITY_STRUCTURE]));
@@ -463,6 +556,15 @@ static void second_opinion__comes_back_to_its_place(void **state)
     }
 }
 
+static void disagree(struct quality_report *r, const float *result, const float *second, int rows,
+                     int columns, enum quality_way way, int scale)
+{
+    struct quality_image a = as_is(result, rows, columns), b = as_is(second, rows, columns);
+    struct err e = {0};
+    if (quality_disagreement(r, &a, &b, way, scale, &e) != 0)
+        fail_msg("%s", e.text);
+}
+
 static void disagreement__has_a_worst_block(void **state)
 {
     (void)state;
@@ -470,16 +572,51 @@ static void disagreement__has_a_worst_block(void **state)
     draw(image);
     memcpy(other, image, sizeof other);
     report_of(&r);
-    quality_disagreement(&r, image, other, SIDE, SIDE, 1);
+    disagree(&r, image, other, SIDE, SIDE, 0, 1);
     assert_true(r.figure[QUALITY_DISAGREEMENT] == 0 && r.figure[QUALITY_DISAGREEMENT_BLOCK] == 0);
     for (int y = 4; y < 18; y++)
         for (int x = 4; x < 18; x++)
             other[y * SIDE + x] += 0.5f;
-    quality_disagreement(&r, image, other, SIDE, SIDE, 1);
+    disagree(&r, image, other, SIDE, SIDE, 0, 1);
     assert_float_equal(r.figure[QUALITY_DISAGREEMENT_BLOCK], 0.5, 1e-3);
     assert_float_equal(r.figure[QUALITY_DISAGREEMENT], 0.5 / 64, 1e-3);
-    quality_disagreement(&r, image, image, SIDE, SIDE, 1); /* the worst stands */
+    disagree(&r, image, image, SIDE, SIDE, 0, 1); /* the worst stands */
     assert_float_equal(r.figure[QUALITY_DISAGREEMENT_BLOCK], 0.5, 1e-3);
+}
+
+static void disagreement__is_that_with_what_is_brought_back(void **state)
+{
+    (void)state;
+    seed = 13;
+    for (size_t s = 0; s < ODD_SIZES; s++)
+        for (int scale = 1; scale <= 3; scale++)
+            for (int way = 0; way <= QUALITY_BOTH; way++) {
+                int rows = odd_sizes[s][0], columns = odd_sizes[s][1], border = 4 * scale;
+                int height = rows - 2 * border, width = columns - 2 * border;
+                struct quality_report r;
+                double sum = 0, worst = 0;
+                fill(image, rows, columns, 0);
+                fill(other, rows, columns, 5);
+                report_of(&r);
+                disagree(&r, image, other, rows, columns, (enum quality_way)way, scale);
+                if (height < 8 || width < 8) {
+                    assert_true(isnan(r.figure[QUALITY_DISAGREEMENT]));
+                    continue;
+                }
+                quality_undo((enum quality_way)way, other, rows, columns, scale, third);
+                for (int b = 0; b < 64; b++) {
+                    int top = b / 8 * height / 8, bottom = (b / 8 + 1) * height / 8;
+                    int left = b % 8 * width / 8, right = (b % 8 + 1) * width / 8;
+                    double here = 0;
+                    for (int y = top + border; y < bottom + border; y++)
+                        for (int x = left + border; x < right + border; x++)
+                            here += fabs(image[y * columns + x] - third[y * columns + x]);
+                    sum += here;
+                    worst = fmax(worst, here / ((bottom - top) * (right - left)));
+                }
+                assert_true(r.figure[QUALITY_DISAGREEMENT] == sum / ((double)height * width));
+                assert_true(r.figure[QUALITY_DISAGREEMENT_BLOCK] == worst);
+            }
 }
 
 /* ---- the verdict ---- */
@@ -598,6 +735,8 @@ int main(void)
         cmocka_unit_test(gate__refuses_what_it_does_not_know),
         cmocka_unit_test(gate__cut_anywhere_is_refused),
         cmocka_unit_test(gate__takes_twelve_classes_and_no_more),
+        cmocka_unit_test(row__is_made_of_each_kind_of_value),
+        cmocka_unit_test(noise__is_the_median_of_all_answers),
         cmocka_unit_test(voids__are_those_of_every_place),
         cmocka_unit_test(features__say_where_and_which_way),
         cmocka_unit_test(features__tell_noise_and_voids),
@@ -607,6 +746,7 @@ int main(void)
         cmocka_unit_test(downsampled__is_the_source_or_is_not),
         cmocka_unit_test(second_opinion__comes_back_to_its_place),
         cmocka_unit_test(disagreement__has_a_worst_block),
+        cmocka_unit_test(disagreement__is_that_with_what_is_brought_back),
         cmocka_unit_test(verdict__without_a_gate_passes),
         cmocka_unit_test(verdict__follows_the_limits),
         cmocka_unit_test(verdict__names_what_it_looks_like_first),

@@ -31,7 +31,9 @@ static float any(void)
 
 static double share_moved(const float *source, const float *result)
 {
-    const struct quality_pair pair = {source, result, SIDE, SIDE, 1};
+    const struct quality_pair pair = {{.rows = SIDE, .columns = SIDE, .unit = source},
+                                      {.rows = SIDE, .columns = SIDE, .unit = result},
+                                      1};
     struct quality_report r;
     struct err e = {0};
     quality_begin(&r, NULL);
