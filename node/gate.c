@@ -53,11 +53,15 @@ struct look {
     struct quality_report report[QUALITY_SLICES_MAX + 1];
 };
 
+/* The picture of each slice, and then the noise of each: threads that are done with their pictures
+ * take the shorter work that is left. */
 static int look_at_input(void *arg, unsigned i, struct err *e)
 {
     const struct look *l = arg;
-    const struct quality_image image = source_of(l->g, l->slice[i]);
-    return quality_features(&image, l->features[i], e);
+    unsigned count = (unsigned)l->count;
+    struct quality_image image = source_of(l->g, l->slice[i % count]);
+    return i < count ? quality_picture(&image, l->features[i], e)
+                     : quality_noise(&image, l->features[i % count], e);
 }
 
 int gate_input(const struct gate *g, const struct quality_view *view, struct quality_report *r,
@@ -70,7 +74,7 @@ int gate_input(const struct gate *g, const struct quality_view *view, struct qua
     if (features == NULL && g->package->gate == NULL)
         return 0;
     look.count = quality_slices(g->slices, look.slice);
-    int rc = slices_run(g->pool, 0, (unsigned)look.count, look_at_input, &look, e);
+    int rc = slices_run(g->pool, 0, 2 * (unsigned)look.count, look_at_input, &look, e);
     if (rc == 0)
         quality_input(r, g->package->gate, look.features, look.count);
     if (n != NULL)

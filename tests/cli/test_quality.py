@@ -221,6 +221,11 @@ def test_quality__measures_a_volume(cli, tmp_path):
     unit = np.clip((volume - np.percentile(volume, 0.5)) / (np.percentile(volume, 99.5) - np.percentile(volume, 0.5)), 0, 1)
     mean = told["names"].index("mean")
     assert told["features"][1][mean] == pytest.approx(unit[2].mean(), abs=2e-3)
+    noise = told["names"].index("noise")
+    for features, u in zip(told["features"], unit[1:4], strict=True):
+        rows = u[:, :-2] - 2 * u[:, 1:-1] + u[:, 2:]
+        answers = np.abs(rows[:-2] - 2 * rows[1:-1] + rows[2:])
+        assert features[noise] == pytest.approx(np.log(np.median(answers) / 0.6745 / 6 + 1e-3), abs=1e-3)
     only = json.loads(cli("quality", "m.onnx", "v.npy", "--input-only").stdout)
     assert only["features"] == told["features"] and only["figures"]["structure"] is None and only["outcome"] == "pass"
 
