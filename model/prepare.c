@@ -9,6 +9,7 @@
 #include "node/base/err.h"
 #include "node/base/pool.h"
 
+#include "model/bilinear.h"
 #include "model/package.h"
 
 /* Four at a time, written out: the compiler keeps to one where a comparison decides, for the sake
@@ -287,123 +288,23 @@ out:
 
 /* ---- resampling ---- */
 
-/* For each output index: which inputs, and how much of each. */
-struct weights {
-    int *first, *count;
-    float *weight; /* widest for each output */
-    int widest;
+struct plane {
+    const float *values;
+    int columns;
 };
 
-static void weights_fini(struct weights *w)
+static const float *row_of(const void *ctx, int y, float *spare)
 {
-    free(w->first);
-    free(w->count);
-    free(w->weight);
-    *w = (struct weights){0};
-}
-
-static int weights_init(struct weights *w, int in, int out, struct err *e)
-{
-    double scale = (double)in / out;
-    double support = scale > 1 ? scale : 1;
-    *w = (struct weights){.widest = (int)ceil(2 * support) + 2};
-    w->first = calloc((size_t)out, sizeof *w->first);
-    w->count = calloc((size_t)out, sizeof *w->count);
-    w->weight = calloc((size_t)out * (size_t)w->widest, sizeof *w->weight);
-    if (w->first == NULL || w->count == NULL || w->weight == NULL) {
-        weights_fini(w);
-        return err_set(e, ERR_NOMEM, "resampling: no memory");
-    }
-    for (int o = 0; o < out; o++) {
-        double centre = (o + 0.5) * scale, sum = 0;
-        int begin = (int)(centre - support + 0.5), end = (int)(centre + support + 0.5);
-        begin = begin < 0 ? 0 : begin;
-        end = end > in ? in : end;
-        float *to = w->weight + (size_t)o * (size_t)w->widest;
-        for (int i = begin; i < end; i++) {
-            double distance = fabs(i + 0.5 - centre) / support;
-            double tap = distance < 1 ? 1 - distance : 0;
-            to[i - begin] = (float)tap;
-            sum += tap;
-        }
-        for (int i = begin; i < end; i++)
-            to[i - begin] = (float)(to[i - begin] / sum);
-        w->first[o] = begin;
-        w->count[o] = end - begin;
-    }
-    return 0;
-}
-
-/* Resamples planes of one size to another; rows of the result need only rows of the source. */
-struct resampler {
-    struct weights across, down;
-    int rows, columns, out_rows, out_columns;
-    float *narrow; /* rows × out_columns */
-};
-
-static void resampler_fini(struct resampler *r)
-{
-    weights_fini(&r->across);
-    weights_fini(&r->down);
-    free(r->narrow);
-    *r = (struct resampler){0};
-}
-
-static int resampler_init(struct resampler *r, int rows, int columns, int out_rows, int out_columns,
-                          struct err *e)
-{
-    *r = (struct resampler){
-        .rows = rows, .columns = columns, .out_rows = out_rows, .out_columns = out_columns};
-    int rc = weights_init(&r->across, columns, out_columns, e);
-    if (rc == 0)
-        rc = weights_init(&r->down, rows, out_rows, e);
-    if (rc == 0) {
-        r->narrow = malloc((size_t)rows * (size_t)out_columns * sizeof *r->narrow);
-        if (r->narrow == NULL)
-            rc = err_set(e, ERR_NOMEM, "resampling: no memory");
-    }
-    if (rc != 0)
-        resampler_fini(r);
-    return rc;
-}
-
-static void resample(const struct resampler *r, const float *in, float *out)
-{
-    size_t width = (size_t)r->out_columns;
-    for (int y = 0; y < r->rows; y++) {
-        const float *from = in + (size_t)y * (size_t)r->columns;
-        float *to = r->narrow + (size_t)y * width;
-        for (int x = 0; x < r->out_columns; x++) {
-            const float *weight = r->across.weight + (size_t)x * (size_t)r->across.widest;
-            const float *tap = from + r->across.first[x];
-            float sum = 0;
-            for (int i = 0; i < r->across.count[x]; i++)
-                sum += weight[i] * tap[i];
-            to[x] = sum;
-        }
-    }
-    for (int y = 0; y < r->out_rows; y++) {
-        const float *weight = r->down.weight + (size_t)y * (size_t)r->down.widest;
-        float *to = out + (size_t)y * width;
-        memset(to, 0, width * sizeof *to);
-        for (int i = 0; i < r->down.count[y]; i++) {
-            const float *from = r->narrow + (size_t)(r->down.first[y] + i) * width;
-            for (size_t x = 0; x < width; x++)
-                to[x] += weight[i] * from[x];
-        }
-    }
+    const struct plane *p = ctx;
+    (void)spare;
+    return p->values + (size_t)y * (size_t)p->columns;
 }
 
 int prepare_resample(const float *in, int rows, int columns, float *out, int out_rows,
                      int out_columns, struct err *e)
 {
-    struct resampler r;
-    int rc = resampler_init(&r, rows, columns, out_rows, out_columns, e);
-    if (rc != 0)
-        return rc;
-    resample(&r, in, out);
-    resampler_fini(&r);
-    return 0;
+    const struct plane plane = {in, columns};
+    return bilinear_resample(row_of, &plane, rows, columns, out, out_rows, out_columns, e);
 }
 
 /* ---- a model's way for one size of source ---- */
@@ -416,8 +317,7 @@ struct prepare {
     double slope, intercept;
     enum model_output_scale scale;
     bool fixed;
-    struct resampler in, back; /* fixed grids only */
-    float *plane;              /* one resampled answer */
+    float *plane; /* one resampled answer, for fixed grids */
 };
 
 /* Stored values are the source's own units where these fit, else 0 ... 4095 spans low ... high. */
@@ -459,14 +359,10 @@ int prepare_new(const struct package *package, int rows, int columns, double low
     p->scale = package->output;
     p->fixed = package->multiple == 0;
     choose_scale(p);
-    p->plane = malloc((size_t)p->out_rows * (size_t)p->out_columns * sizeof *p->plane);
-    if (p->plane == NULL)
+    p->plane =
+        p->fixed ? malloc((size_t)p->out_rows * (size_t)p->out_columns * sizeof *p->plane) : NULL;
+    if (p->fixed && p->plane == NULL)
         rc = err_set(e, ERR_NOMEM, "preparing the images: no memory");
-    if (rc == 0 && p->fixed)
-        rc = resampler_init(&p->in, rows, columns, (int)input.dim[2], (int)input.dim[3], e);
-    if (rc == 0 && p->fixed)
-        rc = resampler_init(&p->back, (int)p->output.dim[2], (int)p->output.dim[3], p->out_rows,
-                            p->out_columns, e);
     if (rc == 0)
         *out = p;
     else
@@ -478,8 +374,6 @@ void prepare_free(struct prepare *p)
 {
     if (p == NULL)
         return;
-    resampler_fini(&p->in);
-    resampler_fini(&p->back);
     free(p->plane);
     free(p);
 }
@@ -601,27 +495,26 @@ static void pad(struct padding *d, int channels, struct pool *pool)
         }
 }
 
-void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor,
-                     struct pool *pool)
+int prepare_channel(const struct prepare *p, const float *plane, int channel, float *tensor,
+                    struct pool *pool, struct err *e)
 {
-    float *to = tensor + (int64_t)channel * p->input.dim[2] * p->input.dim[3];
-    if (!p->fixed) {
-        pad(&(struct padding){p, plane, 1, 0, to}, 1, pool);
-        return;
-    }
-    resample(&p->in, plane, to);
+    int height = (int)p->input.dim[2], width = (int)p->input.dim[3];
+    float *to = tensor + (int64_t)channel * height * width;
+    if (p->fixed)
+        return prepare_resample(plane, p->rows, p->columns, to, height, width, e);
+    pad(&(struct padding){p, plane, 1, 0, to}, 1, pool);
+    return 0;
 }
 
-void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor,
-                   struct pool *pool)
+int prepare_input(const struct prepare *p, const float *volume, int slices, int slice,
+                  float *tensor, struct pool *pool, struct err *e)
 {
-    int channels = (int)p->input.dim[1], first = slice - channels / 2;
-    if (!p->fixed) {
+    int channels = (int)p->input.dim[1], first = slice - channels / 2, rc = 0;
+    if (!p->fixed)
         pad(&(struct padding){p, volume, slices, first, tensor}, channels, pool);
-        return;
-    }
-    for (int c = 0; c < channels; c++)
-        prepare_channel(p, plane_of(p, volume, slices, first + c), c, tensor, pool);
+    for (int c = 0; p->fixed && rc == 0 && c < channels; c++)
+        rc = prepare_channel(p, plane_of(p, volume, slices, first + c), c, tensor, pool, e);
+    return rc;
 }
 
 const float *prepare_lent(const struct prepare *p, const float *volume, int slices, int slice)
@@ -686,7 +579,10 @@ int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct
 {
     struct storing s = {.p = p, .from = tensor, .width = (size_t)p->output.dim[3], .out = out};
     if (p->fixed) {
-        resample(&p->back, tensor, p->plane);
+        int rc = prepare_resample(tensor, (int)p->output.dim[2], (int)p->output.dim[3], p->plane,
+                                  p->out_rows, p->out_columns, e);
+        if (rc != 0)
+            return rc;
         s.from = p->plane;
         s.width = (size_t)p->out_columns;
     }

@@ -60,21 +60,21 @@ int prepare_columns(const struct prepare *p);
 void prepare_normalise(const struct prepare *p, float *values, size_t n, struct pool *pool);
 
 /* Fills tensor, of prepare_input_shape(), for the slice of a normalised volume of that many slices.
- * Uses memory in p: one thread at a time. */
-void prepare_input(struct prepare *p, const float *volume, int slices, int slice, float *tensor,
-                   struct pool *pool);
+ * ERR_NOMEM. */
+int prepare_input(const struct prepare *p, const float *volume, int slices, int slice,
+                  float *tensor, struct pool *pool, struct err *e);
 
 /* The tensor where it lies in the volume: the slice and its context are one after the other there,
  * and the model takes them as they are. NULL: it has to be filled. */
 const float *prepare_lent(const struct prepare *p, const float *volume, int slices, int slice);
 
-/* One channel of the tensor, from a normalised plane. */
-void prepare_channel(struct prepare *p, const float *plane, int channel, float *tensor,
-                     struct pool *pool);
+/* One channel of the tensor, from a normalised plane. ERR_NOMEM. */
+int prepare_channel(const struct prepare *p, const float *plane, int channel, float *tensor,
+                    struct pool *pool, struct err *e);
 
 /* The network's answer, of prepare_output_shape(), as stored values: out of prepare_rows() x
  * prepare_columns(). Meant value = stored * prepare_slope() + prepare_intercept(). ERR_NUMERIC: the
- * answer is not finite. Uses memory in p. */
+ * answer is not finite; ERR_NOMEM. Uses memory in p: one thread at a time. */
 int prepare_output(struct prepare *p, const float *tensor, uint16_t *out, struct pool *pool,
                    struct err *e);
 double prepare_slope(const struct prepare *p);     /* 1 for "unit", and where the source's own */

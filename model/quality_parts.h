@@ -4,7 +4,7 @@
 
 #include "model/quality.h"
 
-/* An image made smaller or larger, as prepare_resample() does it. ERR_NOMEM. */
+/* An image made smaller or larger, by bilinear_resample(). ERR_NOMEM. */
 int quality_resample(const struct quality_image *image, float *out, int out_rows, int out_columns,
                      struct err *e);
 

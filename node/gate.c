@@ -96,9 +96,8 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
     (void)image;
     if (s->way != 0)
         return gate_second_input(s->g, s->slice, s->way, in[0], e);
-    prepare_input(s->g->prepare, s->g->volume, s->g->slices, s->slice, in[0],
-                  engine_workspace_threads(s->g->workspace));
-    return 0;
+    return prepare_input(s->g->prepare, s->g->volume, s->g->slices, s->slice, in[0],
+                         engine_workspace_threads(s->g->workspace), e);
 }
 
 static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
@@ -133,18 +132,19 @@ void gate_unit(const struct gate *g, const uint16_t *stored, float *unit)
 int gate_second_input(const struct gate *g, int slice, enum quality_way way, float *tensor,
                       struct err *e)
 {
-    int context = g->package->input_slices;
+    int context = g->package->input_slices, rc = 0;
     float *changed = malloc((size_t)plane_of(g) * sizeof *changed);
     if (changed == NULL)
         return err_set(e, ERR_NOMEM, "asking the model again: no memory");
-    for (int i = 0; i < context; i++) {
+    for (int i = 0; rc == 0 && i < context; i++) {
         int from = slice + i - context / 2;
         from = from < 0 ? 0 : from >= g->slices ? g->slices - 1 : from;
         quality_do(way, g->volume + from * plane_of(g), g->rows, g->columns, changed);
-        prepare_channel(g->prepare, changed, i, tensor, engine_workspace_threads(g->workspace));
+        rc = prepare_channel(g->prepare, changed, i, tensor, engine_workspace_threads(g->workspace),
+                             e);
     }
     free(changed);
-    return 0;
+    return rc;
 }
 
 int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e)

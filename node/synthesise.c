@@ -481,9 +481,8 @@ static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
     struct job *j = ctx;
     if (image == j->what->series->slices)
         return gate_second_input(gate_of(j), gate_middle(&j->gate), QUALITY_BOTH, in[0], e);
-    prepare_input(j->prepare, j->volume, (int)j->what->series->slices, (int)image, in[0],
-                  engine_workspace_threads(j->model->workspace));
-    return 0;
+    return prepare_input(j->prepare, j->volume, (int)j->what->series->slices, (int)image, in[0],
+                         engine_workspace_threads(j->model->workspace), e);
 }
 
 static bool lend(void *ctx, int64_t image, const float **in)

@@ -227,7 +227,7 @@ static void input__pads_by_the_edge_to_a_multiple(void **state)
     assert_int_equal(s->dim[2], 4);
     assert_int_equal(s->dim[3], 4);
     float tensor[16];
-    prepare_input(p, volume, 1, 0, tensor, threads);
+    assert_int_equal(prepare_input(p, volume, 1, 0, tensor, threads, &e), 0);
     static const float expected[] = {-1,    0,  1, 1, -0.5f, -1, 1, 1,
                                      -0.5f, -1, 1, 1, -0.5f, -1, 1, 1};
     for (int i = 0; i < 16; i++)
@@ -247,7 +247,7 @@ static void input__repeats_the_first_and_last_slice_as_context(void **state)
     float tensor[3];
     static const float expected[3][3] = {{-1, -1, 0}, {-1, 0, 1}, {0, 1, 1}};
     for (int s = 0; s < 3; s++) {
-        prepare_input(p, volume, 3, s, tensor, threads);
+        assert_int_equal(prepare_input(p, volume, 3, s, tensor, threads, &e), 0);
         for (int c = 0; c < 3; c++)
             assert_near(tensor[c], expected[s][c], 1e-6);
         const float *lent = prepare_lent(p, volume, 3, s);
@@ -271,7 +271,7 @@ static void input__is_lent_where_it_lies_in_the_volume_as_it_is_taken(void **sta
     assert_int_equal(prepare_new(&k, 4, 6, 10, 100, &p, &e), 0);
     prepare_normalise(p, volume, 5 * 4 * 6, threads);
     for (int s = 0; s < 5; s++) {
-        prepare_input(p, volume, 5, s, tensor, threads);
+        assert_int_equal(prepare_input(p, volume, 5, s, tensor, threads, &e), 0);
         const float *lent = prepare_lent(p, volume, 5, s);
         if (s == 0 || s == 4)
             assert_null(lent);
@@ -382,7 +382,7 @@ static void fixed_grid__is_resampled_there_and_back(void **state)
     assert_int_equal(prepare_new(&k, 5, 7, -20, 81, &p, &e), 0);
     assert_int_equal(prepare_resample(volume, 5, 7, direct, 3, 4, &e), 0);
     prepare_normalise(p, volume, 5 * 7, threads);
-    prepare_input(p, volume, 1, 0, tensor, threads);
+    assert_int_equal(prepare_input(p, volume, 1, 0, tensor, threads, &e), 0);
     for (int i = 0; i < 12; i++)
         assert_near(tensor[i], (direct[i] + 20) / 101 * 2 - 1, 1e-5);
     assert_int_equal(prepare_output(p, tensor, out, threads, &e), 0);
