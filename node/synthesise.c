@@ -402,7 +402,9 @@ static int prepare(struct job *j)
     if (total > (size_t)SYNTHESISE_VALUES_MAX)
         return err_set(j->e, ERR_LIMIT, "%u images of %d x %d are more than the node makes at once",
                        s->slices, prepare_rows(j->prepare), prepare_columns(j->prepare));
-    j->stored = big_alloc(total * sizeof *j->stored);
+    /* Not in large pages: each is written once, between two images, and where one is new to a
+     * virtual machine all threads wait for the 5 ms that its host takes to give it. */
+    j->stored = malloc(total * sizeof *j->stored);
     if (asks_again(j))
         j->second = malloc(total / s->slices * sizeof *j->second);
     if (j->what->maps != NULL)
