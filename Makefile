@@ -160,13 +160,8 @@ $(B)/tests/fake-nvml/libnvidia-ml.so.1: tests/node/fake_nvml.c
 	$(call say,LINK,$@)
 	$(Q)$(CC) -std=gnu17 $(WARN) -Wstrict-prototypes -Wmissing-prototypes -O1 -shared -fPIC $< -o $@
 
-# What tests/dicom shows files and series to, and what prints the data dictionary.
+# What tests/dicom shows files and series to.
 $(B)/tests/dicom_driver: $(B)/tests/dicom/driver.c.o $(LIBDICOM) $(LIBBASE)
-	@mkdir -p $(@D)
-	$(call say,LINK,$@)
-	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
-
-$(B)/tests/dicom_dictionary: $(B)/tests/dicom/dictionary.cc.o $(LIBDICOM) $(LIBBASE)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(DCMTK_LIBS) -lssl -lcrypto -lz -lstdc++ -lpthread -lm -o $@
@@ -264,7 +259,7 @@ gpu-check: engine $(BENCH_GPU)
 gpu-bench: engine $(BENCH_GPU)
 	$(PYTHON) scripts/bench_gpu --build $(B) $(BENCH)
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(B)/tests/dicom_dictionary $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

@@ -44,6 +44,11 @@ int dicom_init(struct err *e);
  * hexadecimal. ERR_CONFIG: a dictionary cannot be read. May be called again: does nothing. */
 int dicom_add_vendors(struct err *e);
 
+/* For tests: each entry of DCMTK's dictionary, in the order in which it is looked through, a line
+ * as scripts/dictionary_table writes it, added to out. Before dicom_init(): what DCMTK reads when
+ * nobody interferes. ERR_CONFIG: nothing was read; ERR_NOMEM, ERR_LIMIT: as out says. */
+int dictionary_text(struct buf *out, struct err *e);
+
 /* Opens a Part 10 file; with no preamble, a bare data set too. limits NULL: 1 GiB, depth 32.
  * ERR_NOT_FOUND, ERR_IO; ERR_INVALID: not DICOM, truncated, or broken; ERR_LIMIT. */
 int dataset_open(const char *path, const struct dataset_limits *limits, struct dataset **out,

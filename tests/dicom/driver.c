@@ -1,12 +1,15 @@
 /*
  * driver.c - the object half of dicom/ from a command line, so that pydicom can be its oracle
  *
- *     driver series [--by-name] FILE…                   one JSON object: problem, geometry,
- * recognition driver pixels FILE FRAME OUT                      float32 values, host order driver
- * open FILE…                                 one line each: word of the error, or "ok" driver text
- * FILE TAG…                             one line each: values as the node reads them driver group
- * FILE…                                one number each driver secondary TASK TYPE SCALE OUT FILE…
- * a synthetic object per slice, smaller where SCALE is negative; key of $DRIVER_KEY
+ * driver series [--by-name] FILE…              one JSON object: problem, geometry, recognition
+ * driver pixels FILE FRAME OUT                 float32 values, host order
+ * driver open FILE…                            a line each: word of the error, or "ok"
+ * driver text FILE TAG…                        a line each: values as the node reads them
+ * driver group FILE…                           a number each
+ * driver secondary TASK TYPE SCALE OUT FILE…   a synthetic object per slice, smaller where SCALE is
+ *                                              negative; key of $DRIVER_KEY
+ * driver dictionary init|vendors|default       the data dictionary as dicom_init() leaves it, as
+ *                                              dicom_add_vendors() does, as DCMTK itself reads it
  *
  * Exit status 0, or 1 with the error's word and text on standard error. Not part of the node.
  */
@@ -246,6 +249,37 @@ static int run_secondary(int n, char **args, struct err *e)
     return rc == 0 ? 0 : fail(e);
 }
 
+#define DICTIONARY_BYTES ((size_t)16 << 20)
+
+/* An empty list is none. */
+static const char *chosen(void)
+{
+    const char *list = getenv("DCMDICTPATH");
+    return list && *list ? list : "none";
+}
+
+/* Each is asked twice, since the second time must change nothing. */
+static int run_dictionary(const char *which, struct err *e)
+{
+    char *before = strdup(chosen());
+    struct buf text;
+    int rc = before ? 0 : err_set(e, ERR_NOMEM, "no memory");
+    buf_init(&text, DICTIONARY_BYTES);
+    for (int i = 0; rc == 0 && i < 2; i++)
+        rc = strcmp(which, "init") == 0      ? dicom_init(e)
+             : strcmp(which, "vendors") == 0 ? dicom_add_vendors(e)
+                                             : 0;
+    if (rc == 0 && strcmp(chosen(), before) != 0)
+        rc = err_set(e, ERR_BUG, "DCMDICTPATH was %s and is %s", before, chosen());
+    if (rc == 0)
+        rc = dictionary_text(&text, e);
+    if (rc == 0)
+        fputs(buf_text(&text), stdout);
+    buf_fini(&text);
+    free(before);
+    return rc == 0 ? 0 : fail(e);
+}
+
 int main(int argc, char **argv)
 {
     struct err e = {0};
@@ -264,6 +298,8 @@ int main(int argc, char **argv)
         return run_group(n, args, &e);
     if (strcmp(verb, "secondary") == 0 && n >= 5)
         return run_secondary(n, args, &e);
+    if (strcmp(verb, "dictionary") == 0 && n == 1)
+        return run_dictionary(args[0], &e);
     fprintf(stderr, "see driver.c for its verbs\n");
     return 2;
 }

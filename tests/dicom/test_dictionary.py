@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from driverkit import Refused
+
 ROOT = Path(__file__).resolve().parents[2]
 GENERATOR = ROOT / "scripts" / "dictionary_table"
 SYNTHETIC = 'ENTRY(0x0008, 0x0008, Unspecified, 0x001C, 0x001C, Unspecified, CS, 1, 1, "SyntheticData", "DICOM", "")'
@@ -36,19 +38,13 @@ ODD_LINES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def entries():
-    """entries("init") -> the entries that dictionary.cc prints, DCMDICTPATH set to `path` if given."""
-    program = ROOT / os.environ.get("SPINENODE_BUILD", "build") / "tests" / "dicom_dictionary"
-    if not program.exists():
-        pytest.fail(f"{program} is not built: make unit-programs")
+@pytest.fixture
+def entries(driver, monkeypatch):
+    """entries("init") -> the entries that the driver prints, DCMDICTPATH set to `path` if given."""
+    monkeypatch.delenv("DCMDICTPATH", raising=False)
 
-    def run(*arguments, path: Path | str | None = None, refused: bool = False) -> list[str] | str:
-        environment = {k: v for k, v in os.environ.items() if k != "DCMDICTPATH"} | ({} if path is None else {"DCMDICTPATH": str(path)})
-        done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment)
-        assert done.returncode == int(refused), done.stderr[-3000:]
-        assert (done.stderr != "") == refused
-        return done.stderr if refused else done.stdout.splitlines()
+    def run(verb: str, path: Path | str | None = None) -> list[str]:
+        return driver.run("dictionary", verb, env={} if path is None else {"DCMDICTPATH": str(path)}).splitlines()
 
     return run
 
@@ -83,7 +79,7 @@ def test_dcmdictpath__is_all_that_is_read(entries, tmp_path):
     for verb in ("init", "vendors"):
         found = entries(verb, path=own)
         found.remove(SYNTHETIC)
-        assert found == entries("text", own) and len(found) == SKELETON + 1
+        assert found == entries("default", own) and len(found) == SKELETON + 1
 
 
 def test_dcmdictpath__empty_is_as_if_it_were_not_set(entries):
@@ -92,20 +88,22 @@ def test_dcmdictpath__empty_is_as_if_it_were_not_set(entries):
 
 def test_dcmdictpath__that_cannot_be_read_is_an_error(entries, tmp_path):
     for verb in ("init", "vendors"):
-        said = entries(verb, path=tmp_path / "none.dic", refused=True)
-        assert said.startswith("config: DCMTK's data dictionary is not loaded") and "DCMDICTPATH" in said
+        with pytest.raises(Refused) as refused:
+            entries(verb, path=tmp_path / "none.dic")
+        assert refused.value.word == "config" and refused.value.text.startswith("DCMTK's data dictionary is not loaded")
+        assert "DCMDICTPATH" in refused.value.text
 
 
 def test_generator__takes_lines_as_dcmtk_does(entries, tmp_path):
     odd, empty = tmp_path / "odd.dic", tmp_path / "empty.dic"
     odd.write_text("\n".join(ODD_LINES), newline="")
     empty.write_text("")
-    skeleton = entries("text", empty)
+    skeleton = entries("default", empty)
     done = generate(odd)
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert len(skeleton) == SKELETON and len(lines) == len(ODD_LINES) - 4
-    assert sorted(skeleton + lines) == sorted(entries("text", odd))
+    assert sorted(skeleton + lines) == sorted(entries("default", odd))
 
 
 @pytest.mark.parametrize("line, complaint", [
