@@ -197,6 +197,15 @@ static void expect(const struct engine *engine, const struct graph *g, const str
     engine_plan_free(plan);
 }
 
+static struct plan *compiled(const struct engine *engine, const struct graph *g, int batch,
+                             const struct engine_options *o, struct workspace **work)
+{
+    struct plan *plan;
+    struct err e = {0};
+    assert_int_equal(engine_compile_batch(engine, g, &one, batch, o, &plan, work, &e), batch);
+    return plan;
+}
+
 static void stack__gives_the_bits_of_single_runs_whatever_the_batch(void **state)
 {
     const struct engine *const engines[] = {&engine_cuda_host, &engine_cpu, &engine_ref};
@@ -209,11 +218,9 @@ static void stack__gives_the_bits_of_single_runs_whatever_the_batch(void **state
         for (int batch = 1; batch <= 4; batch++)
             for (int stream = 0; stream < 2; stream++) {
                 const struct engine_options o = {.stream = stream, .threads = 1};
-                struct plan *plan;
                 struct workspace *work;
+                struct plan *plan = compiled(engines[i], g, batch, &o, &work);
                 struct err e = {0};
-                assert_int_equal(
-                    engine_compile_batch(engines[i], g, &one, batch, &o, &plan, &work, &e), batch);
                 for (int64_t images = 0; images <= IMAGES; images++) {
                     assert_int_equal(run_pile(plan, work, p, images, &e), 0);
                     assert_int_equal(p->taken, images);
@@ -238,11 +245,9 @@ static void stack__takes_an_image_from_where_it_is_lent(void **state)
     for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
         expect(engines[i], g, p, want);
         for (int batch = 1; batch <= 2; batch++) {
-            struct plan *plan;
             struct workspace *work;
+            struct plan *plan = compiled(engines[i], g, batch, NULL, &work);
             struct err e = {0};
-            assert_int_equal(
-                engine_compile_batch(engines[i], g, &one, batch, NULL, &plan, &work, &e), batch);
             p->lent = 0;
             assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
             assert_memory_equal(p->out, want, sizeof want);
