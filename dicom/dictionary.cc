@@ -1,10 +1,10 @@
 /*
  * dictionary.cc - DCMTK's data dictionary, out of a table in the program
  *
- * DCMTK reads its dictionaries as text when it is first asked for an attribute: 4 to 7 ms of every
- * process. Its own file of the standard's attributes became a table when this program was built
- * (scripts/dictionary_table), which takes a tenth of that, and what DCMTK finds is the same. The
- * vendors' private attributes are read as text still, by who needs them. DCMDICTPATH, where it is
+ * DCMTK reads its dictionaries as text when it is first asked for an attribute, which every process
+ * would wait for. Its own file of the standard's attributes became a table when this program was
+ * built (scripts/dictionary_table), and what DCMTK finds is the same. The vendors' private
+ * attributes are read as text still, by who needs them. DCMDICTPATH, where it is
  * set, names all dictionaries there are: nothing is added to those but SyntheticData.
  */
 #include <cstdlib>

@@ -143,7 +143,7 @@ static void read_header(const struct item *it, struct series_header *h)
     read_facts(it, &h->facts);
 }
 
-/* kept: becomes the file, for the caller to free, or NULL if it is not light; may be NULL. */
+/* *kept becomes the file, for the caller to free, if it is light; kept may be NULL. */
 static int read_one(const char *path, const struct dataset_limits *limits,
                     struct series_header *out, struct dataset **kept, struct err *e)
 {

@@ -109,9 +109,10 @@ int series_read(const char *const *paths, size_t n, const struct series_limits *
 
 void series_free(struct series *s); /* s may be NULL */
 
-/* The file of slice index: as series_read() read it where that could be kept, so that no file is
- * read twice, else opened now; the errors of dataset_open(). To be given back. One thread at a time
- * for each slice. */
+/* The file of slice index (below slices): as series_read() read it where that could be kept, so
+ * that no header is read twice, else opened now; the errors of dataset_open(). Its pixels are in
+ * the file still, which must stay as it is. To be given back by series_close(). One thread at a
+ * time for each slice. */
 int series_open(const struct series *s, unsigned index, struct dataset **out, struct err *e);
 void series_close(const struct series *s, unsigned index, struct dataset *d); /* d may be NULL */
 

@@ -23,7 +23,7 @@
 /* Memory to work in is read and written again and again: large pages up to this size. */
 #define HUGE_MAX ((size_t)256 << 20)
 /* So are weights, to this size. More of them get large pages later, by settle(): where such are new
- * to a virtual machine its host takes up to 6 ms to give one, and the first result would wait. */
+ * to a virtual machine its host takes long to give one, and the first result would wait. */
 #define HUGE_AT_ONCE ((size_t)64 << 20)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* since Linux 6.1 */

@@ -128,14 +128,15 @@ struct quality_image {
     double low, high;
 };
 
-/* A row of it: in memory of the image's own, or in spare, which has room for it. */
+/* Row y of it, columns values: in the image's own memory, or in spare, which has room for them. */
 const float *quality_row(const struct quality_image *image, int y, float *spare);
 
-/* The features of one image. ERR_NOMEM; ERR_REFUSED: it is too small; ERR_NUMERIC. */
+/* The features of one image. ERR_NOMEM; ERR_REFUSED: less than QUALITY_SIDE_MIN rows or columns;
+ * ERR_NUMERIC: a value is not finite. */
 int quality_features(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e);
 const char *quality_feature_name(int i); /* of the first QUALITY_SHAPE; "cell", "lean" */
 
-/* The same in two parts, for two threads: all but the noise; the noise alone. */
+/* The same in two parts, which two threads may make at once: all but the noise; the noise alone. */
 int quality_picture(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e);
 int quality_noise(const struct quality_image *image, float out[QUALITY_FEATURES], struct err *e);
 

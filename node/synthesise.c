@@ -403,7 +403,7 @@ static int prepare(struct job *j)
         return err_set(j->e, ERR_LIMIT, "%u images of %d x %d are more than the node makes at once",
                        s->slices, prepare_rows(j->prepare), prepare_columns(j->prepare));
     /* Not in large pages: each is written once, between two images, and where one is new to a
-     * virtual machine all threads wait for the 5 ms that its host takes to give it. */
+     * virtual machine all threads wait until its host has given it. */
     j->stored = malloc(total * sizeof *j->stored);
     if (asks_again(j))
         j->second = malloc(total / s->slices * sizeof *j->second);
