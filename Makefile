@@ -78,8 +78,8 @@ $(B)/%.a:
 
 # The numeric kernels: one source, one object per instruction set, chosen at run time.
 $(B)/model/%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
-# The gate's loops, several values at a time: nobody asks there for errno of a root or for a trap of a comparison.
-$(B)/model/quality%.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g -fno-math-errno -fno-trapping-math
+# Loops over pixels, several at a time: nobody asks there for errno of a root or for a trap of a comparison.
+$(B)/model/quality%.c.o $(B)/model/percentile.c.o $(B)/model/prepare.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g -fno-math-errno -fno-trapping-math
 # The host twin convolves in plain loops, and half of the engine tests wait for it.
 $(B)/cuda/device_host.c.o $(B)/cuda/launch_host.c.o: OPT := $(if $(DEBUG),-O0,-O3) -g
 # GCC 12's address sanitizer puts locals on a heap that is not aligned for vectors, when it looks for

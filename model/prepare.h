@@ -32,13 +32,6 @@ struct pool;
 /* Largest stored value of a result: 12 bits. */
 #define PREPARE_VALUE_MAX 4095
 
-/* out[i] becomes the p[i]-th percentile (0 ... 100) of n values, linear between order statistics as
- * numpy.percentile does by default. Linear time whatever the values; nothing is copied. pool: who
- * counts, NULL: the caller alone; the result is the same. ERR_NUMERIC: a value is not finite;
- * ERR_INVALID: n is 0 or passes UINT32_MAX. */
-int prepare_percentiles(const float *values, size_t n, const double *p, int count, double *out,
-                        struct pool *pool, struct err *e);
-
 struct prepare; /* a model's way for one size of source */
 
 /* For sources of rows x columns. low, high: the values at the package's percentiles. ERR_REFUSED:

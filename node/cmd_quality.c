@@ -18,6 +18,7 @@
 #include "model/engine.h"
 #include "model/npy.h"
 #include "model/package.h"
+#include "model/percentile.h"
 #include "model/prepare.h"
 #include "node/cmd.h"
 #include "node/engines.h"
@@ -150,7 +151,7 @@ static int look(struct ask *a, const char *path, struct err *e)
     g.columns = (int)volume.shape.dim[2];
     const double at[2] = {a->package->percentile_low, a->package->percentile_high};
     double start = clock_exact_ms();
-    rc = prepare_percentiles(g.volume, (size_t)shape_count(&volume.shape), at, 2, value, NULL, e);
+    rc = percentiles(g.volume, (size_t)shape_count(&volume.shape), at, 2, value, NULL, e);
     if (rc == 0)
         rc = prepare_new(a->package, g.rows, g.columns, g.low = value[0], g.high = value[1],
                          &g.prepare, e);

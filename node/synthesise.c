@@ -26,6 +26,7 @@
 #include "dicom/series.h"
 #include "model/engine.h"
 #include "model/package.h"
+#include "model/percentile.h"
 #include "model/prepare.h"
 #include "node/config.h"
 #include "node/engines.h"
@@ -382,7 +383,7 @@ static int prepare(struct job *j)
     double start = clock_exact_ms();
     const double at[2] = {p->percentile_low, p->percentile_high};
     double value[2];
-    int rc = prepare_percentiles(j->volume, total, at, 2, value, j->pool, j->e);
+    int rc = percentiles(j->volume, total, at, 2, value, j->pool, j->e);
     if (rc == 0)
         rc = prepare_new(p, j->rows, j->columns, value[0], value[1], &j->prepare, j->e);
     if (rc == 0)
