@@ -63,17 +63,16 @@ int dicom_init(struct err *e)
 }
 
 /* A regular file of a size that we take, and nested no deeper than the parser stands. */
-static int check_file(const char *path, const struct dataset_limits *limits, struct peek *found,
-                      struct err *e)
+static int check_file(const char *path, const struct dataset_limits *limits, struct stat *st,
+                      struct peek *found, struct err *e)
 {
-    struct stat st;
-    if (stat(path, &st) != 0)
+    if (stat(path, st) != 0)
         return err_errno(e, errno, "cannot open %s", path);
-    if (!S_ISREG(st.st_mode))
+    if (!S_ISREG(st->st_mode))
         return err_set(e, ERR_INVALID, "%s is not a file", path);
-    if ((uint64_t)st.st_size > limits->file_bytes)
+    if ((uint64_t)st->st_size > limits->file_bytes)
         return err_set(e, ERR_LIMIT, "%s has %lld bytes, more than the limit of %llu", path,
-                       (long long)st.st_size, (unsigned long long)limits->file_bytes);
+                       (long long)st->st_size, (unsigned long long)limits->file_bytes);
     struct peek_limits peek_limits = {};
     peek_limits.depth = limits->depth < DEPTH_MAX ? limits->depth : DEPTH_MAX;
     return peek_part10(path, &peek_limits, found, e);
@@ -83,14 +82,16 @@ int dataset_open(const char *path, const struct dataset_limits *limits, struct d
                  struct err *e)
 {
     struct peek found = {};
+    struct stat st = {};
     int rc = dicom_init(e);
     if (rc == 0)
-        rc = check_file(path, limits ? limits : &default_limits, &found, e);
+        rc = check_file(path, limits ? limits : &default_limits, &st, &found, e);
     if (rc != 0)
         return rc;
     return protect(e, "reading a DICOM file", [&]() -> int {
         struct dataset *d = new struct dataset;
         d->elements = found.elements;
+        d->file_was = st;
         OFCondition read = d->file.loadFile(path, EXS_Unknown, EGL_noChange, LAZY_BYTES);
         if (read.bad()) {
             delete d;
@@ -128,6 +129,18 @@ const char *dataset_transfer_syntax(const struct dataset *d)
     DcmXfer syntax(const_cast<struct dataset *>(d)->file.getDataset()->getOriginalXfer());
     const char *uid = syntax.getXferID();
     return uid ? uid : "";
+}
+
+int dataset_unchanged(const struct dataset *d, const char *path, struct err *e)
+{
+    const struct stat *was = &d->file_was;
+    struct stat is;
+    if (stat(path, &is) != 0)
+        return err_errno(e, errno, "cannot look at the file again");
+    if (is.st_dev != was->st_dev || is.st_ino != was->st_ino || is.st_size != was->st_size ||
+        is.st_mtim.tv_sec != was->st_mtim.tv_sec || is.st_mtim.tv_nsec != was->st_mtim.tv_nsec)
+        return err_set(e, ERR_INVALID, "the file has changed since the series was read");
+    return 0;
 }
 
 bool dataset_is_light(const struct dataset *d)

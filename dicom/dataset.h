@@ -68,6 +68,11 @@ const char *dataset_transfer_syntax(const struct dataset *d);
  * is done with it (they are neither compressed nor deflated). */
 bool dataset_is_light(const struct dataset *d);
 
+/* Is what lies at path still the file that d was opened from? Pixels of a light one are read from
+ * there only when they are asked for. ERR_INVALID: it is another, or was written to; ERR_NOT_FOUND.
+ */
+int dataset_unchanged(const struct dataset *d, const char *path, struct err *e);
+
 /* Adds the Part 10 file to out: Explicit VR Little Endian, definite lengths, no group lengths, meta
  * header with the node's implementation. SOP Class and Instance UID must be set. The same data
  * set gives the same bytes. */

@@ -6,6 +6,8 @@
 #include <exception>
 #include <new>
 
+#include <sys/stat.h>
+
 #include <dcmtk/config/osconfig.h>
 #include <dcmtk/dcmdata/dctk.h>
 
@@ -13,7 +15,9 @@
 
 struct dataset {
     DcmFileFormat file;
-    uint64_t elements = 0; /* in the file that it was read from */
+    /* Of the file that it was read from: */
+    uint64_t elements = 0;
+    struct stat file_was = {};
 };
 
 /* struct item is DcmItem under another name. */

@@ -302,6 +302,8 @@ int series_pixels(const struct series *s, unsigned index, float *out, size_t cap
         rc = err_set(e, ERR_INVALID, "image has changed since the series was read");
     if (rc == 0)
         rc = pixel_decode(d, 0, out, capacity, e);
+    if (rc == 0) /* now: pixels came from the file that it still is */
+        rc = dataset_unchanged(d, path, e);
     if (rc != 0)
         err_context(e, "%s", path);
     series_close(s, index, d);

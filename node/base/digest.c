@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/evp.h>
@@ -55,13 +56,17 @@ void digest_to_hex(const uint8_t in[DIGEST_BYTES], char out[DIGEST_HEX])
 
 int digest_file(const char *path, char out[DIGEST_HEX], struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* A FIFO would keep us waiting, a device might never end. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return err_errno(e, errno, "cannot open %s", path);
-    int rc = 0;
+    struct stat st;
+    int rc = fstat(fd, &st) == 0 ? 0 : err_errno(e, errno, "cannot look at %s", path);
+    if (rc == 0 && !S_ISREG(st.st_mode))
+        rc = err_set(e, ERR_INVALID, "%s is not a regular file", path);
     uint8_t sum[DIGEST_BYTES], chunk[65536];
     struct digest *d = digest_new();
-    if (!d)
+    if (rc == 0 && !d)
         rc = err_set(e, ERR_NOMEM, "no memory for a digest of %s", path);
     while (rc == 0) {
         ssize_t n = read(fd, chunk, sizeof chunk);

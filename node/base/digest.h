@@ -22,7 +22,8 @@ void digest_add_text(struct digest *d,
 void digest_finish(struct digest *d, uint8_t out[DIGEST_BYTES]); /* frees d; d may be NULL: zeros */
 void digest_to_hex(const uint8_t in[DIGEST_BYTES], char out[DIGEST_HEX]);
 
-/* Of a whole file, read in pieces. */
+/* Of a whole regular file, read in pieces. ERR_INVALID: it is another kind of file; the errors of
+ * opening and reading it. */
 int digest_file(const char *path, char out[DIGEST_HEX], struct err *e);
 
 #ifdef __cplusplus

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -111,6 +112,29 @@ static void digest__agrees_with_fips_180_4(void **state)
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+static void digest__is_of_regular_files_only(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-base-XXXXXX", path[64], hex[DIGEST_HEX];
+    struct err e;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/file", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(digest_file(path, hex, &e), ERR_INVALID); /* nor does it wait */
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(digest_file(path, hex, &e), ERR_NOT_FOUND);
+    assert_int_equal(digest_file("/dev/zero", hex, &e), ERR_INVALID);
+    assert_int_equal(digest_file(folder, hex, &e), ERR_INVALID);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs("abc", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(digest_file(path, hex, &e), 0);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    unlink(path);
+    rmdir(folder);
+}
+
 static void big__is_there_to_its_last_byte(void **state)
 {
     (void)state;
@@ -141,6 +165,7 @@ int main(void)
         cmocka_unit_test(json__puts_commas_where_they_belong),
         cmocka_unit_test(file__durable_write_replaces_whole_and_leaves_no_temporary),
         cmocka_unit_test(digest__agrees_with_fips_180_4),
+        cmocka_unit_test(digest__is_of_regular_files_only),
         cmocka_unit_test(big__is_there_to_its_last_byte),
         cmocka_unit_test(log__quote_escapes_and_never_overruns),
     };

@@ -425,29 +425,54 @@ static void dataset__pixels_are_the_end_of_the_file(void **state)
     dataset_free(d);
 }
 
-/* A slice with so many private elements besides; the file's path. */
-static void write_slice_of(const char *folder, unsigned privates, char path[64])
+/* A slice with so many private elements besides, and maybe pixels; the file's path. */
+static void write_slice(const char *folder, unsigned privates, bool pixels, char path[64])
 {
     static const uint32_t uids[] = {TAG_SOP_CLASS_UID, TAG_STUDY_INSTANCE_UID,
-                                    TAG_SERIES_INSTANCE_UID};
+                                    TAG_SERIES_INSTANCE_UID, TAG_FRAME_OF_REFERENCE_UID};
     static const uint16_t words[4] = {1, 2, 3, 4};
-    const struct dataset_words pixels = {words, 4};
+    const struct dataset_words all = {words, 4};
     struct dataset *d = dataset_new();
     struct item *root = dataset_root(d);
-    char uid[32];
+    char uid[32], position[32];
+    snprintf(position, sizeof position, "%u\\0\\0", privates);
     snprintf(path, 64, "%s/%u", folder, privates);
     snprintf(uid, sizeof uid, "1.2.3.%u", privates);
     for (size_t i = 0; i < sizeof uids / sizeof *uids; i++)
         assert_int_equal(item_set_text(root, uids[i], "1.2.840.10008.5.1.4.1.1.4", NULL), 0);
     assert_int_equal(item_set_text(root, TAG_SOP_INSTANCE_UID, uid, NULL), 0);
-    assert_int_equal(item_set_integer(root, TAG_ROWS, 2, NULL), 0);
-    assert_int_equal(item_set_integer(root, TAG_COLUMNS, 2, NULL), 0);
+    static const struct {
+        uint32_t tag;
+        int value;
+    } numbers[] = {{TAG_ROWS, 2},
+                   {TAG_COLUMNS, 2},
+                   {TAG_SAMPLES_PER_PIXEL, 1},
+                   {TAG_BITS_ALLOCATED, 16},
+                   {TAG_BITS_STORED, 16},
+                   {TAG_HIGH_BIT, 15},
+                   {TAG_PIXEL_REPRESENTATION, 0}};
+    const struct {
+        uint32_t tag;
+        const char *value;
+    } texts[] = {{TAG_PHOTOMETRIC_INTERPRETATION, "MONOCHROME2"},
+                 {TAG_IMAGE_ORIENTATION_PATIENT, "0\\1\\0\\0\\0\\-1"},
+                 {TAG_IMAGE_POSITION_PATIENT, position},
+                 {TAG_PIXEL_SPACING, "1\\1"}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        assert_int_equal(item_set_integer(root, numbers[i].tag, numbers[i].value, NULL), 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        assert_int_equal(item_set_text(root, texts[i].tag, texts[i].value, NULL), 0);
     for (unsigned i = 0; i < privates; i++) {
         struct item *unused;
         assert_int_equal(item_add(root, 0x00091000u + i, &unused, NULL), 0);
     }
-    assert_int_equal(dataset_write(d, &pixels, 1, path, NULL), 0);
+    assert_int_equal(dataset_write(d, &all, pixels, path, NULL), 0);
     dataset_free(d);
+}
+
+static void write_slice_of(const char *folder, unsigned privates, char path[64])
+{
+    write_slice(folder, privates, true, path);
 }
 
 static void series__keeps_the_files_that_it_read_if_they_are_light(void **state)
@@ -462,8 +487,9 @@ static void series__keeps_the_files_that_it_read_if_they_are_light(void **state)
     write_slice_of(folder, 1, paths[0]);
     write_slice_of(folder, 5000, paths[1]);
     assert_int_equal(series_read((const char *const[]){paths[0], paths[1]}, 2, NULL, &s, &e), 0);
+    assert_int_equal(unlink(paths[0]), 0);
+    assert_int_equal(unlink(paths[1]), 0);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(unlink(paths[i]), 0);
         bool light = strcmp(s->slice[i].path, paths[0]) == 0;
         assert_int_equal(series_open(s, (unsigned)i, &d, &e), light ? 0 : ERR_NOT_FOUND);
         if (light) {
@@ -475,6 +501,75 @@ static void series__keeps_the_files_that_it_read_if_they_are_light(void **state)
         }
     }
     series_free(s);
+    rmdir(folder);
+}
+
+/* RLE Lossless in place of Explicit VR Little Endian, whose UID is as long. */
+static void compress(const char *path)
+{
+    static const char plain[] = "1.2.840.10008.1.2.1";
+    char bytes[1024];
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    size_t n = fread(bytes, 1, sizeof bytes, f);
+    char *uid = memmem(bytes, n, plain, sizeof plain);
+    assert_non_null(uid);
+    assert_int_equal(fseek(f, uid + sizeof plain - 2 - bytes, SEEK_SET), 0);
+    assert_int_equal(fputc('5', f), '5');
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Their pixels would be decoded into the data set, which would then hold them. */
+static void series__of_compressed_files_keeps_none(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-objects-XXXXXX", path[64];
+    struct series *s = NULL;
+    assert_int_equal(dicom_init(NULL), 0);
+    assert_non_null(mkdtemp(folder));
+    write_slice(folder, 1, false, path);
+    assert_int_equal(series_read((const char *const[]){path}, 1, NULL, &s, NULL), 0);
+    assert_non_null(s->slice[0].kept);
+    series_free(s);
+    compress(path);
+    assert_int_equal(series_read((const char *const[]){path}, 1, NULL, &s, NULL), 0);
+    assert_null(s->slice[0].kept);
+    series_free(s);
+    unlink(path);
+    rmdir(folder);
+}
+
+/* Pixels are read from the file when they are asked for. */
+static void series__gives_no_pixels_of_a_file_that_has_changed(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-objects-XXXXXX", paths[2][64], other[64];
+    struct series *s = NULL;
+    struct err e;
+    float out[4];
+    assert_int_equal(dicom_init(NULL), 0);
+    assert_non_null(mkdtemp(folder));
+    write_slice_of(folder, 1, paths[0]);
+    write_slice_of(folder, 2, paths[1]);
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(series_read((const char *const[]){paths[0], paths[1]}, 2, NULL, &s, NULL),
+                         0);
+        unsigned i = strcmp(s->slice[0].path, paths[0]) == 0 ? 0 : 1;
+        if (k == 1) {
+            assert_int_equal(unlink(paths[0]), 0);
+            assert_int_equal(series_pixels(s, i, out, 4, &e), ERR_NOT_FOUND);
+            write_slice_of(folder, 1, other); /* another of the same name and size */
+            assert_string_equal(other, paths[0]);
+            assert_int_equal(series_pixels(s, i, out, 4, &e), ERR_INVALID);
+            assert_non_null(strstr(e.text, "has changed since the series was read"));
+            i = 1 - i;
+        }
+        assert_int_equal(series_pixels(s, i, out, 4, &e), 0);
+        assert_true(out[0] == 1 && out[3] == 4);
+        series_free(s);
+    }
+    unlink(paths[0]);
+    unlink(paths[1]);
     rmdir(folder);
 }
 
@@ -546,6 +641,8 @@ int main(void)
         cmocka_unit_test(dataset__reads_what_was_set_and_nothing_else),
         cmocka_unit_test(dataset__pixels_are_the_end_of_the_file),
         cmocka_unit_test(series__keeps_the_files_that_it_read_if_they_are_light),
+        cmocka_unit_test(series__of_compressed_files_keeps_none),
+        cmocka_unit_test(series__gives_no_pixels_of_a_file_that_has_changed),
         cmocka_unit_test(series__of_many_slices_keeps_none),
         cmocka_unit_test(tags__are_found_by_keyword_and_by_number),
     };

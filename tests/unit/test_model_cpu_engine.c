@@ -424,6 +424,53 @@ static void engine_cpu__gives_the_same_bits_when_it_has_settled(void **state)
     free(out[1]);
 }
 
+/* How many of the process' mappings are to be in large pages, and how many of them do not begin and
+ * end with one. -1: the system does not tell. */
+static int large_mappings(int *crooked)
+{
+    enum { LARGE = 2 << 20 };
+    FILE *f = fopen("/proc/self/smaps", "r");
+    char line[512];
+    unsigned long long from = 0, to = 0, a, b;
+    int count = -1;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%llx-%llx ", &a, &b) == 2) {
+            from = a;
+            to = b;
+        } else if (strncmp(line, "VmFlags:", 8) == 0) {
+            bool large = strstr(line, " hg") != NULL;
+            count = count < 0 ? large : count + large;
+            *crooked += large && (from % LARGE != 0 || to % LARGE != 0);
+        }
+    if (f)
+        fclose(f);
+    return count;
+}
+
+/* A page that is large and only touched at its edge still has to be given by the system. */
+static void engine_cpu__memory_begins_and_ends_with_a_large_page(void **state)
+{
+    (void)state;
+    enum { C = 1024, SIDE = 64 };
+    struct graph *g = one_conv(C, C, SIDE); /* weights of 4 MB, images of 16 MB */
+    struct plan *p = NULL;
+    struct workspace *w = NULL;
+    struct err e = {0};
+    int crooked = 0, before = large_mappings(&crooked);
+    crooked = 0;
+    assert_int_equal(
+        engine_compile(engine_find("cpu"), g, &g->value[g->input[0]].shape, NULL, &p, &e), 0);
+    graph_free(g);
+    assert_int_equal(engine_workspace_new(p, &w, &e), 0);
+    int after = large_mappings(&crooked);
+    engine_workspace_free(w);
+    engine_plan_free(p);
+    if (before < 0)
+        skip();
+    assert_true(after > before);
+    assert_int_equal(crooked, 0);
+}
+
 /* The input is looked at in parts, by all threads. */
 static void engine_cpu__names_the_first_number_of_an_input_that_is_not_finite(void **state)
 {
@@ -629,6 +676,7 @@ int main(void)
         cmocka_unit_test(engine_cpu__spends_memory_on_the_fastest_ways_that_fit),
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
         cmocka_unit_test(engine_cpu__gives_the_same_bits_when_it_has_settled),
+        cmocka_unit_test(engine_cpu__memory_begins_and_ends_with_a_large_page),
         cmocka_unit_test(engine_cpu__names_the_first_number_of_an_input_that_is_not_finite),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
         cmocka_unit_test(pool__runs_every_task_once),
