@@ -259,7 +259,7 @@ gpu-check: engine $(BENCH_GPU)
 gpu-bench: engine $(BENCH_GPU)
 	$(PYTHON) scripts/bench_gpu --build $(B) $(BENCH)
 
-unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(STAND_IN)
+unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(B)/bench_engine_worker $(STAND_IN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
 

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "model/cpu_conv_plan.h"
+#include "node/base/clock.h"
 #include "node/base/err.h"
 #include "node/base/pool.h"
 
@@ -307,7 +308,8 @@ struct cpu_workspace {
     const float *const *in;
     float *const *out;
     bool check;
-    atomic_int bad; /* first step whose result was not finite, or the number of steps */
+    double *step_ms; /* NULL: nobody wants to know */
+    atomic_int bad;  /* first step whose result was not finite, or the number of steps */
 };
 
 static void workspace_free(void *work)
@@ -399,7 +401,10 @@ static void run_image(void *arg, int image, int thread)
     float *shared = w->memory + (size_t)lane * lane_floats(p) + p->arena_floats;
     float *scratch = shared + p->shared_floats;
     for (int i = 0; i < p->steps; i++) {
+        double start = w->step_ms ? clock_exact_ms() : 0;
         cpu_step_run(p, &p->step[i], base, p->by_image ? NULL : w->pool, scratch, shared);
+        if (w->step_ms)
+            w->step_ms[i] = clock_exact_ms() - start;
         if (w->check && !step_finite(p, &p->step[i], base)) {
             int seen = atomic_load(&w->bad);
             while (i < seen && !atomic_compare_exchange_weak(&w->bad, &seen, i))
@@ -419,6 +424,16 @@ static void run_all(struct cpu_workspace *w, const float *const *in, float *cons
         pool_run(w->pool, w->p->images, run_image, w);
     else
         run_image(w, 0, 0);
+}
+
+void cpu_run_timed(const void *impl, void *work, const float *const *in, float *const *out,
+                   double *ms)
+{
+    struct cpu_workspace *w = work;
+    (void)impl;
+    w->step_ms = ms;
+    run_all(w, in, out, false);
+    w->step_ms = NULL;
 }
 
 static int run(const void *impl, void *work, const float *const *in, float *const *out,

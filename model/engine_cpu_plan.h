@@ -101,6 +101,10 @@ size_t cpu_step_shared_floats(const struct step *s, const struct cpu_plan *p);
 /* Carries out a step. base[root] is where each root lies. */
 void cpu_step_run(const struct cpu_plan *p, const struct step *s, float *const *base,
                   struct pool *pool, float *scratch, float *shared);
+/* As the engine's run(), in a workspace of impl, and each step's milliseconds into ms[steps], for
+ * benches. Not for plans that compute an image by a thread. */
+void cpu_run_timed(const void *impl, void *work, const float *const *in, float *const *out,
+                   double *ms);
 /* The tensor at a place. */
 struct cpu_nd cpu_place_nd(const struct place *at, float *const *base);
 

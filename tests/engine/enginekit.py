@@ -169,6 +169,21 @@ def make_model(nodes: list, inputs: dict, outputs: list[str], constants: dict | 
     return model
 
 
+def macs_by_node(path) -> dict[str, int]:
+    """Multiply-accumulates of each convolution, as ONNX defines it: counted from the shapes."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+              for v in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
+    weights = {t.name: list(t.dims) for t in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            w = weights[node.input[1]]
+            places = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]
+            found[node.name] = int(np.prod(places)) * int(np.prod(w[1:]))
+    return found
+
+
 def difference(got: np.ndarray, want: np.ndarray) -> float:
     """Largest difference, relative to the largest value where that is above 1."""
     want = np.asarray(want, np.float64)

@@ -52,27 +52,7 @@ def test_worker_measures_the_network_that_it_was_given(tmp_path):
     for name in ("load_first_ms", "host_ms", "device_ms", "stream_per_s"):
         assert facts[1][name] > 0
     # Its arithmetic is that of the convolutions as ONNX defines them: counted here from the shapes.
-    assert sum(flop for flop, _ in facts[1]["needs"]) == pytest.approx(2 * macs(path), rel=1e-9)
-
-
-def macs(path) -> int:
-    return sum(macs_by_node(path).values())
-
-
-def macs_by_node(path) -> dict[str, int]:
-    import onnx
-
-    model = onnx.shape_inference.infer_shapes(onnx.load(path))
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-              for v in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
-    weights = {t.name: list(t.dims) for t in model.graph.initializer}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            w = weights[node.input[1]]
-            places = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]
-            found[node.name] = int(np.prod(places)) * int(np.prod(w[1:]))
-    return found
+    assert sum(flop for flop, _ in facts[1]["needs"]) == pytest.approx(2 * sum(enginekit.macs_by_node(path).values()), rel=1e-9)
 
 
 @pytest.fixture
@@ -106,7 +86,7 @@ def test_bench_shows_where_the_time_goes(bench, capsys, tmp_path):
     assert bench("--batch", "1", "--steps") == 0
     [row] = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     # Where nothing is padded to eight channels, and nothing transposed, a step computes what ONNX defines.
-    want = {name: n for name, n in macs_by_node(path).items() if name.startswith("conv") and "transpose" not in name and name != "conv3"}
+    want = {name: n for name, n in enginekit.macs_by_node(path).items() if name.startswith("conv") and "transpose" not in name and name != "conv3"}
     got = {node: gflop for node, what, _, gflop in row["steps"] if node in want and what.startswith("convolution")}
     assert len(want) == 5 and got == {name: pytest.approx(2e-9 * n, rel=1e-4) for name, n in want.items()}
     [line] = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  convolution")]
