@@ -101,16 +101,76 @@ static const float *panel_at(const struct cpu_conv *c, const struct panels *w, i
     return w->at + (size_t)panel * (size_t)c->nr * (size_t)w->kc;
 }
 
+/* Pixels that a task brings to the cache while it multiplies, when memory has nothing else to do:
+ * the places of its results, and what it reads next. They lie in pieces of rows. */
+#define PIECES_MAX 128
+/* Pieces that lie no further apart are one: there are no more of them than products. */
+#define GAP_BYTES 1024
+struct bring {
+    struct cpu_hint piece[PIECES_MAX];
+    int pieces, next;
+    size_t bytes;     /* of all */
+    size_t each_time; /* that are asked for with one product */
+};
+
+/* What a task can bring and still have when it is needed (2 MiB): more are left where they are. */
+#define BRING_BYTES ((size_t)2 << 20)
+
+static void bring_add(struct bring *b, const float *at, ptrdiff_t floats)
+{
+    size_t bytes = (size_t)floats * sizeof *at;
+    if (floats <= 0)
+        return;
+    struct cpu_hint *last = b->pieces > 0 ? &b->piece[b->pieces - 1] : NULL;
+    const char *end = last ? (const char *)last->at + last->bytes : NULL;
+    if (last && (const char *)at >= end && (const char *)at - end <= GAP_BYTES) {
+        bytes += (size_t)((const char *)at - end);
+        last->bytes += bytes;
+    } else if (b->pieces < PIECES_MAX) {
+        b->piece[b->pieces++] = (struct cpu_hint){at, bytes};
+    } else {
+        return;
+    }
+    b->bytes += bytes;
+}
+
+/* products: how many there are to ask with. */
+static void bring_begin(struct bring *b, int products)
+{
+    if (b->bytes > BRING_BYTES)
+        b->pieces = 0;
+    /* The last of each piece goes with a product of its own. */
+    int full = products > b->pieces ? products - b->pieces : 1;
+    b->each_time = (b->bytes / (size_t)full / CPU_ALIGN + 1) * CPU_ALIGN;
+}
+
+static struct cpu_hint bring_next(struct bring *b)
+{
+    struct cpu_hint now = {0};
+    if (!b || b->next == b->pieces)
+        return now;
+    struct cpu_hint *left = &b->piece[b->next];
+    now = *left;
+    if (now.bytes > b->each_time)
+        now.bytes = b->each_time;
+    left->at = (const char *)left->at + now.bytes;
+    left->bytes -= now.bytes;
+    b->next += left->bytes == 0;
+    return now;
+}
+
 /* products[rows × panels] (+)= left · panels of w. next: the panels that this thread takes after
- * them; what it does not need itself is not brought, it would only displace what others need. */
+ * them; what it does not need itself is not brought, it would only displace what others need. b may
+ * be NULL. */
 static void multiply(const struct cpu_conv *c, const float *left, const struct panels *w,
                      const struct panels *next, int panel0, int panel1, float *products, size_t row,
-                     int rows, bool add)
+                     int rows, bool add, struct bring *b)
 {
     for (int p = panel0; p < panel1; p++)
         c->k->gemm(left, panel_at(c, w, p), cpu_panel_width(c, p),
                    products + (size_t)(p - panel0) * (size_t)c->nr, row, rows, w->kc, add,
-                   p + 1 < panel1 ? panel_at(c, w, p + 1) : panel_at(c, next, panel0));
+                   p + 1 < panel1 ? panel_at(c, w, p + 1) : panel_at(c, next, panel0),
+                   bring_next(b));
 }
 
 /* Columns [column0, column1) of a block's products to the places of their phases. */
@@ -222,7 +282,7 @@ static void run_direct(void *arg, int task, int thread)
             direct_gather(r, &t, k0, kc, own);
         struct panels w = direct_panels(c, f, weights, k0);
         struct panels next = direct_panels(c, f, weights, k0 + kc < f->k ? k0 + kc : 0);
-        multiply(c, left, &w, &next, panel0, panel1, products, row, count, k0 > 0);
+        multiply(c, left, &w, &next, panel0, panel1, products, row, count, k0 > 0, NULL);
     }
     if (f->k == 0) /* a phase that no tap reaches: the bias alone */
         memset(products, 0, (size_t)count * row * sizeof *products);
@@ -269,7 +329,7 @@ static void run_columns(void *arg, int task, int thread)
         gather_block(c, f, r->in, &c->d.in_act, &at, 0, k0, kc, left);
         struct panels w = direct_panels(c, f, c->weights, k0);
         struct panels next = direct_panels(c, f, c->weights, k0 + kc < f->k ? k0 + kc : 0);
-        multiply(c, left, &w, &next, 0, c->panels, products, row, rows, k0 > 0);
+        multiply(c, left, &w, &next, 0, c->panels, products, row, rows, k0 > 0, NULL);
     }
     if (f->k == 0)
         memset(products, 0, (size_t)rows * row * sizeof *products);
@@ -391,6 +451,70 @@ static struct panels winograd_panels(const struct cpu_conv *c, int k0, int point
                            kc};
 }
 
+/* Tiles tx0 … tx1 − 1 of a row of tiles. */
+struct tile_row {
+    int n, ty, tx0, tx1;
+};
+
+/* Their places in an image of the output's size. */
+static void bring_places(const struct run *r, struct bring *b, const struct tile_row *t,
+                         const struct cpu_view *v)
+{
+    const struct cpu_conv *c = r->c;
+    int size = c->m * c->out_phases, grow = c->d.shuffle ? 2 : 1;
+    int y0 = c->ty.first + t->ty * size, y1 = y0 + size;
+    int x0 = c->tx.first + t->tx0 * size, x1 = c->tx.first + t->tx1 * size;
+    y0 = y0 > 0 ? y0 : 0;
+    x0 = x0 > 0 ? x0 : 0;
+    y1 = y1 < c->d.oh * grow ? y1 : c->d.oh * grow;
+    x1 = x1 < c->d.ow * grow ? x1 : c->d.ow * grow;
+    for (int y = y0; y < y1; y++)
+        bring_add(b, pixel_of(v, t->n, y, x0), (x1 - x0) * v->pixel);
+}
+
+/* The pixels that they are the first to read. */
+static void bring_source(const struct run *r, struct bring *b, const struct tile_row *t)
+{
+    const struct cpu_conv *c = r->c;
+    int over = c->side - c->m; /* that a tile shares with the one before */
+    int first = t->tx0 * c->m + over, last = t->tx1 * c->m + over - 1;
+    const int *x0 = c->tx.from[0], *x1 = c->tx.from[c->in_phases - 1];
+    while (first < last && x0[first] < 0)
+        first++;
+    while (first < last && x1[last] < 0)
+        last--;
+    if (x0[first] < 0 || x1[last] < 0)
+        return;
+    for (int i = over; i < c->side; i++)
+        for (int phase = 0; phase < c->in_phases; phase++) { /* row after row, so */
+            const int *from = c->ty.from[phase] + t->ty * c->m;
+            if (from[i] >= 0 && from[i] != from[i - 1])
+                bring_add(b, pixel_of(r->in, t->n, from[i], x0[first]),
+                          (x1[last] + 1 - x0[first]) * r->in->pixel);
+        }
+}
+
+/* Tiles first … first + count − 1, row by row. */
+static void bring_tiles(const struct run *r, struct bring *b, int64_t first, int64_t count,
+                        bool results)
+{
+    const struct cpu_conv *c = r->c;
+    int area = c->ty.tiles * c->tx.tiles;
+    int64_t end = first + count, all = (int64_t)c->d.n * area;
+    for (end = end < all ? end : all; first < end;) {
+        int at = (int)(first % area), tx = at % c->tx.tiles, rest = c->tx.tiles - tx;
+        int tiles = end - first < rest ? (int)(end - first) : rest;
+        const struct tile_row t = {(int)(first / area), at / c->tx.tiles, tx, tx + tiles};
+        if (results)
+            bring_places(r, b, &t, r->out);
+        if (results && r->residual)
+            bring_places(r, b, &t, r->residual);
+        if (!results)
+            bring_source(r, b, &t);
+        first += tiles;
+    }
+}
+
 static void run_winograd(void *arg, int task, int thread)
 {
     const struct run *r = arg;
@@ -407,6 +531,12 @@ static void run_winograd(void *arg, int task, int thread)
     float *own = products + (size_t)points * (size_t)c->block * row;
     size_t m_point = (size_t)count * row;
     size_t v_point = (size_t)(c->left_shared ? c->rows_max : count) * CPU_LDA;
+    struct bring b = {.pieces = 0};
+    if (c->split == 1) { /* who comes next reads the tiles of as many blocks later */
+        bring_tiles(r, &b, first, count, true);
+        bring_tiles(r, &b, first + (int64_t)c->threads * count, count, false);
+        bring_begin(&b, c->chunks_max * points * (panel1 - panel0));
+    }
     for (int k0 = 0; k0 < c->depth; k0 += CPU_KC) {
         int kc = chunk_of(c->depth, k0);
         const float *v = own;
@@ -420,7 +550,7 @@ static void run_winograd(void *arg, int task, int thread)
                                      ? winograd_panels(c, k0, p + 1)
                                      : winograd_panels(c, k0 + kc < c->depth ? k0 + kc : 0, 0);
             multiply(c, v + (size_t)p * v_point, &w, &next, panel0, panel1,
-                     products + (size_t)p * m_point, row, count, k0 > 0);
+                     products + (size_t)p * m_point, row, count, k0 > 0, &b);
         }
     }
     int column0 = panel0 * c->nr, column1 = panel1 * c->nr;

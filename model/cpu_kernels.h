@@ -48,6 +48,12 @@ struct cpu_tile_out {
 enum cpu_binary { CPU_ADD, CPU_SUB, CPU_MUL, CPU_DIV, CPU_MAX, CPU_MIN, CPU_SLOPE, CPU_POW };
 enum cpu_unary { CPU_ABS, CPU_SQRT, CPU_NEG, CPU_EXP };
 
+/* Memory that will be read or written next, hinted to the cache; may be anything. */
+struct cpu_hint {
+    const void *at;
+    size_t bytes; /* 0: nothing */
+};
+
 struct cpu_kernels {
     const char *name; /* "avx512" */
     int lanes;        /* floats of a vector */
@@ -56,10 +62,11 @@ struct cpu_kernels {
     /*
      * c[m × width·lanes] (+)= a[m × k] · b. Row i of a is a + i·CPU_LDA, k <= CPU_KC; b is a panel
      * of k rows of width·lanes floats (width 1 or 2); row i of c is c + i·ldc. add: to what c
-     * holds. `then`: memory that will be read next, hinted to the cache; may be anything.
+     * holds. `then`: the panel that is read next, hinted to the cache as a whole; `also`: so are
+     * these bytes, a few at a time, if m is more than mr.
      */
     void (*gemm)(const float *a, const float *b, int width, float *c, size_t ldc, int m, int k,
-                 int add, const float *then);
+                 int add, const float *then, struct cpu_hint also);
 
     /*
      * Winograd's transforms (cpu_winograd.inc.h), side = 4, 5 or 6 pixels each way, r = 2 or 3 the

@@ -8,11 +8,19 @@
 #include "model/cpu_vector.inc.h"
 #include "model/cpu_winograd.inc.h"
 
+/* Bytes that a hint brings. */
+#define LINE 64
+
 /* --- matrix product --------------------------------------------------------------------------- */
 
-/* then, share: of what comes next, this call brings `share` bytes for each of its k steps. */
+/* What a call brings: `share` bytes for each of its k steps. */
+struct bring {
+    const char *at;
+    size_t share;
+};
+
 INLINE void micro(const int rows, const int width, const float *a, const float *b, float *c,
-                  size_t ldc, int k, int add, const char *then, size_t share)
+                  size_t ldc, int k, int add, struct bring then, struct bring also)
 {
     vf sum[ROWS][2];
 #pragma GCC unroll 16
@@ -22,9 +30,8 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
             sum[i][j] = add ? load(c + (size_t)i * ldc + j * LANES) : all(0.0f);
     for (int p = 0; p < k; p++) {
         vf b0 = load(b), b1 = width == 2 ? load(b + LANES) : b0;
-        __builtin_prefetch(then, 0, 2);
-        if (width == 2 && LANES == 16)
-            __builtin_prefetch(then + share / 2, 0, 2);
+        __builtin_prefetch(then.at, 0, 2);
+        __builtin_prefetch(also.at, 0, 3);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             vf x = all(a[i * CPU_LDA]);
@@ -34,7 +41,8 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
         }
         a++;
         b += width * LANES;
-        then += share;
+        then.at += then.share;
+        also.at += also.share;
     }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -45,10 +53,10 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
 
 #define MICRO(rows, width)                                                                         \
     static __attribute__((noinline)) void micro_##rows##_##width(                                  \
-        const float *a, const float *b, float *c, size_t ldc, int k, int add, const char *then,    \
-        size_t share)                                                                              \
+        const float *a, const float *b, float *c, size_t ldc, int k, int add, struct bring then,   \
+        struct bring also)                                                                         \
     {                                                                                              \
-        micro(rows, width, a, b, c, ldc, k, add, then, share);                                     \
+        micro(rows, width, a, b, c, ldc, k, add, then, also);                                      \
     }
 #define MICRO_BOTH(rows) MICRO(rows, 1) MICRO(rows, 2)
 MICRO_BOTH(1)
@@ -68,8 +76,8 @@ MICRO_BOTH(13)
 MICRO_BOTH(14)
 #endif
 
-typedef void micro_fn(const float *, const float *, float *, size_t, int, int, const char *,
-                      size_t);
+typedef void micro_fn(const float *, const float *, float *, size_t, int, int, struct bring,
+                      struct bring);
 static micro_fn *const micro_of[2][ROWS] = {
 #if ROWS == 14
     {micro_1_1, micro_2_1, micro_3_1, micro_4_1, micro_5_1, micro_6_1, micro_7_1, micro_8_1,
@@ -83,18 +91,24 @@ static micro_fn *const micro_of[2][ROWS] = {
 };
 
 static void gemm(const float *a, const float *b, int width, float *c, size_t ldc, int m, int k,
-                 int add, const float *then)
+                 int add, const float *then, struct cpu_hint also)
 {
     /* Rows are shared out evenly: 36 rows are three times 12, not 14, 14 and 8. */
     int calls = (m + ROWS - 1) / ROWS;
     /* So is the next panel: fetched all at once by the first call, it would come no faster than
      * memory gives it, and the others would leave memory idle. */
-    size_t share = (size_t)width * LANES * sizeof(float) / (size_t)calls;
-    const char *next = (const void *)then;
+    size_t steps = (size_t)k, share = (size_t)width * LANES * sizeof(float) / (size_t)calls;
+    struct bring next = {(const void *)then, share};
+    struct bring more = {also.at,
+                         (also.bytes + steps * (size_t)calls - 1) / (steps * (size_t)calls)};
+    if (also.bytes == 0 || share > LINE) /* then the panel needs both: a step brings two lines */
+        more = (struct bring){next.at + share / 2, share};
     for (int i = 0; i < calls; i++) {
         int first = (int)((long)m * i / calls), rows = (int)((long)m * (i + 1) / calls) - first;
         micro_of[width - 1][rows - 1](a + (size_t)first * CPU_LDA, b, c + (size_t)first * ldc, ldc,
-                                      k, add, next + (size_t)i * (size_t)k * share, share);
+                                      k, add, next, more);
+        next.at += steps * next.share;
+        more.at += steps * more.share;
     }
 }
 

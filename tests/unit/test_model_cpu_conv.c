@@ -517,6 +517,95 @@ static void conv__gives_an_image_the_same_bits_in_any_batch(void **state)
         }
 }
 
+/* ---- what is brought to the cache ---- */
+
+static struct {
+    const struct cpu_kernels *real;
+    const struct tensor *of[3]; /* input, output, residual */
+    char *seen[3];              /* [floats] asked for */
+    int strange;                /* hints that lie in none of them */
+} hints;
+
+static void gemm_and_listen(const float *a, const float *b, int width, float *c, size_t ldc, int m,
+                            int k, int add, const float *then, struct cpu_hint also)
+{
+    bool known = also.bytes == 0;
+    for (int i = 0; i < 3; i++) {
+        const float *at = also.at, *base = hints.of[i]->base;
+        size_t n = also.bytes / sizeof *at;
+        if (also.bytes == 0 || at < base || at + n > base + hints.of[i]->floats)
+            continue;
+        memset(hints.seen[i] + (at - base), 1, n);
+        known = true;
+    }
+    hints.strange += !known;
+    hints.real->gemm(a, b, width, c, ldc, m, k, add, then, also);
+}
+
+/* The part of a tensor's numbers that was asked for. */
+static double part_seen(int which)
+{
+    const struct tensor *t = hints.of[which];
+    double all = 0, seen = 0;
+    for (int n = 0; n < t->v.n; n++)
+        for (int y = 0; y < t->v.h; y++)
+            for (int x = 0; x < t->v.w; x++)
+                for (int c = 0; c < t->v.c; c++) {
+                    seen += hints.seen[which][at(&t->v, n, y, x) + c - t->base];
+                    all++;
+                }
+    return seen / all;
+}
+
+/* A Winograd layer asks, while it multiplies, for all places of its results and of what is added to
+ * them, and for what each task but the first reads; for nothing else. */
+static void conv__brings_what_is_written_and_what_is_read_next(void **state)
+{
+    (void)state;
+    struct cpu_conv_desc layers[] = {layer(2, 16, 60, 64, 32, 3, 1, 1),
+                                     layer(1, 16, 130, 120, 16, 4, 2, 1),
+                                     transposed(1, 16, 60, 60, 16, 4, 2, 1)};
+    for (size_t l = 0; l < sizeof layers / sizeof *layers; l++)
+        for (enum cpu_way way = CPU_WINOGRAD4; way <= CPU_WINOGRAD6; way++) {
+            const struct cpu_conv_desc *d = &layers[l];
+            struct cpu_kernels listening;
+            struct cpu_conv *conv;
+            assert_int_equal(cpu_kernels_pick("base", &hints.real, NULL), 0);
+            listening = *hints.real;
+            listening.gemm = gemm_and_listen;
+            struct tensor t[3] = {tensor_new(d->n, d->h, d->w, d->c, true),
+                                  tensor_new(d->n, d->oh, d->ow, d->oc, false),
+                                  tensor_new(d->n, d->oh, d->ow, d->oc, true)};
+            for (int i = 0; i < 3; i++) {
+                hints.of[i] = &t[i];
+                hints.seen[i] = calloc(t[i].floats, 1);
+                assert_non_null(hints.seen[i]);
+            }
+            hints.strange = 0;
+            size_t count = (size_t)d->c * (size_t)d->oc * (size_t)(d->kernel[0] * d->kernel[1]);
+            float *w = floats(count);
+            memset(w, 0, count * sizeof *w);
+            assert_int_equal(cpu_conv_new(&conv, d, &listening, 1, &way, NULL), 0);
+            float *packed = floats(cpu_conv_packed_floats(conv));
+            float *work = floats(cpu_conv_thread_floats(conv) + 32);
+            float *shared = floats(cpu_conv_shared_floats(conv));
+            pack(conv, w, NULL, packed, NULL);
+            cpu_conv_run(conv, &t[0].v, &t[1].v, &t[2].v, NULL, work, shared);
+            assert_int_equal(hints.strange, 0);
+            assert_true(part_seen(1) == 1 && part_seen(2) == 1);
+            assert_true(part_seen(0) > 0.7 && part_seen(0) < 1);
+            cpu_conv_free(conv);
+            free(w);
+            free(packed);
+            free(work);
+            free(shared);
+            for (int i = 0; i < 3; i++) {
+                free(hints.seen[i]);
+                free(t[i].base);
+            }
+        }
+}
+
 /* Larger tiles save cycles and take more memory, which a layer may not do by itself. */
 static void conv__tells_which_ways_are_faster_and_larger(void **state)
 {
@@ -621,6 +710,7 @@ int main(void)
         cmocka_unit_test(conv__writes_a_pixel_shuffle_where_it_belongs),
         cmocka_unit_test(conv__agrees_with_plain_loops_for_random_shapes),
         cmocka_unit_test(conv__gives_an_image_the_same_bits_in_any_batch),
+        cmocka_unit_test(conv__brings_what_is_written_and_what_is_read_next),
         cmocka_unit_test(conv__tells_which_ways_are_faster_and_larger),
         cmocka_unit_test(conv__refuses_sizes_that_do_not_fit),
     };
