@@ -122,9 +122,9 @@ static void bring_add(struct bring *b, const float *at, ptrdiff_t floats)
     if (floats <= 0)
         return;
     struct cpu_hint *last = b->pieces > 0 ? &b->piece[b->pieces - 1] : NULL;
-    const char *end = last ? (const char *)last->at + last->bytes : NULL;
-    if (last && (const char *)at >= end && (const char *)at - end <= GAP_BYTES) {
-        bytes += (size_t)((const char *)at - end);
+    uintptr_t begin = (uintptr_t)at, end = last ? (uintptr_t)last->at + last->bytes : 0;
+    if (last && begin >= end && begin - end <= GAP_BYTES) {
+        bytes += begin - end;
         last->bytes += bytes;
     } else if (b->pieces < PIECES_MAX) {
         b->piece[b->pieces++] = (struct cpu_hint){at, bytes};

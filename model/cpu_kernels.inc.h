@@ -317,6 +317,13 @@ static void axpy(const float *x, float w, int n, float *y)
         store_part(y + i, load_part(y + i, n - i) + s * load_part(x + i, n - i), n - i);
 }
 
+/* b, or a where that is NaN. */
+INLINE vf unless_nan(vf a, vf b)
+{
+    vi number = a == a;
+    return (vf)(((vi)b & number) | ((vi)a & ~number));
+}
+
 INLINE vf combine(enum cpu_binary op, vf a, vf b)
 {
     switch (op) {
@@ -329,9 +336,9 @@ INLINE vf combine(enum cpu_binary op, vf a, vf b)
     case CPU_DIV:
         return a / b;
     case CPU_MAX:
-        return maximum(a, b);
+        return unless_nan(a, maximum(a, b));
     case CPU_MIN:
-        return minimum(a, b);
+        return unless_nan(a, minimum(a, b));
     case CPU_SLOPE:
         return below_zero(a, b * a);
     case CPU_POW:

@@ -635,6 +635,19 @@ static void kernels__let_what_is_not_finite_through(void **state)
                 for (int i = 0; i < 19; i++)
                     assert_int_equal(isnan(y[i]) != 0, i == place);
             }
+        const struct cpu_act none = {CPU_NONE, 0, 0};
+        for (int place = 0; place < 2 * 19; place++)
+            for (enum cpu_binary op = CPU_ADD; op <= CPU_SLOPE; op++) {
+                float x[2][19], y[19];
+                for (int i = 0; i < 19; i++) /* operands of either order, of either sign */
+                    x[0][i] = x[1][18 - i] = (float)(i - 9) - 0.5f;
+                x[place / 19][place % 19] = NAN;
+                if (op == CPU_SLOPE && place >= 19)
+                    continue; /* of a positive number no slope is asked for */
+                k->binary(op, x[0], 1, x[1], 1, 19, &none, y);
+                for (int i = 0; i < 19; i++)
+                    assert_int_equal(isnan(y[i]) != 0, i == place % 19);
+            }
         float inf[3] = {0, -INFINITY, 0}, ok[3] = {3e38f, -3e38f, 0};
         assert_int_equal(k->finite(inf, 3), 0);
         assert_int_equal(k->finite(ok, 3), 1);
