@@ -19,6 +19,8 @@
 #define COPY_CYCLES   6.0
 #define PIECE_CYCLES  12.0
 #define FINISH_CYCLES 4.0
+/* Cycles of four outputs of a tap that are added up. */
+#define TAP_CYCLES 1.0
 /* Cycles of a Winograd transform per point of a vector of channels of a tile of 4 × 4, in and out;
  * as many times so many where the vector is not full, and where the tile is larger. */
 #define TRANSFORM_IN_CYCLES  5.0
@@ -38,6 +40,8 @@
 #define LEFT_FLOATS (2 * 1024 * 1024)
 /* Most floats of a padded copy of the input. */
 #define COPY_FLOATS ((int64_t)1 << 28)
+/* Most columns: outputs of all taps. */
+#define COLUMNS_MOST 256
 /* With low_memory, how much more than the plain weights a layer may store (1 MiB). */
 #define LOW_MEMORY_FLOATS (256 * 1024)
 
@@ -118,10 +122,14 @@ static struct cost cost_direct(const struct cpu_conv *c)
 static struct cost cost_columns(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
-    double k = (double)d->kernel[0] * c->c, lanes = c->k->lanes;
-    double n = round_up(c->oc * d->kernel[1], c->k->lanes);
-    double rows = (double)d->oh * (d->ow + (d->kernel[1] - 1) * d->dilation[1]);
-    double compute = rows * k * n / lanes / 2 + 2 * rows * k / lanes + rows * n;
+    double taps = (double)d->kernel[0] * d->kernel[1], k = c->c, lanes = c->k->lanes;
+    double n = round_up(d->oc * d->kernel[0] * d->kernel[1], c->k->lanes);
+    double bands = (d->oh + CPU_BAND - 1) / CPU_BAND;
+    double pixels = (d->oh + bands * (d->kernel[0] - 1) * d->dilation[0]) *
+                    (d->ow + (d->kernel[1] - 1) * d->dilation[1]);
+    double gather = PIECE_CYCLES + 2 * k / lanes;
+    double add = (double)d->oh * d->ow * taps * (TAP_CYCLES * ((d->oc + 3) / 4));
+    double compute = pixels * (k * n / lanes / 2 + gather) + add;
     return (struct cost){total(compute, k * n), k * n};
 }
 
@@ -172,8 +180,10 @@ static bool ends_in_zeros(const struct cpu_conv *c)
 static bool has_columns(const struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
-    return !d->transposed && d->group == 1 && c->merged == 1 && !d->shuffle && d->stride[1] == 1 &&
-           d->kernel[1] >= 2 && d->kernel[1] * d->oc <= 4 * c->k->lanes && d->c >= 4 &&
+    return !d->transposed && d->group == 1 && c->merged == 1 && square(d->stride, 1) &&
+           d->kernel[1] >= 2 && d->c >= 4 &&
+           (int64_t)d->kernel[0] * d->kernel[1] * d->oc <= COLUMNS_MOST &&
+           (d->kernel[0] - 1) * d->dilation[0] <= CPU_REACH_MAX &&
            (d->kernel[1] - 1) * d->dilation[1] <= CPU_REACH_MAX;
 }
 
@@ -216,10 +226,10 @@ static size_t fill_axis(const struct cpu_conv *c, int axis, int remainder, struc
     } else {
         a->first = 0;
         a->grid = size;
-        if (axis == 1 && c->way == CPU_COLUMNS)
-            a->grid = size + (d->kernel[1] - 1) * dilation;
+        if (c->way == CPU_COLUMNS)
+            a->grid = size + (d->kernel[axis] - 1) * dilation;
     }
-    int taps = axis == 1 && (c->way == CPU_COLUMNS || c->copied) ? 1 : d->kernel[axis];
+    int taps = c->way == CPU_COLUMNS || (axis == 1 && c->copied) ? 1 : d->kernel[axis];
     a->taps = 0;
     a->tap = room;
     a->from = room + taps;
@@ -255,9 +265,12 @@ static int plan_direct(struct cpu_conv *c)
     c->copied = c->way == CPU_DIRECT && wants_copy(c);
     c->phases = steps[0] * steps[1];
     c->phase = calloc((size_t)c->phases, sizeof *c->phase);
-    size_t extra = (size_t)(d->kernel[1] - 1) * (size_t)d->dilation[1];
-    size_t ints = (size_t)c->phases * ((size_t)axis_taps_most(d, 0) * (1 + (size_t)d->oh) +
-                                       (size_t)axis_taps_most(d, 1) * (1 + (size_t)d->ow + extra));
+    size_t extra[2];
+    for (int i = 0; i < 2; i++)
+        extra[i] = (size_t)(d->kernel[i] - 1) * (size_t)d->dilation[i];
+    size_t ints =
+        (size_t)c->phases * ((size_t)axis_taps_most(d, 0) * (1 + (size_t)d->oh + extra[0]) +
+                             (size_t)axis_taps_most(d, 1) * (1 + (size_t)d->ow + extra[1]));
     if (c->copied) {
         c->copy_h = (d->oh - 1) * d->stride[0] + (d->kernel[0] - 1) * d->dilation[0] + 1;
         c->copy_w = (d->ow - 1) * d->stride[1] + d->kernel[1];
@@ -278,7 +291,7 @@ static int plan_direct(struct cpu_conv *c)
             c->copy_x[i] = source_of(d, 1, (int64_t)i - d->pad[1]);
     }
     c->segment = c->copied ? d->c * d->kernel[1] : c->c;
-    c->columns = c->way == CPU_COLUMNS ? d->oc * d->kernel[1] : d->oc / d->group;
+    c->columns = c->way == CPU_COLUMNS ? d->oc * d->kernel[0] * d->kernel[1] : d->oc / d->group;
     c->columns_pad = round_up(c->columns, c->k->lanes);
     size_t weights = 0;
     for (int i = 0; i < c->phases; i++) {
@@ -382,9 +395,10 @@ static void cut(struct cpu_conv *c)
         most = c->group_weights > CACHED_FLOATS ? TILES_MOST_DEEP : TILES_MOST;
         most = most / c->k->mr * c->k->mr;
     } else if (c->way == CPU_COLUMNS) {
-        rows = c->phase[0].x.grid;
-        most = 8 * c->k->mr;
-        sets = d->n * d->oh;
+        rows = d->ow;
+        most = 8 * c->k->mr - (d->kernel[1] - 1) * d->dilation[1];
+        most = most > 2 * c->k->mr ? most : 2 * c->k->mr;
+        sets = d->n * ((d->oh + CPU_BAND - 1) / CPU_BAND);
     } else if (c->way == CPU_DEPTHWISE) {
         rows = most = CPU_DEPTH_PIXELS; /* a task is a row; so much of it lies in scratch memory */
     } else {
@@ -600,8 +614,11 @@ size_t cpu_conv_thread_floats(const struct cpu_conv *c)
     size_t rows = (size_t)c->block;
     if (c->way == CPU_DEPTHWISE) /* two sets of sums */
         return cpu_round16(2 * CPU_DEPTH_PIXELS * row + CPU_SLACK);
-    if (c->way == CPU_COLUMNS)
+    if (c->way == CPU_COLUMNS) {
+        size_t sums = cpu_band_row(c);
         rows += (size_t)(c->d.kernel[1] - 1) * (size_t)c->d.dilation[1];
+        return cpu_round16(rows * (CPU_LDA + row) + (CPU_BAND + 1) * sums + CPU_SLACK);
+    }
     size_t points = (size_t)cpu_points(c);
     size_t edge = c->side > 0 ? points * CPU_KC : 0, left = c->left_shared ? 0 : CPU_LDA;
     return cpu_round16(points * rows * (left + row) + edge + CPU_SLACK);

@@ -14,8 +14,8 @@
  *              convolution is one convolution for each phase of its stride. Taps that only ever
  *              meet padding are neither stored nor computed. Groups of few channels are computed
  *              several at a time, as one whose weights between different groups are zeros.
- *   columns    few outputs (an image): the taps of one row of the kernel are computed as outputs
- *              of their own and added up with a shift.
+ *   columns    few outputs (an image): every tap of the kernel is computed as an output of its own
+ *              at every pixel of the input, and they are added up with a shift.
  *   depthwise  groups of one channel to one channel: nothing is packed, a vector of channels is
  *              multiplied at a time.
  *

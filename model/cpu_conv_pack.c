@@ -92,8 +92,9 @@ static void pack_direct(void *arg, int task, int thread)
     for (int j = 0; j < real; j++) {
         int n = first + j;
         /* columns: n = tap · oc + output */
-        column[j] = c->way == CPU_COLUMNS ? (size_t)(n % c->oc) * output + (size_t)(n / c->oc)
-                                          : (size_t)cpu_channel_of(c, n) * output;
+        column[j] = (size_t)cpu_channel_of(c, n % c->d.oc) * output;
+        if (c->way == CPU_COLUMNS)
+            column[j] += (size_t)(n / c->d.oc);
         if (c->merged > 1) {
             column_group[j] = n / outputs;
             column[j] = (size_t)(c->d.transposed ? n % outputs : n) * output;

@@ -5,7 +5,8 @@
 #include "model/cpu_conv.h"
 
 #define CPU_BLOCK_MAX  112 /* pixels of one task: eight calls of the widest micro-kernel */
-#define CPU_REACH_MAX  64  /* columns: (kernel width − 1) · dilation */
+#define CPU_REACH_MAX  64  /* columns: (kernel width − 1) · dilation; height: the same */
+#define CPU_BAND       32  /* columns: rows of outputs of one task */
 #define CPU_PHASES_MAX 64  /* of a transposed convolution: stride × stride */
 
 /* One axis of a direct phase: which taps it has and where they read. */
@@ -119,6 +120,12 @@ static inline size_t cpu_conv_copy_floats(const struct cpu_conv *c)
     if (!c->copied)
         return 0;
     return cpu_round16((size_t)c->d.n * (size_t)c->copy_h * c->copy_row + CPU_SLACK);
+}
+
+/* Columns: of a row of sums, which are written four at once. */
+static inline size_t cpu_band_row(const struct cpu_conv *c)
+{
+    return cpu_round16((size_t)c->block * (size_t)c->d.oc + 3);
 }
 
 /* Row stride of a block of products that is `columns` wide: off powers of two. */

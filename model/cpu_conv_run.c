@@ -304,55 +304,111 @@ static void run_direct(void *arg, int task, int thread)
     }
 }
 
+/* A piece of a band of rows of outputs: acc[row of the band][pixel · outputs + output]. */
+struct band {
+    int n, y0, y1, first, count;
+    float *acc;
+    size_t acc_row;
+};
+
+/* Row v of the (padded) input has been multiplied: its taps to the rows of the band. */
+static void add_row(const struct cpu_conv *c, const struct band *b, int v, const float *products,
+                    size_t row, float *sums)
+{
+    const struct cpu_conv_desc *d = &c->d;
+    size_t step = (size_t)d->dilation[1] * row + (size_t)d->oc;
+    for (int t = 0; t < d->kernel[0]; t++) {
+        int y = v - t * d->dilation[0];
+        if (y < b->y0 || y >= b->y1)
+            continue;
+        c->k->add_taps(products + (size_t)t * (size_t)d->kernel[1] * (size_t)d->oc, row, b->count,
+                       d->kernel[1], step, d->oc, sums);
+        c->k->add_to(sums, b->count * d->oc, b->acc + (size_t)(y - b->y0) * b->acc_row);
+    }
+}
+
+/* A row of the band to its place. */
+static void finish_row(const struct run *r, const struct band *b, int y)
+{
+    const struct cpu_conv *c = r->c;
+    int outputs = c->d.oc;
+    float *sum = b->acc + (size_t)(y - b->y0) * b->acc_row;
+    for (int i = 0; i < b->count && r->residual; i++) {
+        const float *p = pixel_of(r->residual, b->n, y, b->first + i);
+        for (int o = 0; o < outputs; o++)
+            sum[i * outputs + o] += p[o];
+    }
+    c->k->copy(sum, b->count * outputs, &c->d.out_act, sum);
+    for (int i = 0; i < b->count; i++, sum += outputs)
+        for (int o = 0, phase = 0; o < outputs; o += c->oc, phase++) {
+            int x = b->first + i;
+            float *to = c->d.shuffle
+                            ? pixel_at(r->out, b->n, 2 * y + (phase >> 1), 2 * x + (phase & 1))
+                            : pixel_at(r->out, b->n, y, x);
+            for (int k = 0; k < c->oc; k++)
+                to[k] = sum[o + k];
+        }
+}
+
 static void run_columns(void *arg, int task, int thread)
 {
     const struct run *r = arg;
     const struct cpu_conv *c = r->c;
+    const struct cpu_conv_desc *d = &c->d;
     const struct cpu_phase *f = &c->phase[0];
-    int block = task % c->blocks, y = task / c->blocks % c->d.oh, n = task / c->blocks / c->d.oh;
-    int first = (int)((int64_t)c->d.ow * block / c->blocks);
-    int count = (int)((int64_t)c->d.ow * (block + 1) / c->blocks) - first;
-    if (count == 0)
+    int bands = (d->oh + CPU_BAND - 1) / CPU_BAND, block = task % c->blocks;
+    struct band b = {.n = task / c->blocks / bands,
+                     .y0 = task / c->blocks % bands * CPU_BAND,
+                     .first = (int)((int64_t)d->ow * block / c->blocks),
+                     .acc_row = cpu_band_row(c)};
+    b.y1 = b.y0 + CPU_BAND < d->oh ? b.y0 + CPU_BAND : d->oh;
+    b.count = (int)((int64_t)d->ow * (block + 1) / c->blocks) - b.first;
+    if (b.count == 0)
         return;
-    int reach = (c->d.kernel[1] - 1) * c->d.dilation[1], rows = count + reach;
+    int reach = (d->kernel[1] - 1) * d->dilation[1], rows = b.count + reach;
+    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
     float *left = r->scratch + (size_t)thread * r->scratch_floats;
     float *products = left + (size_t)(c->block + reach) * CPU_LDA;
-    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    float *sums = products + (size_t)(c->block + reach) * row;
+    b.acc = sums + b.acc_row;
+    for (int i = 0; i < b.count; i++)
+        memcpy(b.acc + i * d->oc, c->bias, (size_t)d->oc * sizeof *b.acc);
+    for (int y = b.y0 + 1; y < b.y1; y++)
+        memcpy(b.acc + (size_t)(y - b.y0) * b.acc_row, b.acc,
+               (size_t)b.count * (size_t)d->oc * sizeof *b.acc);
     struct pixels at = {.count = rows};
     for (int i = 0; i < rows; i++) {
-        at.n[i] = n;
-        at.y[i] = y;
-        at.x[i] = first + i;
+        at.n[i] = b.n;
+        at.x[i] = b.first + i;
     }
-    for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
-        int kc = f->k - k0 < CPU_KC ? f->k - k0 : CPU_KC;
-        gather_block(c, f, r->in, &c->d.in_act, &at, 0, k0, kc, left);
-        struct panels w = direct_panels(c, f, c->weights, k0);
-        struct panels next = direct_panels(c, f, c->weights, k0 + kc < f->k ? k0 + kc : 0);
-        multiply(c, left, &w, &next, 0, c->panels, products, row, rows, k0 > 0, NULL);
+    int x0 = d->w, x1 = -1; /* columns of the image that it reads */
+    for (int i = 0; i < rows && f->k > 0; i++) {
+        int x = f->x.from[b.first + i];
+        x0 = x >= 0 && x < x0 ? x : x0;
+        x1 = x > x1 ? x : x1;
     }
-    if (f->k == 0)
-        memset(products, 0, (size_t)rows * row * sizeof *products);
-    float *sum = left; /* what was gathered is no longer needed */
-    for (int i = 0; i < count; i++, sum += c->oc) {
-        for (int o = 0; o < c->oc; o++)
-            sum[o] = c->bias[o];
-        for (int t = 0; t < c->d.kernel[1]; t++) {
-            const float *p =
-                products + (size_t)(i + t * c->d.dilation[1]) * row + (size_t)t * (size_t)c->oc;
-            for (int o = 0; o < c->oc; o++)
-                sum[o] += p[o];
+    int end = f->k > 0 ? b.y1 + (d->kernel[0] - 1) * d->dilation[0] : b.y0;
+    for (int v = b.y0; v < end; v++) {
+        if (f->y.from[v] < 0)
+            continue;
+        for (int i = 0; i < rows; i++)
+            at.y[i] = v;
+        struct bring next_row = {.pieces = 0};
+        if (v + 1 < end && f->y.from[v + 1] >= 0)
+            bring_add(&next_row, pixel_of(r->in, b.n, f->y.from[v + 1], x0),
+                      (x1 + 1 - x0) * r->in->pixel);
+        bring_begin(&next_row, c->chunks_max * c->panels);
+        for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
+            gather_block(c, f, r->in, &d->in_act, &at, 0, k0, chunk_of(f->k, k0), left);
+            struct panels w = direct_panels(c, f, c->weights, k0);
+            struct panels next =
+                direct_panels(c, f, c->weights, k0 + CPU_KC < f->k ? k0 + CPU_KC : 0);
+            multiply(c, left, &w, &next, 0, c->panels, products, row, rows, k0 > 0, &next_row);
         }
-        if (r->residual) {
-            const float *p = pixel_of(r->residual, n, y, first + i);
-            for (int o = 0; o < c->oc; o++)
-                sum[o] += p[o];
-        }
+        add_row(c, &b, v, products, row, sums);
     }
-    c->k->copy(left, count * c->oc, &c->d.out_act, left);
-    for (int i = 0; i < count; i++)
-        memcpy(pixel_at(r->out, n, y, first + i), left + (size_t)i * (size_t)c->oc,
-               (size_t)c->oc * sizeof *left);
+    for (int y = b.y0; y < b.y1; y++)
+        finish_row(r, &b, y);
 }
 
 /* Transforms n channels from channel0 of one tile of one phase. */
@@ -595,7 +651,7 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
     if (c->side > 0)
         pool_run(p, c->blocks * c->split, run_winograd, &r);
     else if (c->way == CPU_COLUMNS)
-        pool_run(p, c->d.n * c->d.oh * c->blocks, run_columns, &r);
+        pool_run(p, c->d.n * ((c->d.oh + CPU_BAND - 1) / CPU_BAND) * c->blocks, run_columns, &r);
     else
         pool_run(p, c->d.group * c->phases * c->split * c->blocks, run_direct, &r);
 }

@@ -109,6 +109,10 @@ struct cpu_kernels {
     void (*depthwise)(const float *const *from, const int *tap, int taps, int pixels,
                       const float *w, size_t w_row, int n, const struct cpu_act *act, float *y,
                       size_t y_row);
+    /* to[i·n + o] = sum over taps t of p[i·row + t·step + o] for o < n, count pixels. Reads to 3
+     * floats beyond n, writes to 3 floats beyond count·n. */
+    void (*add_taps)(const float *p, size_t row, int count, int taps, size_t step, int n,
+                     float *to);
     /* y[c] += w·x[c], n channels. */
     void (*axpy)(const float *x, float w, int n, float *y);
 

@@ -307,6 +307,32 @@ static void add_square_to(const float *x, const float *mean, int n, float *sum)
         sum[i] += (x[i] - mean[i]) * (x[i] - mean[i]);
 }
 
+/* Four at a time: there are few. */
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
+INLINE void add_taps_of(const float *p, size_t row, int count, const int taps, size_t step,
+                        const int n, float *to)
+{
+    for (int i = 0; i < count; i++, p += row, to += n)
+        for (int o = 0; o < n; o += 4) {
+            four sum = *(const four *)(p + o);
+#pragma GCC unroll 9
+            for (int t = 1; t < taps; t++)
+                sum += *(const four *)(p + (size_t)t * step + o);
+            *(four *)(to + o) = sum;
+        }
+}
+
+static void add_taps(const float *p, size_t row, int count, int taps, size_t step, int n, float *to)
+{
+    if (taps == 3 && n == 3)
+        add_taps_of(p, row, count, 3, step, 3, to);
+    else if (taps == 7 && n == 3)
+        add_taps_of(p, row, count, 7, step, 3, to);
+    else
+        add_taps_of(p, row, count, taps, step, n, to);
+}
+
 static void axpy(const float *x, float w, int n, float *y)
 {
     vf s = all(w);
@@ -480,6 +506,7 @@ const struct cpu_kernels KERNELS = {
     .affine = affine,
     .depthwise = depthwise,
     .add_to = add_to,
+    .add_taps = add_taps,
     .add_square_to = add_square_to,
     .axpy = axpy,
     .binary = binary,
