@@ -306,11 +306,63 @@ static int build_taps(struct build *b, const struct resize_attr *resize, int axi
     return rc;
 }
 
+/* The elements of an axis that a list names. */
+static int build_index(struct build *b, const struct node *n, int axis, const int32_t *index,
+                       int64_t n_index)
+{
+    struct build_tensor *in, *out;
+    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
+    int64_t offset = 0, after = 1;
+    int rc = element_ends(b, n, &in, &out);
+    if (rc == 0)
+        rc = build_weights(b, index, n_index * (int64_t)sizeof *index, &offset);
+    for (int d = axis + 1; d < is->rank; d++)
+        after *= is->dim[d];
+    if (rc != 0)
+        return rc;
+    union kernel_args a;
+    memset(&a, 0, sizeof a);
+    a.gather_ = (struct gather_args){.in = {NULL, b->half},
+                                     .out = {NULL, b->half},
+                                     .from = build_view(b, in, is),
+                                     .to = build_view(b, out, os),
+                                     .n_index = n_index,
+                                     .after = after,
+                                     .axis_dim = is->dim[axis]};
+    rc = build_map(b, gather, &a, shape_count(os), build_place(b, in), build_place(b, out));
+    if (rc == 0)
+        build_point(b, FIELD(gather, index), (struct place){REGION_WEIGHTS, offset});
+    return rc;
+}
+
+/* A Resize that picks elements along one axis, whichever. */
+static int build_picked(struct build *b, const struct node *n, int axis)
+{
+    int64_t in = shape_of(b, n->in[0])->dim[axis], out = shape_of(b, n->out[0])->dim[axis];
+    struct resample r;
+    int rc = resample_init(&r, &n->resize, axis, in, out, b->e);
+    if (rc != 0)
+        return rc;
+    rc = build_index(b, n, axis, r.index, out);
+    resample_fini(&r);
+    return rc;
+}
+
 static int build_resize(struct build *b, const struct node *n)
 {
     struct build_tensor *in, *out;
     const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    if (is->rank != 4 || is->dim[0] != os->dim[0] || is->dim[1] != os->dim[1])
+    int changed = 0, axis = 0;
+    bool planes = is->rank == 4;
+    for (int i = 0; i < is->rank; i++)
+        if (is->dim[i] != os->dim[i] || n->resize.scale[i] != 1) {
+            planes = planes && i >= 2;
+            axis = i;
+            changed++;
+        }
+    if (!planes && changed == 1 && n->resize.mode == RESIZE_NEAREST)
+        return build_picked(b, n, axis);
+    if (!planes)
         return build_fail(b, "it resizes more than rows and columns of N,C,H,W");
     int rc = unary_ends(b, n, &in, &out);
     if (rc != 0)
@@ -411,35 +463,13 @@ static int build_reduce(struct build *b, const struct node *n)
 
 static int build_gather(struct build *b, const struct node *n)
 {
-    struct build_tensor *in, *out;
-    const struct shape *is = shape_of(b, n->in[0]), *os = shape_of(b, n->out[0]);
-    int rc = element_ends(b, n, &in, &out);
-    if (rc != 0)
-        return rc;
     int32_t *index = malloc(sizeof *index * (size_t)(n->gather.n_index + 1));
-    int64_t offset = 0, after = 1;
     if (!index)
         return err_set(b->e, ERR_NOMEM, "no memory for an index");
     for (int64_t i = 0; i < n->gather.n_index; i++)
         index[i] = (int32_t)n->gather.index[i];
-    rc = build_weights(b, index, n->gather.n_index * (int64_t)sizeof *index, &offset);
+    int rc = build_index(b, n, n->gather.axis, index, n->gather.n_index);
     free(index);
-    for (int d = n->gather.axis + 1; d < is->rank; d++)
-        after *= is->dim[d];
-    if (rc != 0)
-        return rc;
-    union kernel_args a;
-    memset(&a, 0, sizeof a);
-    a.gather_ = (struct gather_args){.in = {NULL, b->half},
-                                     .out = {NULL, b->half},
-                                     .from = build_view(b, in, is),
-                                     .to = build_view(b, out, os),
-                                     .n_index = n->gather.n_index,
-                                     .after = after,
-                                     .axis_dim = is->dim[n->gather.axis]};
-    rc = build_map(b, gather, &a, shape_count(os), build_place(b, in), build_place(b, out));
-    if (rc == 0)
-        build_point(b, FIELD(gather, index), (struct place){REGION_WEIGHTS, offset});
     return rc;
 }
 

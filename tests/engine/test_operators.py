@@ -106,6 +106,8 @@ for mode in ("nearest", "linear", "cubic"):
                 "Resize", (1, 2, 5, 4), 13,
                 {"roi": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32), "sizes": np.int64([1, 2, *s])},
                 mode=m, coordinate_transformation_mode=c, **({"nearest_mode": "floor"} if m == "nearest" else {}))
+CASES["resize-channels"] = lambda: one("Resize", (2, 3, 5, 4), 13, {"roi": np.zeros(0, np.float32), "scales": np.float32([1, 2, 1, 1])},
+                                       mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 for nearest in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
     CASES[f"resize-{nearest}"] = lambda n=nearest: one(
         "Resize", (1, 2, 6, 4), 11, {"roi": np.zeros(0, np.float32), "scales": np.float32([1, 1, 1.5, 0.5])}, mode="nearest", nearest_mode=n)
