@@ -164,9 +164,16 @@ enum resize_coord {
     COORD_HALF_PIXEL_SYMMETRIC,
     COORD_PYTORCH_HALF_PIXEL,
     COORD_ALIGN_CORNERS,
-    COORD_ASYMMETRIC
+    COORD_ASYMMETRIC,
+    COORD_TF_HALF_PIXEL_FOR_NN /* gone from opset 13 on, but tf2onnx goes on writing it */
 };
-enum resize_nearest { NEAREST_PREFER_FLOOR, NEAREST_PREFER_CEIL, NEAREST_FLOOR, NEAREST_CEIL };
+enum resize_nearest {
+    NEAREST_PREFER_FLOOR,
+    NEAREST_PREFER_CEIL,
+    NEAREST_FLOOR,
+    NEAREST_CEIL,
+    NEAREST_BY_SCALE /* Upsample, Resize 10: ceil along an axis that shrinks, floor else */
+};
 enum resize_policy { RESIZE_STRETCH, RESIZE_NOT_LARGER, RESIZE_NOT_SMALLER };
 struct resize_attr {
     enum resize_mode mode;

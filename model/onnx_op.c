@@ -301,13 +301,14 @@ static void read_reduce(struct node_reader *nr)
 
 static const char *const resize_modes[] = {"nearest", "linear", "cubic", NULL};
 
-/* Upsample 7 and 9, Resize 10: source coordinate out / scale, nearest rounds down. */
+/* Upsample 7 and 9, Resize 10: source coordinate out / scale. They don't say how nearest rounds;
+ * the ONNX project's own case of Resize 10 and onnxruntime round up where the axis shrinks. */
 static void read_upsample(struct node_reader *nr)
 {
     struct resize_attr *a = &nr->n->resize;
     a->mode = (enum resize_mode)attr_word(nr, "mode", resize_modes);
     a->coord = COORD_ASYMMETRIC;
-    a->nearest = NEAREST_FLOOR;
+    a->nearest = NEAREST_BY_SCALE;
     a->cubic_a = -0.75f;
     if (a->mode == RESIZE_CUBIC)
         attr_refuse(nr, ERR_UNSUPPORTED, "attribute 'mode' is 'cubic', which this opset lacks");
@@ -326,9 +327,13 @@ static void read_upsample(struct node_reader *nr)
 
 static void read_resize(struct node_reader *nr)
 {
-    static const char *const coords[] = {"half_pixel",         "half_pixel_symmetric",
-                                         "pytorch_half_pixel", "align_corners",
-                                         "asymmetric",         NULL};
+    static const char *const coords[] = {"half_pixel",
+                                         "half_pixel_symmetric",
+                                         "pytorch_half_pixel",
+                                         "align_corners",
+                                         "asymmetric",
+                                         "tf_half_pixel_for_nn",
+                                         NULL};
     static const char *const nearests[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
                                            "ceil", NULL};
     static const char *const policies[] = {"stretch", "not_larger", "not_smaller", NULL};

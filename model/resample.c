@@ -1,4 +1,5 @@
-/* resample.c - see resample.h. Source: ONNX operator Resize, opset 19, and its reference code. */
+/* resample.c - see resample.h. Source: ONNX operator Resize, opset 10 to 19, and its reference
+ * code; onnxruntime where that leaves open how coordinates are rounded. */
 #include "model/resample.h"
 
 #include <math.h>
@@ -13,40 +14,58 @@
  * one element), so the work of a resize is bounded by the elements that it reads and makes. */
 #define RESAMPLE_REACH_MAX 8
 
+/* Nearest pixels are found in float, each step rounded, as onnxruntime finds them: an exporter
+ * means what its scale became as a float, 1.7f, by which 17 divided is 10 in float and less in
+ * double. The weights of the other modes are smooth, and double. */
+static double step(const struct resize_attr *a, double v)
+{
+    return a->mode == RESIZE_NEAREST ? (double)(float)v : v;
+}
+
 /* Where output element x lies in the input. */
 static double source_of(const struct resize_attr *a, double scale, int64_t in, int64_t out,
                         int64_t x)
 {
+    double at = (double)x;
     switch (a->coord) {
     case COORD_ASYMMETRIC:
-        return (double)x / scale;
+        return step(a, at / scale);
     case COORD_ALIGN_CORNERS:
-        return out == 1 ? 0 : (double)x * (double)(in - 1) / (double)(out - 1);
+        return out == 1 ? 0 : step(a, step(a, at * (double)(in - 1)) / (double)(out - 1));
     case COORD_PYTORCH_HALF_PIXEL:
-        return out == 1 ? 0 : ((double)x + 0.5) / scale - 0.5;
+        if (out == 1)
+            return 0;
+        break;
     case COORD_HALF_PIXEL_SYMMETRIC: {
         /* The output as its size says, centred on what the scale says. */
-        double adjustment = (double)out / (scale * (double)in), centre = (double)in / 2;
-        double offset = centre * (1 - adjustment);
-        return offset + ((double)x + 0.5) / scale - 0.5;
+        double adjustment = step(a, (double)out / step(a, scale * (double)in));
+        double offset = step(a, (double)in / 2 * step(a, 1 - adjustment));
+        return step(a, offset + (at + 0.5) / scale - 0.5);
     }
+    case COORD_TF_HALF_PIXEL_FOR_NN:
+        return step(a, (at + 0.5) / scale);
     case COORD_HALF_PIXEL:
         break;
     }
-    return ((double)x + 0.5) / scale - 0.5;
+    return step(a, step(a, (at + 0.5) / scale) - 0.5);
 }
 
-static double nearest_of(const struct resize_attr *a, double at)
+/* What is this close to the middle between two elements is the middle, as for onnxruntime. */
+#define TIE 1e-6
+
+static double nearest_of(const struct resize_attr *a, double scale, double at)
 {
     switch (a->nearest) {
     case NEAREST_PREFER_FLOOR:
-        return ceil(at - 0.5);
+        return ceil(at - 0.5 - TIE);
     case NEAREST_PREFER_CEIL:
-        return floor(at + 0.5);
+        return floor(at + 0.5 + TIE);
     case NEAREST_FLOOR:
         return floor(at);
     case NEAREST_CEIL:
         return ceil(at);
+    case NEAREST_BY_SCALE:
+        return scale < 1 ? ceil(at) : floor(at);
     }
     return floor(at);
 }
@@ -76,11 +95,12 @@ static int32_t clamp(int64_t i, int64_t n)
 int resample_init(struct resample *r, const struct resize_attr *a, int axis, int64_t in,
                   int64_t out, struct err *e)
 {
-    double scale = a->scale[axis];
+    double scale = step(a, a->scale[axis]);
     /* A kernel reaches `radius` input elements to each side; antialias widens it when shrinking. */
     double stretch = a->antialias && scale < 1 && a->mode != RESIZE_NEAREST ? scale : 1;
     double radius = (a->mode == RESIZE_CUBIC ? 2 : 1) / stretch;
     int64_t taps = 1;
+    bool same = in == out && scale == 1; /* as if it were no axis of the operator's */
     if (a->mode != RESIZE_NEAREST && radius < (double)RESAMPLE_TAPS_MAX)
         taps = 2 * (int64_t)ceil(radius) + (stretch < 1);
     memset(r, 0, sizeof *r);
@@ -99,9 +119,9 @@ int resample_init(struct resample *r, const struct resize_attr *a, int axis, int
     for (int64_t x = 0; x < out; x++) {
         int32_t *index = r->index + x * taps;
         double *weight = r->weight + x * taps, sum = 0;
-        double at = source_of(a, scale, in, out, x);
+        double at = same ? (double)x : source_of(a, scale, in, out, x);
         if (a->mode == RESIZE_NEAREST) {
-            index[0] = clamp((int64_t)nearest_of(a, at), in);
+            index[0] = clamp((int64_t)nearest_of(a, scale, at), in);
             weight[0] = 1;
             continue;
         }

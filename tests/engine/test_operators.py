@@ -63,6 +63,7 @@ for i, (x, m, k, a) in enumerate([
 ]):
     CASES[f"conv-transpose-{i}"] = lambda x=x, m=m, k=k, a=a, i=i: conv(x, m, k, 11, bias=i % 2 == 0, kind="ConvTranspose", **a)
 
+COORDS = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 CHANNELS = [np.abs(array(6)) + 0.5, array(6), array(6), np.abs(array(6)) + 0.1]
 for opset in (7, 9, 14, 15):
     CASES[f"batch-norm-{opset}"] = lambda o=opset: one("BatchNormalization", (2, 6, 5, 4), o, dict(zip("sbmv", CHANNELS)), epsilon=1e-3)
@@ -98,14 +99,19 @@ for mode in ("constant", "reflect", "edge"):
 CASES["pad-value-crop"] = lambda: one("Pad", (1, 2, 5, 6), 11, {"p": np.int64([0, 1, -1, 2, 0, 0, 3, -2]), "v": np.float32(0.7)})
 CASES["upsample-7"] = lambda: one("Upsample", (1, 2, 3, 4), 7, mode="nearest", scales=[1.0, 1.0, 2.0, 3.0])
 CASES["upsample-9"] = lambda: one("Upsample", (1, 2, 3, 4), 9, {"s": np.float32([1, 1, 2, 2])}, mode="linear")
+# ONNX's own case of this opset, in its package until the next: 1 and 3, so nearest rounds up where it shrinks.
+CASES["resize-10-smaller"] = lambda: one("Resize", (1, 1, 2, 4), 10, {"s": np.float32([1, 1, 0.6, 0.6])}, mode="nearest")
 CASES["resize-10"] = lambda: one("Resize", (1, 2, 5, 4), 10, {"s": np.float32([1, 1, 1.7, 0.5])}, mode="nearest")
-for mode in ("nearest", "linear", "cubic"):
-    for coord in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"):
+for mode, coords in (("nearest", (*COORDS, "tf_half_pixel_for_nn")), ("linear", COORDS), ("cubic", COORDS)):
+    for coord in coords:
         for sizes in ((10, 8), (3, 9), (5, 4), (1, 1)):
             CASES[f"resize-{mode}-{coord}-{sizes[0]}"] = lambda m=mode, c=coord, s=sizes: one(
                 "Resize", (1, 2, 5, 4), 13,
                 {"roi": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32), "sizes": np.int64([1, 2, *s])},
                 mode=m, coordinate_transformation_mode=c, **({"nearest_mode": "floor"} if m == "nearest" else {}))
+# A whole factor along one axis: the other must stay as it is.
+CASES["resize-tf-rows"] = lambda: one("Resize", (1, 2, 5, 4), 12, {"roi": np.zeros(0, np.float32), "scales": np.float32([1, 1, 2, 1])},
+                                      mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="ceil")
 CASES["resize-channels"] = lambda: one("Resize", (2, 3, 5, 4), 13, {"roi": np.zeros(0, np.float32), "scales": np.float32([1, 2, 1, 1])},
                                        mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 for nearest in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
@@ -180,3 +186,34 @@ def test_batch_statistics_never_mix_samples(opset, engine, tmp_path):
     want = (x - x.mean((2, 3), keepdims=True)) / np.sqrt(x.var((2, 3), keepdims=True) + 1e-5)
     want = want * CHANNELS[0].reshape(6, 1, 1) + CHANNELS[1].reshape(6, 1, 1)
     assert enginekit.difference(batch, want) <= 3e-6
+
+
+SCALES = [0.25, 0.3, 0.55, 0.6, 2 / 3, 0.7, 0.9, 1.1, 1.3, 4 / 3, 1.7, 2.3, 3, 64 / 26]
+SIZES = [1, 6, 13, 17, 23, 26, 48, 56, 64, 87, 126]
+
+
+def picks(opset, size):
+    """Nearest Resizes of every kind of one row, all in a row."""
+    coords, nearests = [*COORDS, "tf_half_pixel_for_nn", "half_pixel_symmetric"], ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+    kinds = [dict(coordinate_transformation_mode=c, nearest_mode=n) for c in coords for n in nearests] if opset > 10 else [{}]
+    # onnxruntime copies what keeps its shape, whatever the scale
+    scales = [np.float32(s) for s in SCALES if int(np.float32(s) * np.float32(size)) not in (0, size)]
+    sizes = [s for s in SIZES if opset > 10 and s != size]
+    constants = {f"s{i}": np.float32([1, 1, 1, s]) for i, s in enumerate(scales)} | {f"z{s}": np.int64([1, 1, 1, s]) for s in sizes}
+    nodes, parts = [], []
+    for kind in kinds:
+        for name in constants:
+            inputs = ["x", name] if opset == 10 else ["x", "", name] if name[0] == "s" else ["x", "", "", name]
+            parts.append(f"r{len(parts)}")
+            nodes.append(node("Resize", inputs, parts[-1:], mode="nearest", **kind))
+    model = make_model([*nodes, node("Concat", parts, axis=3)], {"x": (1, 1, 1, size)}, ["y"], constants, opset)
+    return model, np.arange(size, dtype=np.float32).reshape(1, 1, 1, size)
+
+
+@pytest.mark.parametrize("size", [18, 35, 58])
+@pytest.mark.parametrize("opset", [10, 19])
+def test_nearest_picks_the_elements_that_onnxruntime_picks(opset, size, engine, tmp_path):
+    """At scales that floats only come near to: where double precision, or no tolerance about the middle, picks the neighbour."""
+    model, x = picks(opset, size)
+    got = enginekit.run(model, [x], tmp_path, engine).outputs[0]
+    assert np.array_equal(got, enginekit.oracle(model, [x])[0])
