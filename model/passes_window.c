@@ -2,7 +2,8 @@
  * passes_window.c - lowering of Conv, ConvTranspose, pooling, normalisations and Resize
  *
  * Sources: the ONNX operators of these names, opset 7-21. Pads become explicit, weights are checked
- * against the input, batch norm becomes an affine map or, with batch statistics, an instance norm.
+ * against the input, batch norm becomes an affine map or, with batch statistics (in training mode,
+ * or computed from its input by other nodes), an instance norm.
  */
 #include "model/passes_lower.h"
 
@@ -12,6 +13,7 @@
 #include "node/base/err.h"
 
 #include "model/constant.h"
+#include "model/passes_util.h"
 
 static int check_4d(struct lower *l)
 {
@@ -244,6 +246,54 @@ static int load_channels(struct lower *l, int i, const char *what, int64_t C, do
     return 0;
 }
 
+/* x, or x as PyTorch's exporter lays it out for statistics, N,C,H,W → N,C,HW → N,HW,C. channel: its
+ * axis of channels. */
+static bool is_view_of(struct graph *g, int value, int x, int *channel)
+{
+    const struct shape *from = &g->value[x].shape, *to;
+    const struct node *turn = pass_producer(g, value, OP_TRANSPOSE);
+    const struct node *flat = turn ? pass_producer(g, turn->in[0], OP_RESHAPE) : NULL;
+    *channel = 1;
+    if (value == x)
+        return true;
+    if (flat == NULL || flat->in[0] != x)
+        return false;
+    to = &g->value[flat->out[0]].shape;
+    *channel = 2;
+    return to->rank == 3 && to->dim[0] == from->dim[0] && to->dim[1] == from->dim[1] &&
+           turn->transpose.perm[0] == 0 && turn->transpose.perm[1] == 2;
+}
+
+/* value = the mean over all but channels of what *of then is */
+static bool is_mean(struct graph *g, int value, int channel, int *of)
+{
+    const struct node *n = pass_producer(g, value, OP_REDUCE_MEAN);
+    if (n == NULL || n->reduce.n != g->value[n->in[0]].shape.rank - 1)
+        return false;
+    for (int i = 0; i < n->reduce.n; i++)
+        if (n->reduce.axis[i] == channel)
+            return false;
+    *of = n->in[0];
+    return true;
+}
+
+/* Are the node's mean and variance those of its own input? That is how both exporters of PyTorch
+ * write a batch norm that never learns any. */
+static bool has_own_statistics(struct lower *l)
+{
+    struct graph *g = l->g;
+    int x = lower_in(l, 0), channel, view, squares, again;
+    graph_index(g);
+    const struct node *mean = pass_producer(g, lower_in(l, 3), OP_REDUCE_MEAN);
+    if (mean == NULL || !is_view_of(g, mean->in[0], x, &channel) ||
+        !is_mean(g, mean->out[0], channel, &view) || !is_mean(g, lower_in(l, 4), channel, &squares))
+        return false;
+    const struct node *square = pass_producer(g, squares, OP_MUL);
+    const struct node *away = square ? pass_producer(g, square->in[0], OP_SUB) : NULL;
+    return away != NULL && square->in[1] == square->in[0] && away->in[0] == view &&
+           is_mean(g, away->in[1], channel, &again) && again == view;
+}
+
 /* Inference: (x − mean)·S/sqrt(var + epsilon) + B as x·s + t. */
 int lower_batch_norm(struct lower *l)
 {
@@ -253,12 +303,15 @@ int lower_batch_norm(struct lower *l)
     if (rc != 0)
         return rc;
     int64_t C = lower_shape(l, 0)->dim[1];
-    for (int i = 1; i < 5; i++)
+    for (int i = 1; i < 3; i++)
         if ((rc = load_channels(l, i, what[i], C, &p[i])) != 0)
             return rc;
     /* Before opset 14 training shows by the outputs that only it has. */
-    if (l->n->norm.training || (l->n->opset < 14 && l->n->n_out > 1))
+    if (l->n->norm.training || (l->n->opset < 14 && l->n->n_out > 1) || has_own_statistics(l))
         return emit_norm(l, l->n->norm.epsilon);
+    for (int i = 3; i < 5; i++)
+        if ((rc = load_channels(l, i, what[i], C, &p[i])) != 0)
+            return rc;
     float *s = graph_alloc(l->g, (size_t)C * sizeof *s),
           *t = graph_alloc(l->g, (size_t)C * sizeof *t);
     int scale = graph_add_value(l->g, l->n->name, DTYPE_F32);

@@ -76,6 +76,14 @@ class Dynamo(nets.Builder):
     def node(self, op, *inputs, **attributes):
         return super().node(op, *inputs, **{**self.DEFAULTS.get(op, {}), **attributes})
 
+    def batch_statistics(self, x, c):
+        # in training mode for the batch norm alone (track_running_stats=False): the statistics are nodes
+        axes = self.constant(np.array([0, 2, 3], np.int64))
+        mean, kept = (self.node("ReduceMean", x, axes, keepdims=keep, noop_with_empty_axes=0) for keep in (0, 1))
+        away = self.node("Sub", x, kept)
+        variance = self.node("ReduceMean", self.node("Mul", away, away), axes, keepdims=0, noop_with_empty_axes=0)
+        return self.node("BatchNormalization", x, self.floats((c,), 0.1, 1.0), self.floats((c,), 0.1), mean, variance, epsilon=1e-5)
+
     def model(self, x_shape, y_shape, y):
         return values(self, x_shape, y_shape, y, 20, 10)
 

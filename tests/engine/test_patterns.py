@@ -57,6 +57,22 @@ PATTERNS = {
 }
 
 
+# A batch norm by the statistics of what it reads, as PyTorch's two exporters write one that learns none.
+def own_statistics(of, axes):
+    return [N("ReduceMean", [of], ["m"], axes=axes, keepdims=0), N("ReduceMean", [of], ["c"], axes=axes, keepdims=1), N("Sub", [of, "c"], ["d"]),
+            N("Mul", ["d", "d"], ["q"]), N("ReduceMean", ["q"], ["v"], axes=axes, keepdims=0), N("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"])]
+
+
+CHANNELS = {"g": GAMMA.ravel(), "b": BETA.ravel()}
+BATCH_NORMS = {
+    "tensorflow": ([N("ReduceMean", list(n.input), list(n.output), axes=[0, 2, 3]) if n.op_type == "ReduceMean" else n for n in PATTERNS["norm-tensorflow"][0]],
+                   PATTERNS["norm-tensorflow"][1]),
+    "dynamo": (own_statistics("x", [0, 2, 3]), CHANNELS),
+    "torchscript": ([N("Reshape", ["x", "s"], ["f"]), N("Transpose", ["f"], ["t"], perm=[0, 2, 1]), *own_statistics("t", [0, 1])],
+                    {**CHANNELS, "s": np.int64([0, 4, -1])}),
+}
+
+
 def explain(folder, shape) -> list[str]:
     done = subprocess.run([enginekit.OPCHECK, folder / "model.onnx", "--explain", "--shape", shape], capture_output=True, text=True, check=True)
     return [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
@@ -89,14 +105,28 @@ def test_what_only_looks_like_a_pattern_is_left_alone(name, change, engine, tmp_
     assert operator not in explain(tmp_path, "2x4x6x5")
 
 
-def test_batch_statistics_written_out_become_those_of_each_sample(engine, tmp_path):
-    nodes, constants, _ = PATTERNS["norm-tensorflow"]
-    nodes = [N("ReduceMean", list(n.input), list(n.output), axes=[0, 2, 3]) if n.op_type == "ReduceMean" else n for n in nodes]
+@pytest.mark.parametrize("name", BATCH_NORMS)
+def test_batch_statistics_written_out_become_those_of_each_sample(name, engine, tmp_path):
+    nodes, constants = BATCH_NORMS[name]
     model = make_model(nodes, {"x": ["n", 4, 6, 5]}, ["y"], constants, 13)
     x = array(3, 4, 6, 5)
     batch = enginekit.run(model, [x], tmp_path, engine).outputs[0]
     for i in range(3):
         assert enginekit.difference(batch[i:i + 1], enginekit.oracle(model, [x[i:i + 1]])[0]) <= 3e-6
+    assert explain(tmp_path, "3x4x6x5") == ["InstanceNormalization"]
+
+
+def test_batch_norm_by_the_statistics_of_something_else_is_refused(tmp_path):
+    nodes, constants = BATCH_NORMS["dynamo"]
+    nodes = [N("Abs", ["x"], ["a"]), *nodes]
+    for at in range(1, 6):  # which node reads |x| in place of x
+        read = [N(n.op_type, ["a" if i == "x" else i for i in n.input], list(n.output), **{a.name: helper.get_attribute_value(a) for a in n.attribute})
+                if k == at else n for k, n in enumerate(nodes)]
+        if "a" not in read[at].input:
+            continue
+        model = make_model(read, {"x": ["n", 4, 6, 5]}, ["y"], constants, 13)
+        with pytest.raises(enginekit.Refused, match="mean is not constant"):
+            enginekit.run(model, [array(1, 4, 6, 5)], tmp_path)
 
 
 # name: (nodes, constants, the operators that remain)
