@@ -199,6 +199,7 @@ static const char *const names[OP_COUNT] = {
     [OP_SHAPE] = "Shape",
     [OP_SIZE] = "Size",
     [OP_EXPAND] = "Expand",
+    [OP_TILE] = "Tile",
     [OP_RANGE] = "Range",
     [OP_EQUAL] = "Equal",
     [OP_GREATER] = "Greater",

@@ -98,6 +98,7 @@ enum op {
     OP_SHAPE,
     OP_SIZE,
     OP_EXPAND,
+    OP_TILE, /* [X, repeats] */
     OP_RANGE,
     OP_EQUAL,
     OP_GREATER,

@@ -532,6 +532,7 @@ static const struct op_row {
     {"Size", OP_SIZE, 7, 21, 1, 1, 1, read_none},
     {"Gather", OP_GATHER, 7, 21, 2, 2, 1, read_gather},
     {"Expand", OP_EXPAND, 8, 21, 2, 2, 1, read_none},
+    {"Tile", OP_TILE, 7, 21, 2, 2, 1, read_none},
     {"Range", OP_RANGE, 11, 21, 3, 3, 1, read_none},
     {"Equal", OP_EQUAL, 7, 21, 2, 2, 1, read_none},
     {"Greater", OP_GREATER, 7, 21, 2, 2, 1, read_none},

@@ -27,6 +27,7 @@ static int optimise(struct graph *g, struct pass_report *report, struct err *e)
         const char *name;
         int (*run)(struct graph *, struct err *);
     } passes[] = {
+        {"repeats", pass_repeats},
         {"layout", pass_layout},
         {"patterns", pass_patterns},
         {"crop", pass_crop},

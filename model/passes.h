@@ -51,6 +51,9 @@ int graph_specialise(const struct graph *g, const struct shape *shape, int64_t m
 /* The rewrites, in their order, on a lowered graph, in place. Each returns the number of changes or
  * a negative ERR_*; it leaves a lowered graph, after an error one that is only fit to be freed. */
 
+/* Rows and columns that are there several times, as Keras's UpSampling2D makes them of an axis of
+ * 1, a Tile and a Reshape: a nearest Resize. Before pass_layout(), which knows that. */
+int pass_repeats(struct graph *g, struct err *e);
 /* A network with channels last (a Transpose on either side of what knows channels) to channels
  * first. */
 int pass_layout(struct graph *g, struct err *e);
@@ -65,7 +68,7 @@ int pass_fold_affine(struct graph *g, struct err *e);
 /* An activation into the Conv, ConvTranspose, Affine or InstanceNorm before it. */
 int pass_fuse_act(struct graph *g, struct err *e);
 /* Activations that undo nothing: relu(lrelu(x)) = relu(x), relu(relu(x)), x·1, x+0, transposes
- * and reshapes that cancel. */
+ * and reshapes that cancel, a nearest Resize of rows and one of columns. */
 int pass_simplify(struct graph *g, struct err *e);
 /* Drops nodes without use. */
 int pass_sweep(struct graph *g, struct err *e);

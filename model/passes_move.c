@@ -1,4 +1,5 @@
-/* passes_move.c - lowering of operators that move elements: Concat, Slice, Pad, Reshape ... */
+/* passes_move.c - lowering of operators that move elements: Concat, Slice, Pad, Tile, Reshape ...
+ */
 #include "model/passes_lower.h"
 
 #include <math.h>
@@ -189,6 +190,17 @@ static int lower_pad(struct lower *l)
     return lower_done(l, n);
 }
 
+static struct node *emit_gather(struct lower *l, int in, int axis, int64_t *index, int64_t n_index,
+                                const struct shape *s)
+{
+    struct node *n = lower_emit(l, OP_GATHER, 1, &in, 1, lower_value(l, in)->dtype);
+    if (n != NULL) {
+        n->gather = (struct gather_attr){.axis = axis, .index = index, .n_index = n_index};
+        *lower_out_shape(l, n, 0) = *s;
+    }
+    return n;
+}
+
 static int lower_gather(struct lower *l)
 {
     int in = lower_in(l, 0), indices = lower_in(l, 1), axis, rc;
@@ -217,12 +229,44 @@ static int lower_gather(struct lower *l)
                                 (long long)list[i], (long long)size);
         list[i] += list[i] < 0 ? size : 0;
     }
-    struct node *n = lower_emit(l, OP_GATHER, 1, &in, 1, lower_value(l, in)->dtype);
-    if (n == NULL)
-        return l->e->code;
-    n->gather = (struct gather_attr){.axis = axis, .index = list, .n_index = count};
-    *lower_out_shape(l, n, 0) = s;
-    return lower_done(l, n);
+    struct node *n = emit_gather(l, in, axis, list, count, &s);
+    return n == NULL ? l->e->code : lower_done(l, n);
+}
+
+/* One Gather for each axis along which the elements are there several times. */
+static int lower_tile(struct lower *l)
+{
+    int64_t times[GRAPH_RANK_MAX];
+    int value = lower_in(l, 0);
+    struct shape s = *lower_shape(l, 0);
+    int n = lower_ints(l, lower_in(l, 1), "repeats", times, GRAPH_RANK_MAX);
+    if (n < 0)
+        return n;
+    if (n != s.rank)
+        return lower_refuse(l, ERR_INVALID, "it has %d repeats for %d axes", n, s.rank);
+    for (int axis = 0; axis < s.rank; axis++) {
+        int64_t size = s.dim[axis], count;
+        if (times[axis] == 1)
+            continue;
+        if (times[axis] < 0)
+            return lower_refuse(l, ERR_INVALID, "it repeats %lld times", (long long)times[axis]);
+        if (__builtin_mul_overflow(size, times[axis], &count) || count > 1 << 24)
+            return lower_refuse(l, ERR_LIMIT, "its output is too large");
+        int64_t *list = graph_alloc(l->g, (size_t)count * sizeof *list);
+        if (list == NULL)
+            return lower_refuse(l, ERR_NOMEM, "no memory");
+        for (int64_t i = 0; i < count; i++)
+            list[i] = i % size;
+        s.dim[axis] = count;
+        struct node *made = emit_gather(l, value, axis, list, count, &s);
+        if (made == NULL)
+            return l->e->code;
+        value = made->out[0]; /* finishing may take the node away */
+        int rc = lower_finish(l, made);
+        if (rc != 0)
+            return rc;
+    }
+    return lower_alias(l, value);
 }
 
 /* --- shapes ----------------------------------------------------------------------------------- */
@@ -391,6 +435,8 @@ int lower_move(struct lower *l)
         return lower_pad(l);
     case OP_GATHER:
         return lower_gather(l);
+    case OP_TILE:
+        return lower_tile(l);
     case OP_RESHAPE:
         return lower_reshape(l);
     case OP_FLATTEN:

@@ -2,9 +2,9 @@
  * passes_simplify.c - nodes that do nothing, or undo one another
  *
  *   relu(lrelu(x)) = relu(relu(x)) = relu(x); x·1 + 0; a Pad, Slice, Reshape or Transpose that
- *   changes nothing; Reshape after Reshape, Transpose after Transpose; zeros padded before a Conv
- *   become the Conv's own pads; an activation of a Concat moves to the inputs of the Concat, where
- * it fuses or meets another one.
+ *   changes nothing; Reshape after Reshape, Transpose after Transpose, a nearest Resize of rows and
+ *   one of columns; zeros padded before a Conv become the Conv's own pads; an activation of a
+ * Concat moves to the inputs of the Concat, where it fuses or meets another one.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -135,6 +135,31 @@ static bool merge_with_same(struct graph *g, struct node *n)
     return true;
 }
 
+/* Nearest of rows after nearest of columns, or the other way round, the first read by the second
+ * alone: one does both. */
+static bool merge_resizes(struct graph *g, struct node *n)
+{
+    struct node *p = pass_producer(g, n->in[0], OP_RESIZE);
+    if (p == NULL || g->value[n->in[0]].n_uses != 1 || n->resize.mode != RESIZE_NEAREST ||
+        p->resize.mode != RESIZE_NEAREST || n->resize.coord != p->resize.coord ||
+        n->resize.nearest != p->resize.nearest)
+        return false;
+    const struct shape *x = &g->value[p->in[0]].shape, *between = &g->value[n->in[0]].shape,
+                       *y = &g->value[n->out[0]].shape;
+    struct resize_attr both = n->resize;
+    for (int i = 0; i < x->rank; i++) {
+        bool first = p->resize.scale[i] != 1 || x->dim[i] != between->dim[i];
+        bool second = n->resize.scale[i] != 1 || between->dim[i] != y->dim[i];
+        if ((first && second) || (i < 2 && (first || second)))
+            return false;
+        if (first)
+            both.scale[i] = p->resize.scale[i];
+    }
+    n->resize = both;
+    n->in[0] = p->in[0];
+    return true;
+}
+
 /* act(concat(a, b)) → concat(act(a), act(b)), if nothing else reads the concat. */
 static int push_act(struct graph *g, int index, struct err *e)
 {
@@ -197,6 +222,8 @@ int pass_simplify(struct graph *g, struct err *e)
             changes += pad_into_conv(g, n);
         if (n->op == OP_RESHAPE || n->op == OP_TRANSPOSE)
             changes += merge_with_same(g, n);
+        if (n->op == OP_RESIZE)
+            changes += merge_resizes(g, n);
         if (n->op == OP_ACT) {
             struct node *p = pass_producer(g, n->in[0], OP_ACT);
             if (p != NULL && absorbs(&n->act, &p->act)) {

@@ -141,7 +141,20 @@ class TensorFlow(nets.Builder):
     def pad(self, x, p, mode="reflect"):
         return self.node("Pad", x, self.constant(np.array([0, p, p, 0, 0, p, p, 0], np.int64)), mode=mode)
 
+    def repeat(self, x, axis):
+        # Keras's UpSampling2D: each row twice, each column twice
+        ends = [self.constant(np.array([i], np.int64)) for i in (0, axis, axis + 1, 4)]
+        times = np.ones(5, np.int64)
+        times[axis + 1] = 2
+        tiled = self.node("Tile", self.node("Unsqueeze", x, ends[2]), self.constant(times))
+        shape = self.node("Cast", self.node("Shape", x), to=TensorProto.INT32)
+        head, size, tail = (self.node("Slice", shape, ends[i], ends[i + 1], ends[0]) for i in range(3))
+        larger = self.node("Concat", head, self.node("Mul", size, self.constant(np.array([2], np.int32))), tail, axis=0)
+        return self.node("Reshape", tiled, self.node("Cast", larger, to=TensorProto.INT64))
+
     def enlarge(self, x, mode="nearest"):
+        if mode == "nearest":
+            return self.repeat(self.repeat(x, 1), 2)
         return self.planes(x, lambda p: nets.Builder.enlarge(self, p, mode))
 
     def shuffle(self, x):

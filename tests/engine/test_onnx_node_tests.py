@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPERATORS = """Conv ConvTranspose BatchNormalization InstanceNormalization LeakyRelu Relu PRelu Tanh Sigmoid Clip Abs Neg
 Exp Reciprocal Add Sub Mul Div Sqrt Pow Max Min Sum Concat Split Slice Pad Resize DepthToSpace Reshape Transpose
 Flatten Squeeze Unsqueeze Identity Cast Constant ConstantOfShape Shape Size Gather Expand Range Where Equal Greater Less
-Not Floor Ceil ReduceMean ReduceSum ReduceSumSquare ReduceProd Dropout AveragePool MaxPool GlobalAveragePool""".split()
+Not Floor Ceil Tile ReduceMean ReduceSum ReduceSumSquare ReduceProd Dropout AveragePool MaxPool GlobalAveragePool""".split()
 
 # Beginning of a case's name → part of the refusal. Everything else must run.
 REFUSED = {

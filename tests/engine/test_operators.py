@@ -131,6 +131,13 @@ CASES["squeeze-13"] = lambda: one("Squeeze", (2, 1, 4, 1), 13)
 CASES["unsqueeze-11"] = lambda: one("Unsqueeze", (2, 4), 11, axes=[0, -1])
 CASES["unsqueeze-13"] = lambda: one("Unsqueeze", (2, 4), 13, {"a": np.int64([1, -2])})
 CASES["gather"] = lambda: one("Gather", (2, 6, 4, 4), 13, {"i": np.int64([[3, -1], [0, 3]])}, axis=1)
+for opset, shape, repeats in ((7, (2, 3, 4, 5), (1, 2, 1, 3)), (13, (1, 3, 4, 5), (2, 1, 3, 1)), (13, (3, 4), (2, 2)), (13, (2, 1, 3, 1, 2), (1, 3, 2, 2, 1)),
+                              (13, (2, 3, 4), (1, 1, 1))):
+    CASES[f"tile-{opset}-{'x'.join(map(str, repeats))}"] = lambda o=opset, s=shape, r=repeats: one("Tile", s, o, {"r": np.int64(r)})
+# As PyTorch writes the statistics of an InstanceNorm2d that has learnt them.
+CASES["tile-of-a-constant"] = lambda: (make_model(
+    [node("Tile", ["m", "r"], ["mm"]), node("Tile", ["v", "r"], ["vv"]), node("BatchNormalization", ["x", "s", "b", "mm", "vv"])],
+    {"x": (2, 6, 4, 4)}, ["y"], {"m": CHANNELS[2][:3], "v": CHANNELS[3][:3], "s": CHANNELS[0], "b": CHANNELS[1], "r": np.int64([2])}, 17), [array(2, 6, 4, 4)])
 for kind in ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceProd"):
     for keep in (0, 1):
         CASES[f"{kind}-7-{keep}"] = lambda k=kind, d=keep: one(k, (2, 3, 4, 5), 11, axes=[-1, 2], keepdims=d)
@@ -217,3 +224,12 @@ def test_nearest_picks_the_elements_that_onnxruntime_picks(opset, size, engine, 
     model, x = picks(opset, size)
     got = enginekit.run(model, [x], tmp_path, engine).outputs[0]
     assert np.array_equal(got, enginekit.oracle(model, [x])[0])
+
+
+@pytest.mark.parametrize("repeats, refusal", [(np.int64([1, 2]), "2 repeats for 4 axes"), (np.int64([1, 1, 1, -1]), "repeats -1 times"),
+                                              (np.int64([1, 1, 1, 0]), "shape 1x2x3x0"), (np.int64([1, 1, 1, 1 << 62]), "too large"),
+                                              (np.float32([1, 1, 1, 2]), "not integers")])
+def test_tile_by_what_is_no_number_of_times(repeats, refusal, tmp_path):
+    model, inputs = one("Tile", (1, 2, 3, 4), 13, {"r": repeats})
+    with pytest.raises(enginekit.Refused, match=refusal):
+        enginekit.run(model, inputs, tmp_path)

@@ -129,6 +129,7 @@ def test_batch_norm_by_the_statistics_of_something_else_is_refused(tmp_path):
             enginekit.run(model, [array(1, 4, 6, 5)], tmp_path)
 
 
+NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 # name: (nodes, constants, the operators that remain)
 FUSIONS = {
     "conv-bn-relu": ([N("Conv", ["x", "w", "c"], ["p"], pads=[1, 1, 1, 1]), N("BatchNormalization", ["p", *"sbmv"], ["q"]), N("Relu", ["q"], ["y"])], ["Conv"]),
@@ -159,7 +160,27 @@ FUSIONS = {
     "skip": ([N("Conv", ["x", "w"], ["p"], pads=[1, 1, 1, 1]), N("LeakyRelu", ["p"], ["l"], alpha=0.2), N("Conv", ["l", "w"], ["q"], pads=[1, 1, 1, 1]),
               N("Concat", ["l", "q"], ["d"], axis=1), N("Relu", ["d"], ["y"])], ["Conv", "Activation", "Conv", "Concat"]),
 }
+KERAS = [N("Unsqueeze", ["x", "three"], ["k1"]), N("Tile", ["k1", "twice"], ["k2"]), N("Transpose", ["k2"], ["k3"], perm=[0, 2, 3, 4, 1]),
+         N("Reshape", ["k3", "tall"], ["k4"]), N("Unsqueeze", ["k4", "three"], ["k5"]), N("Tile", ["k5", "thrice"], ["k6"]), N("Reshape", ["k6", "large"], ["k7"])]
+FUSIONS |= {
+    "keras-upsampling": ([*KERAS, N("Transpose", ["k7"], ["o"], perm=[0, 3, 1, 2]), N("Abs", ["o"], ["y"])], ["Resize", "Abs"]),
+    "keras-upsampling-last": ([*KERAS, N("Abs", ["k7"], ["y"])], ["Resize", "Transpose", "Abs"]),
+    "columns-upsampled-read-twice": ([*KERAS, N("Transpose", ["k2"], ["h"], perm=[0, 1, 2, 4, 3]), N("ReduceMean", ["h"], ["a"]), N("Mul", ["k7", "a"], ["y"])],
+                                     ["Reshape", "Gather", "Transpose", "Reshape", "Resize", "Transpose", "ReduceMean", "Mul"]),
+    "channels-repeated": ([N("Unsqueeze", ["x", "two"], ["p"]), N("Tile", ["p", "double"], ["q"]), N("Reshape", ["q", "deep"], ["y"])], ["Resize"]),
+    "rows-tiled": ([N("Unsqueeze", ["x", "two"], ["p"]), N("Tile", ["p", "double"], ["q"]), N("Reshape", ["q", "high"], ["y"])], ["Reshape", "Gather", "Reshape"]),
+    "rows-there-once": ([N("Reshape", ["x", "lines"], ["l"]), N("Unsqueeze", ["l", "two"], ["p"]), N("Gather", ["p", "first"], ["q"], axis=2),
+                          N("Reshape", ["q", "lines"], ["r"]), N("Abs", ["r"], ["y"])],
+                        ["Reshape", "Gather", "Reshape", "Abs"]),
+    "resizes-of-rows-and-columns": ([N("Resize", ["x", "", "rows"], ["p"], **NEAREST), N("Resize", ["p", "", "columns"], ["y"], **NEAREST)], ["Resize"]),
+    "resizes-of-rows": ([N("Resize", ["x", "", "rows"], ["p"], **NEAREST), N("Resize", ["p", "", "rows"], ["y"], **NEAREST)], ["Resize", "Resize"]),
+    "resizes-that-round-differently": ([N("Resize", ["x", "", "rows"], ["p"], **NEAREST), N("Resize", ["p", "", "columns"], ["y"], **NEAREST | {"nearest_mode": "ceil"})],
+                                       ["Resize", "Resize"]),
+}
 CONSTANTS = {
+    "two": np.int64([2]), "twice": np.int64([1, 1, 1, 2, 1]), "thrice": np.int64([1, 1, 1, 3, 1]), "tall": np.int64([2, 12, 5, 4]),
+    "large": np.int64([2, 12, 15, 4]), "double": np.int64([1, 1, 2, 1, 1]), "deep": np.int64([2, 8, 6, 5]), "high": np.int64([2, 4, 12, 5]),
+    "first": np.int64([0]), "lines": np.int64([8, 6, 5]), "rows": F([1, 1, 1.7, 1]), "columns": F([1, 1, 1, 0.7]),
     "w": array(4, 4, 3, 3), "wg": array(4, 2, 3, 3), "c": array(4), "s": array(4) + 2, "b": array(4), "m": array(4), "v": np.abs(array(4)) + 0.5,
     "w1": array(3, 4, 1, 1), "parts": np.int64([1, 3]), "one": np.int64([1]), "three": np.int64([3]), "larger": F([1, 2, 2, 1]), "plane": array(3, 4),
     "corner": np.int64([1, 2]), "end": np.int64([-1, 9]), "image": np.int64([2, 3]), "steps": np.int64([1, 2]),
