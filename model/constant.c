@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -41,8 +42,10 @@ int stored_bytes(enum stored s)
 struct source *source_new(void)
 {
     struct source *s = calloc(1, sizeof *s);
-    if (s != NULL)
+    if (s != NULL) {
         s->refs = 1;
+        s->fd = -1;
+    }
     return s;
 }
 
@@ -56,10 +59,12 @@ void source_drop(struct source *s)
 {
     if (s == NULL || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    if (s->map != NULL)
-        munmap(s->map, (size_t)s->map_bytes);
+    if (s->memory != NULL)
+        munmap(s->memory, (size_t)s->bytes);
+    if (s->fd >= 0)
+        close(s->fd);
     for (int i = 0; i < s->n_files; i++) {
-        close(s->fd[i]);
+        close(s->file_fd[i]);
         free(s->file_name[i]);
     }
     free(s);
@@ -174,40 +179,44 @@ static void convert_i64(const struct constant *c, const uint8_t *p, int64_t n, i
     CONVERT
 }
 
-/* Reads with pread, so that a file that shrinks is an error and not a signal. */
-static int read_external(const struct value *v, int64_t first, int64_t n, uint8_t *out,
-                         struct err *e)
+int source_read(int fd, int64_t offset, int64_t n, void *out, const char *what, struct err *e)
 {
-    const struct constant *c = v->constant;
-    int64_t size = stored_bytes(c->stored), done = 0;
-    while (done < n * size) {
-        ssize_t got = pread(c->fd, out + done, (size_t)(n * size - done),
-                            (off_t)(c->offset + first * size + done));
+    for (int64_t done = 0; done < n;) {
+        ssize_t got = pread(fd, (char *)out + done, (size_t)(n - done), (off_t)(offset + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return err_errno(e, errno, "cannot read the external data of tensor '%s'", v->name);
+            return err_errno(e, errno, "cannot read the data of %s", what);
         if (got == 0)
-            return err_set(e, ERR_INVALID,
-                           "external data of tensor '%s' ends early: its file was cut", v->name);
+            return err_set(e, ERR_IO,
+                           "the data of %s end early: its file was cut while it was read", what);
         done += got;
     }
     return 0;
 }
 
+static int read_file(const struct value *v, int64_t first, int64_t n, void *out, struct err *e)
+{
+    const struct constant *c = v->constant;
+    int64_t size = stored_bytes(c->stored);
+    char what[160];
+    snprintf(what, sizeof what, "tensor '%.140s'", v->name);
+    return source_read(c->fd, c->offset + first * size, n * size, out, what, e);
+}
+
 #define PIECE 4096 /* elements converted at a time */
 
-/* Calls once per piece with the stored bytes; b holds an external piece. */
+/* The stored bytes of a piece; b holds one of a file. */
 static int piece(const struct value *v, int64_t first, int64_t n, uint8_t *b, const uint8_t **p,
                  struct err *e)
 {
     const struct constant *c = v->constant;
-    if (c->place != CONSTANT_EXTERNAL) {
+    if (c->place != CONSTANT_FILE) {
         *p = c->bytes + first * stored_bytes(c->stored);
         return 0;
     }
     *p = b;
-    return read_external(v, first, n, b, e);
+    return read_file(v, first, n, b, e);
 }
 
 static int check_range(const struct value *v, int64_t first, int64_t n, struct err *e)
@@ -259,6 +268,13 @@ static int check_finite(const struct value *v, const float *x, int64_t n, struct
 
 int constant_load_f32(const struct value *v, int64_t first, int64_t n, float *out, struct err *e)
 {
+    if (v->constant != NULL && v->constant->place == CONSTANT_FILE &&
+        v->constant->stored == STORED_F32 && v->constant->scale == NULL) {
+        int rc = check_range(v, first, n, e);
+        if (rc == 0)
+            rc = read_file(v, first, n, out, e); /* nothing to convert: at once, to its place */
+        return rc ? rc : check_finite(v, out, n, e);
+    }
     LOAD(convert_f32, true, check_finite(v, out + i, m, e));
 }
 
@@ -270,19 +286,6 @@ int constant_load_f64(const struct value *v, int64_t first, int64_t n, double *o
 int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *out, struct err *e)
 {
     LOAD(convert_i64, false, 0);
-}
-
-void constant_forget(const struct value *v)
-{
-    const struct constant *c = v->constant;
-    if (c == NULL || c->place != CONSTANT_MAPPED)
-        return;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)c->bytes + page - 1) & ~(page - 1);
-    uintptr_t last =
-        ((uintptr_t)c->bytes + (uintptr_t)(c->count * stored_bytes(c->stored))) & ~(page - 1);
-    if (first < last)
-        madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
 /* --- making constants ------------------------------------------------------------------------- */

@@ -230,6 +230,44 @@ static int load_weights(const void *value, int64_t first, int64_t n, float *to, 
     return constant_load_f32(value, first, n, to, e);
 }
 
+/* Weights that were read already. */
+static int copy_weights(const void *from, int64_t first, int64_t n, float *to, struct err *e)
+{
+    (void)e;
+    memcpy(to, (const float *)from + first, (size_t)n * sizeof *to);
+    return 0;
+}
+
+/* A layer that is packed a few channels at a time asks for few weights each time, and reading a
+ * file costs by the call: they are read whole first, by all threads. */
+#define STAGE_PIECE (1 << 16)
+
+struct stage {
+    const struct value *v;
+    float *to;
+    int64_t n;
+    atomic_int rc; /* of a piece that failed */
+};
+
+static void stage_piece(void *arg, int task, int thread)
+{
+    (void)thread;
+    struct stage *s = arg;
+    int64_t first = (int64_t)task * STAGE_PIECE;
+    int64_t n = s->n - first < STAGE_PIECE ? s->n - first : STAGE_PIECE;
+    int rc = constant_load_f32(s->v, first, n, s->to + first, NULL);
+    if (rc != 0)
+        atomic_store(&s->rc, rc);
+}
+
+static int stage(const struct value *v, float *to, struct pool *pool, struct err *e)
+{
+    struct stage s = {.v = v, .to = to, .n = shape_count(&v->shape)};
+    pool_run(pool, (int)((s.n + STAGE_PIECE - 1) / STAGE_PIECE), stage_piece, &s);
+    /* by one thread it is an error again, with its text, or was one that passed */
+    return s.rc == 0 ? 0 : constant_load_f32(v, 0, s.n, to, e);
+}
+
 static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e)
 {
     struct pool *pool = NULL;
@@ -261,12 +299,16 @@ static int pack_weights(const struct graph *g, struct cpu_plan *p, struct err *e
                 goto out;
         }
         const struct value *w = &g->value[s->weights];
-        const struct cpu_weights weights = {load_weights, w};
+        struct cpu_weights weights = {load_weights, w};
+        if (cpu_stage_floats(s->conv) > 0) {
+            if ((rc = stage(w, spare, pool, e)) != 0)
+                goto out;
+            weights = (struct cpu_weights){copy_weights, spare};
+        }
         rc = cpu_conv_pack(s->conv, &weights, s->bias >= 0 ? bias : NULL, p->packed + s->packed,
                            spare, pool, e);
         if (rc < 0)
             goto out;
-        constant_forget(w);
     }
 out:
     if (spare)

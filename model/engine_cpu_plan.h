@@ -93,6 +93,8 @@ int cpu_plan_lower(const struct graph *g, struct cpu_plan *p, bool low_memory, s
 /* Lets convolutions go faster ways as far as memory for their weights goes, and gives each its
  * place among the packed weights. */
 int cpu_plan_weights(struct cpu_plan *p, bool low_memory, struct err *e);
+/* Floats of a layer's weights if they are read whole before they are packed, else 0. */
+size_t cpu_stage_floats(const struct cpu_conv *c);
 /* Gives every arena root its place and finds the sizes of arena and scratch. ERR_LIMIT. */
 int cpu_plan_memory(struct cpu_plan *p, struct err *e);
 

@@ -15,6 +15,9 @@
 /* Beyond that, for all of a network (32 MiB): small models may always be fast. */
 #define SPARE_FLOATS (8 * 1024 * 1024)
 
+/* Larger layers are read as they are packed (32 MiB). */
+#define STAGE_FLOATS (8 * 1024 * 1024)
+
 /* A step from one way to another. */
 struct change {
     int step;
@@ -75,6 +78,12 @@ static int spend(struct cpu_plan *p, size_t room, struct err *e)
     return rc;
 }
 
+size_t cpu_stage_floats(const struct cpu_conv *c)
+{
+    size_t n = cpu_conv_weights(c);
+    return cpu_conv_pack_floats(c) == 0 && n <= STAGE_FLOATS ? n : 0;
+}
+
 int cpu_plan_weights(struct cpu_plan *p, bool low_memory, struct err *e)
 {
     size_t most = SPARE_FLOATS, all = 0;
@@ -92,7 +101,7 @@ int cpu_plan_weights(struct cpu_plan *p, bool low_memory, struct err *e)
             continue;
         s->packed = p->packed_floats;
         p->packed_floats += cpu_round16(cpu_conv_packed_floats(s->conv));
-        size_t bytes = cpu_conv_pack_floats(s->conv) * sizeof(float);
+        size_t bytes = (cpu_conv_pack_floats(s->conv) + cpu_stage_floats(s->conv)) * sizeof(float);
         if (bytes > p->compile_bytes)
             p->compile_bytes = bytes;
     }

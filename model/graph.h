@@ -239,8 +239,8 @@ struct node {
     int opset; /* of the file, where a meaning depends on it */
 };
 
-/* A constant's elements. They may lie unaligned in the mapped file, in another file, or be the
- * product of stored elements and a scale: read them with constant_load_f32() and
+/* A constant's elements. They may lie unaligned in memory, in the model's file or another, or be
+ * the product of stored elements and a scale: read them with constant_load_f32() and
  * constant_load_i64() only. */
 struct constant;
 
@@ -277,7 +277,7 @@ struct graph {
     int opset, ir_version;
     bool lowered;
     struct arena *arena;   /* owns names, nodes, small constants; use graph_alloc() */
-    struct source *source; /* the mapped file, shared by graphs made from one another */
+    struct source *source; /* the open file, shared by graphs made from one another */
 };
 
 void graph_free(struct graph *g);
@@ -285,16 +285,12 @@ void graph_free(struct graph *g);
 /* The value of a metadata key, NULL if the file has none. */
 const char *graph_metadata(const struct graph *g, const char *key);
 
-/* Elements first ... first+n−1, in row-major order, as float or int64. Reads the mapped file or,
- * for external data, the other file. Thread-safe. ERR_NUMERIC if an element is NaN or infinite (the
- * text names the tensor): so weights are checked where they are packed. ERR_IO if the other file
- * cannot be read. */
+/* Elements first ... first+n−1, in row-major order, as float or int64. Reads the file in which they
+ * lie: many at a time cost a fraction of one by one. Thread-safe. ERR_NUMERIC if an element is NaN
+ * or infinite (the text names the tensor): so weights are checked where they are packed. ERR_IO if
+ * the file cannot be read or was cut. */
 int constant_load_f32(const struct value *v, int64_t first, int64_t n, float *out, struct err *e);
 int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *out, struct err *e);
-
-/* Tells the system that a constant's pages of the mapped file may leave memory (they come back
- * when read again). For engines, after they packed a weight. */
-void constant_forget(const struct value *v);
 
 /* Of a lowered graph. Multiply-accumulates: those of Conv and ConvTranspose as the definition
  * counts them; other operators count nothing. */

@@ -6,13 +6,10 @@
  */
 #include "model/onnx.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "node/base/err.h"
@@ -369,7 +366,7 @@ static int read_model(struct reader *r, struct span file, struct err *e)
     return read_graph(r, graph, e);
 }
 
-/* Reads the model that r->g->source maps, or that lies at bytes. */
+/* Reads the model that lies at bytes; without what is left out if g->source has a file. */
 static int parse(struct graph *g, const uint8_t *bytes, int64_t n, int folder_fd,
                  const struct onnx_limits *limits, struct err *e)
 {
@@ -412,34 +409,6 @@ int onnx_parse(const void *bytes, int64_t n, const struct onnx_limits *limits, s
     return 0;
 }
 
-static int map_file(struct source *s, const char *path, int64_t max_bytes, struct err *e)
-{
-    int rc = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return err_errno(e, errno, "cannot open %s", path);
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        rc = err_errno(e, errno, "cannot look at %s", path);
-    else if (!S_ISREG(st.st_mode))
-        rc = err_set(e, ERR_INVALID, "%s is not a regular file", path);
-    else if (st.st_size == 0)
-        rc = err_set(e, ERR_INVALID, "%s is empty", path);
-    else if (st.st_size > max_bytes)
-        rc = err_set(e, ERR_LIMIT, "%s is larger than %lld bytes", path, (long long)max_bytes);
-    if (rc == 0) {
-        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            rc = err_errno(e, errno, "cannot map %s", path);
-        } else {
-            s->map = map;
-            s->map_bytes = st.st_size;
-        }
-    }
-    close(fd);
-    return rc;
-}
-
 int onnx_open(const char *path, const struct onnx_limits *limits, struct graph **out, struct err *e)
 {
     struct err own = {0};
@@ -451,14 +420,16 @@ int onnx_open(const char *path, const struct onnx_limits *limits, struct graph *
     struct graph *g = new_with_source();
     if (g == NULL)
         return err_set(e, ERR_NOMEM, "no memory for the model");
-    int rc = map_file(g->source, path, (limits ? limits : &onnx_default_limits)->file_bytes, e);
+    struct span file;
+    int rc = onnx_file_open(g->source, path, (limits ? limits : &onnx_default_limits)->file_bytes,
+                            &file, e);
     if (rc != 0)
         goto out;
     const char *slash = strrchr(path, '/');
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
              slash ? path : ".");
     folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    rc = parse(g, g->source->map, g->source->map_bytes, folder_fd, limits, e);
+    rc = parse(g, file.p, file.n, folder_fd, limits, e);
     if (rc != 0)
         err_context(e, "%s", path);
 out:

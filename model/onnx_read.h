@@ -9,12 +9,19 @@
 
 struct err;
 
-#define ONNX_ATTRIBUTES_MAX 32   /* of one node */
-#define ONNX_EDGES_MAX      4096 /* inputs, or outputs, of one node */
-#define ONNX_NAME_MAX       4096 /* bytes of one name */
+#define ONNX_ATTRIBUTES_MAX 32        /* of one node */
+#define ONNX_EDGES_MAX      4096      /* inputs, or outputs, of one node */
+#define ONNX_EDGES_ALL_MAX  (1 << 18) /* of all nodes */
+#define ONNX_NAME_MAX       4096      /* bytes of one name */
 #define ONNX_DIM_MAX        ((int64_t)1 << 31)
 #define ONNX_WINDOW_MAX     ((int64_t)1 << 20) /* kernel, stride, dilation, pad */
-#define ONNX_VARINTS_MAX    ((int64_t)1 << 24) /* elements stored as varints in one tensor */
+/* Bytes that all numbers which are neither raw data nor one packed field take once decoded, those
+ * written as varints first of all. */
+#define ONNX_DECODED_MAX   (16 << 20)
+#define ONNX_STRUCTURE_MAX (32 << 20) /* bytes of a file that are not raw data or packed floats */
+#define ONNX_COPIED_MAX    4096       /* larger ones of these stay in the file */
+#define ONNX_TEXT_MAX      (1 << 20)  /* one metadata value; longer texts of others are not read */
+#define ONNX_METADATA_MAX  (4 << 20)  /* all metadata together */
 
 struct name_table; /* open addressing over the names of values */
 
@@ -23,8 +30,20 @@ struct reader {
     struct onnx_limits limits;
     const uint8_t *start; /* of the file */
     int folder_fd;        /* of the model, for external data; -1: none */
+    int64_t decoded;      /* bytes so far, of ONNX_DECODED_MAX */
+    int64_t metadata;     /* likewise */
+    int64_t edges;        /* likewise */
     struct name_table *names;
 };
+
+/* --- onnx_file.c ------------------------------------------------------------------------------ */
+
+/* Opens a model file into s, which owns what is opened also after a failure, and gives its bytes,
+ * of which only those may be read that the reader looks at: no raw data or packed floats that are
+ * onnx_is_left_out(). ERR_NOT_FOUND, ERR_IO, ERR_INVALID, ERR_LIMIT, ERR_NOMEM. */
+int onnx_file_open(struct source *s, const char *path, int64_t max_bytes, struct span *out,
+                   struct err *e);
+bool onnx_is_left_out(int64_t bytes);
 
 /* --- onnx_value.c ----------------------------------------------------------------------------- */
 

@@ -1,8 +1,8 @@
 /*
  * onnx_tensor.c - TensorProto: weights left where they lie
  *
- * raw_data and packed float_data stay in the mapped file; external data stays in its own file;
- * numbers stored as varints, and floats that came in pieces, are decoded.
+ * raw_data and packed float_data stay in the file, as far as they are large; external data stay in
+ * their own file; numbers stored as varints, and floats that came in pieces, are decoded.
  */
 #include "model/onnx_read.h"
 
@@ -140,6 +140,14 @@ static int read_external_entry(struct reader *r, struct span message, struct ext
     return 0; /* checksum and unknown keys are not needed */
 }
 
+static bool goes_up(const char *path)
+{
+    for (const char *at = path; (at = strstr(at, "..")) != NULL; at += 2)
+        if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
+            return true;
+    return false;
+}
+
 /* Opens a file beneath the model's folder once, however many tensors lie in it. */
 static int open_external(struct reader *r, const char *location, const char *what, int *fd,
                          int64_t *size, struct err *e)
@@ -151,9 +159,9 @@ static int open_external(struct reader *r, const char *location, const char *wha
     struct stat st;
     for (int i = 0; i < s->n_files; i++)
         if (strcmp(s->file_name[i], location) == 0) {
-            if (fstat(s->fd[i], &st) != 0)
+            if (fstat(s->file_fd[i], &st) != 0)
                 return err_errno(e, errno, "%s: cannot look at '%s'", what, shown);
-            *fd = s->fd[i];
+            *fd = s->file_fd[i];
             *size = st.st_size;
             return 0;
         }
@@ -161,7 +169,13 @@ static int open_external(struct reader *r, const char *location, const char *wha
         return err_set(e, ERR_REFUSED, "%s lies in another file ('%s'), which is not allowed here",
                        what, shown);
     if (s->n_files == SOURCE_FILES_MAX)
-        return err_set(e, ERR_LIMIT, "more than %d files with external data", SOURCE_FILES_MAX);
+        return err_set(e, ERR_LIMIT, "%s: more than %d files with external data", what,
+                       SOURCE_FILES_MAX);
+    if (goes_up(location))
+        return err_set(e, ERR_REFUSED,
+                       "%s: external data '%s' has a '..' in its path: name the file from the "
+                       "model's folder down",
+                       what, shown);
     struct open_how how = {
         .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
@@ -184,7 +198,7 @@ static int open_external(struct reader *r, const char *location, const char *wha
         close(opened);
         return err_set(e, ERR_NOMEM, "no memory for the model");
     }
-    s->fd[s->n_files] = opened;
+    s->file_fd[s->n_files] = opened;
     s->file_name[s->n_files++] = name;
     *fd = opened;
     *size = st.st_size;
@@ -219,64 +233,115 @@ static int place_external(struct reader *r, struct span tensor, int64_t bytes, s
         return err_set(e, ERR_INVALID,
                        "%s: external data ends at byte %lld of a file of %lld bytes", what,
                        (long long)x->offset + (long long)bytes, (long long)size);
-    c->place = CONSTANT_EXTERNAL;
+    c->place = CONSTANT_FILE;
     c->offset = x->offset;
     return 0;
 }
 
 /* --- numbers in fields of their own ----------------------------------------------------------- */
 
+/* Memory for the elements, of which all tensors together may have a limited amount. */
+static uint8_t *decoded(struct reader *r, const struct constant *c, const char *what, struct err *e)
+{
+    int64_t bytes = c->count * stored_bytes(c->stored);
+    if (bytes > ONNX_DECODED_MAX - r->decoded) {
+        err_set(e, ERR_LIMIT,
+                "%s: the model has more than %d MiB of numbers that are not raw data: store them "
+                "as raw data",
+                what, ONNX_DECODED_MAX >> 20);
+        return NULL;
+    }
+    r->decoded += bytes;
+    uint8_t *data = graph_alloc(r->g, (size_t)bytes);
+    if (data == NULL)
+        err_set(e, ERR_NOMEM, "no memory for %s", what);
+    return data;
+}
+
+static int wrong_count(const struct constant *c, int64_t n, const char *what, struct err *e)
+{
+    if (n < 0)
+        return (int)n;
+    return err_set(e, ERR_INVALID, "%s has %lld elements, its shape needs %lld", what, (long long)n,
+                   (long long)c->count);
+}
+
 /* int32_data (all small types, float16 as bits) and int64_data, decoded to the stored type. */
 static int decode_varints(struct reader *r, struct span message, uint32_t number,
                           struct constant *c, const char *what, struct err *e)
 {
-    if (c->count > ONNX_VARINTS_MAX)
-        return err_set(e, ERR_LIMIT, "%s: more than %lld numbers that are not raw data", what,
-                       (long long)ONNX_VARINTS_MAX);
     size_t size = (size_t)stored_bytes(c->stored);
-    uint8_t *data = graph_alloc(r->g, (size_t)c->count * size);
+    if (c->count > message.n) /* each takes a byte or more */
+        return wrong_count(c, repeat_count(message, r->start, number, WIRE_VARINT, e), what, e);
+    uint8_t *data = decoded(r, c, what, e);
     if (data == NULL)
-        return err_set(e, ERR_NOMEM, "no memory for %s", what);
+        return e->code;
     struct repeat it = repeat_of(message, r->start, number, WIRE_VARINT);
     uint64_t bits;
+    int64_t n = 0;
     int rc;
-    for (int64_t i = 0; (rc = repeat_next(&it, &bits, e)) > 0; i++) {
+    for (; (rc = repeat_next(&it, &bits, e)) > 0; n++) {
         uint8_t flag = bits != 0;
-        memcpy(data + (size_t)i * size, c->stored == STORED_BOOL ? (void *)&flag : (void *)&bits,
-               size);
+        if (n < c->count)
+            memcpy(data + (size_t)n * size,
+                   c->stored == STORED_BOOL ? (void *)&flag : (void *)&bits, size);
     }
+    if (rc == 0 && n != c->count)
+        return wrong_count(c, n, what, e);
     c->place = CONSTANT_ARENA;
     c->bytes = data;
     return rc;
 }
 
+/* Elements that lie in the file as they are. */
+static void place_stored(const struct reader *r, struct span s, struct constant *c)
+{
+    c->place = CONSTANT_SOURCE;
+    c->bytes = s.p;
+    if (r->g->source->fd >= 0 && onnx_is_left_out(s.n)) {
+        c->place = CONSTANT_FILE;
+        c->fd = r->g->source->fd;
+        c->offset = s.p - r->start;
+    }
+}
+
+static int copy_stored(const struct reader *r, struct span s, uint8_t *out, const char *what,
+                       struct err *e)
+{
+    if (r->g->source->fd >= 0 && onnx_is_left_out(s.n))
+        return source_read(r->g->source->fd, s.p - r->start, s.n, out, what, e);
+    memcpy(out, s.p, (size_t)s.n);
+    return 0;
+}
+
 static int decode_floats(struct reader *r, struct span message, uint32_t number,
                          enum wire_type type, struct constant *c, const char *what, struct err *e)
 {
-    size_t size = type == WIRE_FIXED64 ? 8 : 4;
+    int64_t size = type == WIRE_FIXED64 ? 8 : 4, at = 0;
+    int64_t n = repeat_count(message, r->start, number, type, e);
+    if (n != c->count)
+        return wrong_count(c, n, what, e);
     /* One packed field is the usual form: its bytes are the elements. */
     struct wire w = wire_of(message, r->start);
     struct field f;
     int rc;
     while ((rc = wire_next(&w, &f, e)) > 0)
-        if (f.number == number && f.type == WIRE_BYTES &&
-            (size_t)f.bytes.n == (size_t)c->count * size) {
-            c->place = CONSTANT_MAPPED;
-            c->bytes = f.bytes.p;
+        if (f.number == number && f.type == WIRE_BYTES && f.bytes.n == n * size) {
+            place_stored(r, f.bytes, c);
             return 0;
         }
-    if (rc < 0)
-        return rc;
-    if (c->count > ONNX_VARINTS_MAX)
-        return err_set(e, ERR_LIMIT, "%s: more than %lld floats in pieces", what,
-                       (long long)ONNX_VARINTS_MAX);
-    uint8_t *data = graph_alloc(r->g, (size_t)c->count * size);
+    uint8_t *data = rc < 0 ? NULL : decoded(r, c, what, e);
     if (data == NULL)
-        return err_set(e, ERR_NOMEM, "no memory for %s", what);
-    struct repeat it = repeat_of(message, r->start, number, type);
-    uint64_t bits;
-    for (int64_t i = 0; (rc = repeat_next(&it, &bits, e)) > 0; i++)
-        memcpy(data + (size_t)i * size, &bits, size);
+        return e->code;
+    w = wire_of(message, r->start);
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number != number)
+            continue;
+        struct span s = f.type == WIRE_BYTES ? f.bytes : (struct span){(uint8_t *)&f.value, size};
+        if (s.n > 0 && (rc = copy_stored(r, s, data + at, what, e)) != 0)
+            return rc;
+        at += s.n;
+    }
     c->place = CONSTANT_ARENA;
     c->bytes = data;
     return rc;
@@ -374,17 +439,6 @@ static int place_numbers(struct reader *r, struct span message, uint64_t data_ty
         number = 5;
         break;
     }
-    int64_t n = repeat_count(message, r->start, number, type, e);
-    if (n < 0)
-        return (int)n;
-    if (n != c->count)
-        return err_set(e, ERR_INVALID, "%s has %lld elements, its shape needs %lld", what,
-                       (long long)n, (long long)c->count);
-    if (n == 0) {
-        c->place = CONSTANT_ARENA;
-        c->bytes = (const uint8_t *)"";
-        return 0;
-    }
     return type == WIRE_VARINT ? decode_varints(r, message, number, c, what, e)
                                : decode_floats(r, message, number, type, c, what, e);
 }
@@ -423,8 +477,7 @@ int onnx_read_tensor(struct reader *r, struct span message, const char *context,
         if (t.raw.n != bytes)
             return err_set(e, ERR_INVALID, "%s has %lld bytes of data, its shape needs %lld", what,
                            (long long)t.raw.n, (long long)bytes);
-        c->place = CONSTANT_MAPPED;
-        c->bytes = t.raw.p;
+        place_stored(r, t.raw, c);
     } else {
         rc = place_numbers(r, message, t.data_type, c, what, e);
     }

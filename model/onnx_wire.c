@@ -109,6 +109,10 @@ int repeat_next(struct repeat *r, uint64_t *out, struct err *e)
 {
     for (;;) {
         if (r->p != r->end) {
+            if (r->type == WIRE_VARINT && *r->p < 0x80) { /* most are */
+                *out = *r->p++;
+                return 1;
+            }
             if (r->type == WIRE_VARINT) {
                 if (varint(&r->p, r->end, out) != 0)
                     return broken(&r->message, r->p, "a packed number is cut or too long", e);
@@ -147,7 +151,14 @@ int64_t repeat_count(struct span message, const uint8_t *start, uint32_t number,
     int64_t n = 0;
     uint64_t ignored;
     int rc;
-    while ((rc = repeat_next(&r, &ignored, e)) > 0)
+    while ((rc = repeat_next(&r, &ignored, e)) > 0) {
         n++;
+        if (type == WIRE_VARINT || r.p == r.end)
+            continue;
+        /* what is left of a packed piece need not be looked at */
+        int64_t size = type == WIRE_FIXED64 ? 8 : 4;
+        n += (r.end - r.p) / size;
+        r.p += (r.end - r.p) / size * size;
+    }
     return rc < 0 ? rc : n;
 }

@@ -21,10 +21,10 @@ F = np.float32
 N = helper.make_node
 
 
-def refuse(path, shape: str = "1x2x4x4") -> tuple[str, float, float]:
+def refuse(path, shape: str = "1x2x4x4", engine: str = "ref") -> tuple[str, float, float]:
     """Runs opcheck on it: the reason, seconds and peak MB."""
     start = time.monotonic()
-    process = subprocess.Popen([enginekit.OPCHECK, path, "--engine", "ref", "--shape", shape], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen([enginekit.OPCHECK, path, "--engine", engine, "--shape", shape], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     reason = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -33,8 +33,8 @@ def refuse(path, shape: str = "1x2x4x4") -> tuple[str, float, float]:
     return reason.strip(), min(time.monotonic() - start, usage.ru_utime + usage.ru_stime), float(peak)
 
 
-def assert_refused(path, *words: str) -> None:
-    reason, seconds, megabytes = refuse(path)
+def assert_refused(path, *words: str, **how: str) -> None:
+    reason, seconds, megabytes = refuse(path, **how)
     for word in words:
         assert word in reason, reason
     if not SANITIZED:
@@ -52,14 +52,36 @@ def save(tmp_path, model) -> object:
     return path
 
 
+def varint(v: int) -> bytes:
+    return bytes([v]) if v < 0x80 else bytes([v & 0x7F | 0x80]) + varint(v >> 7)
+
+
+def head(number: int, length: int) -> bytes:
+    return varint(number << 3 | 2) + varint(length)
+
+
 def field(number: int, payload: bytes) -> bytes:
-    def varint(v: int) -> bytes:
-        out = b""
-        while v > 0x7F:
-            out += bytes([v & 0x7F | 0x80])
-            v >>= 7
-        return out + bytes([v])
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
+    return head(number, len(payload)) + payload
+
+
+def save_with_holes(tmp_path, model: onnx.ModelProto, tensors: dict) -> object:
+    """Adds tensors of zeros that take no room on disk. name → dims, data type, the field of the elements and its bytes."""
+    parts = []
+    for name, (dims, kind, number, length) in tensors.items():
+        start = field(8, name.encode()) + b"\x10" + varint(kind) + b"".join(b"\x08" + varint(d) for d in dims) + head(number, length)
+        parts.append((head(5, len(start) + length) + start, length))
+    graph = model.graph.SerializeToString()
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    bare.ClearField("graph")
+    path = tmp_path / "model.onnx"
+    with open(path, "wb") as f:
+        f.write(bare.SerializeToString() + head(7, len(graph) + sum(len(start) + length for start, length in parts)) + graph)
+        for start, length in parts:
+            f.write(start)
+            f.seek(length, os.SEEK_CUR)
+        f.truncate(f.tell())
+    return path
 
 
 def test_what_is_no_model(tmp_path):
@@ -201,7 +223,8 @@ def test_external_data_outside_the_folder(tmp_path):
     os.mkfifo(folder / "fifo.bin")
     (folder / "short.bin").write_bytes(b"1234")
     for location, word in ((str(outside), "outside"), ("../secret.bin", "outside"), ("link.bin", "link"), ("up/secret.bin", "link"), ("fifo.bin", "regular"),
-                           ("/dev/zero", "outside"), (".", "regular"), ("missing.bin", "No such file"), ("short.bin", "ends at byte 8"), ("", "file name")):
+                           ("/dev/zero", "outside"), (".", "regular"), ("missing.bin", "No such file"), ("short.bin", "ends at byte 8"), ("", "file name"),
+                           ("sub/../short.bin", "'..'"), ("short.bin/..", "'..'")):
         assert_refused(save(folder, external(location)), "'w'", word)
     (folder / "good.bin").write_bytes(F([1, 2]).tobytes())
     assert_refused(save(folder, external("good.bin", offset=1 << 59)), "'w'", "ends at byte")
@@ -229,21 +252,11 @@ def test_other_things_we_do_not_run(tmp_path):
     assert_refused(save(tmp_path, model), "'z'", "no node")
 
 
-def test_a_model_of_hundreds_of_megabytes_is_opened_at_once(tmp_path):
+@pytest.mark.parametrize("elements", [9, 4], ids=["raw_data", "float_data"])
+def test_a_model_of_hundreds_of_megabytes_is_opened_at_once(elements, tmp_path):
     """Its weights are neither read nor copied before they are packed. The file is mostly a hole."""
-    def varint(v: int) -> bytes:
-        return bytes([v]) if v < 0x80 else bytes([v & 0x7F | 0x80]) + varint(v >> 7)
-
     count = 56_000_000
-    tensor = field(8, b"w") + b"\x10\x01" + b"\x08" + varint(count) + b"\x4a" + varint(count * 4)  # name, float32, dims, raw_data
-    initializer = b"\x2a" + varint(len(tensor) + count * 4) + tensor
-    model = relu()
-    graph = model.graph.SerializeToString() + initializer
-    model.ClearField("graph")
-    path = tmp_path / "model.onnx"
-    with open(path, "wb") as f:
-        f.write(model.SerializeToString() + b"\x3a" + varint(len(graph) + count * 4) + graph)
-        f.truncate(f.tell() + count * 4)
+    path = save_with_holes(tmp_path, relu(), {"w": ([count], TensorProto.FLOAT, elements, count * 4)})
     assert path.stat().st_size > 200 << 20
     best = 1e9
     for _ in range(5):
@@ -253,3 +266,12 @@ def test_a_model_of_hundreds_of_megabytes_is_opened_at_once(tmp_path):
         best = min(best, facts["open_ms"])
         assert SANITIZED or facts["peak_mb"] < 20
     assert SANITIZED or best < 5
+
+
+def test_numbers_that_are_not_raw_data_in_masses(tmp_path):
+    bad = make_model([N("Nope", ["x"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"])
+    count = 1 << 24
+    assert_refused(save_with_holes(tmp_path, bad, {f"w{i}": ([count], TensorProto.INT64, 7, count) for i in range(20)}), "32 MiB", "byte")
+    count = 1 << 20
+    assert_refused(save_with_holes(tmp_path, bad, {f"w{i}": ([count], TensorProto.INT64, 7, count) for i in range(8)}), "tensor 'w2'", "16 MiB")
+    assert_refused(save_with_holes(tmp_path, bad, {"w": ([count + 1], TensorProto.INT64, 7, count)}), "tensor 'w' has 1048576 elements")
