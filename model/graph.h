@@ -271,7 +271,12 @@ struct graph {
     int n_inputs;
     int *output;
     int n_outputs;
-    struct metadata *metadata;
+    /* What the file says of each output; dimensions may be unknown. NULL once lowered. */
+    struct {
+        enum dtype dtype;
+        struct shape shape;
+    } * declared;
+    struct metadata *metadata; /* of the file's own graph: a lowered one has none */
     int n_metadata;
     const char *producer; /* "pytorch 2.15.0" */
     int opset, ir_version;

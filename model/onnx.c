@@ -145,6 +145,10 @@ static int read_node(struct reader *r, struct span graph, struct span message, s
         return err_set(e, ERR_UNSUPPORTED, "%s: its domain '%s' is not supported", nr.what,
                        onnx_printable(n.domain, domain, sizeof domain));
     }
+    r->edges += n.n_in + n.n_out;
+    if (r->edges > ONNX_EDGES_ALL_MAX)
+        return err_set(e, ERR_LIMIT, "%s: up to it the nodes have more than %d inputs and outputs",
+                       nr.what, ONNX_EDGES_ALL_MAX);
     int row = onnx_op_find(n.op_type, g->opset);
     if (row < 0)
         return err_set(e, ERR_UNSUPPORTED, "%s: operator %s is not supported%s", nr.what, type,
@@ -292,6 +296,16 @@ static int read_metadata(struct reader *r, struct span message, struct err *e)
         return rc;
     if (g->n_metadata == METADATA_MAX)
         return err_set(e, ERR_LIMIT, "the model has more than %d metadata entries", METADATA_MAX);
+    char shown[64];
+    onnx_printable(part[1], shown, sizeof shown);
+    if (part[1].n > ONNX_NAME_MAX || part[2].n > ONNX_TEXT_MAX)
+        return err_set(e, ERR_LIMIT,
+                       "metadata '%s': its key is longer than %d bytes, or its value than %d",
+                       shown, ONNX_NAME_MAX, ONNX_TEXT_MAX);
+    r->metadata += part[1].n + part[2].n;
+    if (r->metadata > ONNX_METADATA_MAX)
+        return err_set(e, ERR_LIMIT, "metadata '%s': all entries together have more than %d bytes",
+                       shown, ONNX_METADATA_MAX);
     if (g->metadata == NULL)
         g->metadata = graph_alloc(g, METADATA_MAX * sizeof *g->metadata);
     char *key = graph_strdup(g, (const char *)part[1].p, (size_t)part[1].n);
@@ -302,6 +316,30 @@ static int read_metadata(struct reader *r, struct span message, struct err *e)
         return err_set(e, ERR_INVALID, "metadata '%.64s' is there twice", key);
     g->metadata[g->n_metadata++] = (struct metadata){.key = key, .text = text};
     return 0;
+}
+
+/* A FunctionProto. One that takes the place of an operator would change what the nodes mean; those
+ * of other domains may be there: nodes that use them are refused. */
+static int read_function(struct reader *r, struct span message, struct err *e)
+{
+    struct wire w = wire_of(message, r->start);
+    struct field f;
+    struct span name = {0}, domain = {0};
+    char shown[64];
+    int rc;
+    while ((rc = wire_next(&w, &f, e)) > 0) {
+        if (f.number != 1 && f.number != 10)
+            continue;
+        if ((rc = wire_expect(&f, WIRE_BYTES, "a function", e)) != 0)
+            return rc;
+        *(f.number == 1 ? &name : &domain) = f.bytes;
+    }
+    if (rc == 0 && (domain.n == 0 || span_is(domain, "ai.onnx")))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the model defines a function '%s' of the default domain, which is not "
+                       "supported: export it with its functions inlined",
+                       onnx_printable(name, shown, sizeof shown));
+    return rc;
 }
 
 static int read_model(struct reader *r, struct span file, struct err *e)
@@ -338,6 +376,11 @@ static int read_model(struct reader *r, struct span file, struct err *e)
         case 14:
             if ((rc = wire_expect(&f, WIRE_BYTES, "metadata", e)) != 0 ||
                 (rc = read_metadata(r, f.bytes, e)) < 0)
+                return rc;
+            break;
+        case 25:
+            if ((rc = wire_expect(&f, WIRE_BYTES, "a function", e)) != 0 ||
+                (rc = read_function(r, f.bytes, e)) < 0)
                 return rc;
             break;
         default:

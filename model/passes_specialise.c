@@ -402,17 +402,8 @@ static int copy_facts(struct lower *l)
                                from->producer ? strlen(from->producer) : 0);
     g->input = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->input);
     g->output = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->output);
-    g->metadata = graph_alloc(g, ((size_t)from->n_metadata + 1) * sizeof *g->metadata);
-    if (g->producer == NULL || g->input == NULL || g->output == NULL || g->metadata == NULL)
+    if (g->producer == NULL || g->input == NULL || g->output == NULL)
         return no_memory(l);
-    for (int i = 0; i < from->n_metadata; i++) {
-        const struct metadata *m = &from->metadata[i];
-        g->metadata[i].key = graph_strdup(g, m->key, strlen(m->key));
-        g->metadata[i].text = graph_strdup(g, m->text, strlen(m->text));
-        if (g->metadata[i].key == NULL || g->metadata[i].text == NULL)
-            return no_memory(l);
-        g->n_metadata++;
-    }
     return 0;
 }
 

@@ -275,3 +275,19 @@ def test_numbers_that_are_not_raw_data_in_masses(tmp_path):
     count = 1 << 20
     assert_refused(save_with_holes(tmp_path, bad, {f"w{i}": ([count], TensorProto.INT64, 7, count) for i in range(8)}), "tensor 'w2'", "16 MiB")
     assert_refused(save_with_holes(tmp_path, bad, {"w": ([count + 1], TensorProto.INT64, 7, count)}), "tensor 'w' has 1048576 elements")
+
+
+def test_metadata_in_masses(tmp_path):
+    model = relu(metadata={"spinenode.gate": "x" * (1 << 20)})
+    enginekit.run(save(tmp_path, model), [np.zeros((1, 2, 4, 4), F)], tmp_path)
+    assert_refused(save(tmp_path, relu(metadata={"spinenode.gate": "x" * (1 << 20) + "x"})), "metadata 'spinenode.gate'", "1048576")
+    assert_refused(save(tmp_path, relu(metadata={f"key{i}": "x" * (1 << 20) for i in range(4)})), "metadata 'key3'", "4194304")
+
+
+def test_functions_in_place_of_operators(tmp_path):
+    model = relu()
+    function = model.functions.add()
+    function.name, function.domain = "Relu", "mine"
+    enginekit.run(save(tmp_path, model), [np.zeros((1, 2, 4, 4), F)], tmp_path)
+    function.domain = ""
+    assert_refused(save(tmp_path, model), "function 'Relu'")
