@@ -229,7 +229,8 @@ static int read_graph(struct reader *r, struct span graph, struct err *e)
     int rc = count_fields(r, graph, e);
     g->input = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->input);
     g->output = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->output);
-    if (g->input == NULL || g->output == NULL)
+    g->declared = graph_alloc(g, GRAPH_INPUTS_MAX * sizeof *g->declared);
+    if (g->input == NULL || g->output == NULL || g->declared == NULL)
         return err_set(e, ERR_NOMEM, "no memory for the model");
     if (rc < 0 || (rc = each_field(r, graph, 5, onnx_read_initializer, e)) < 0 ||
         (rc = each_field(r, graph, 11, onnx_read_input, e)) < 0)

@@ -171,22 +171,31 @@ static int read_tensor_type(struct reader *r, struct span message, struct value 
     return rc;
 }
 
-static int read_value_info(struct reader *r, struct span message, struct span *name,
-                           struct value *v, const char *what, struct err *e)
+#define WHAT_MAX 120
+
+/* kind: "graph input"; what: that and the name, for messages. */
+static int read_value_info(struct reader *r, struct span message, const char *kind,
+                           struct span *name, struct value *v, char what[WHAT_MAX], struct err *e)
 {
     struct wire w = wire_of(message, r->start), inner;
     struct field f;
+    char shown[80];
     int rc;
     bool typed = false;
+    while ((rc = wire_next(&w, &f, e)) > 0)
+        if (f.number == 1 && f.type == WIRE_BYTES)
+            *name = f.bytes;
+    if (rc < 0)
+        return rc;
+    snprintf(what, WHAT_MAX, "%s '%s'", kind, onnx_printable(*name, shown, sizeof shown));
+    w = wire_of(message, r->start);
     while ((rc = wire_next(&w, &f, e)) > 0) {
         if (f.number != 1 && f.number != 2)
             continue;
         if ((rc = wire_expect(&f, WIRE_BYTES, what, e)) != 0)
             return rc;
-        if (f.number == 1) {
-            *name = f.bytes;
+        if (f.number == 1)
             continue;
-        }
         inner = wire_of(f.bytes, r->start);
         while ((rc = wire_next(&inner, &f, e)) > 0) {
             if (f.number == 1) {
@@ -212,11 +221,10 @@ int onnx_read_input(struct reader *r, struct span message, struct err *e)
     struct graph *g = r->g;
     struct span name = {0};
     struct value v = {0};
-    char what[120], shown[80];
-    int rc = read_value_info(r, message, &name, &v, "a graph input", e);
+    char what[WHAT_MAX];
+    int rc = read_value_info(r, message, "graph input", &name, &v, what, e);
     if (rc < 0)
         return rc;
-    snprintf(what, sizeof what, "graph input '%s'", onnx_printable(name, shown, sizeof shown));
     int known = name.n > 0 ? onnx_name_find(r, name) : -1;
     if (known >= 0 && g->value[known].constant != NULL) {
         /* Before IR 4 every constant is listed among the inputs too. */
@@ -226,7 +234,7 @@ int onnx_read_input(struct reader *r, struct span message, struct err *e)
         return 0;
     }
     if (g->n_inputs == GRAPH_INPUTS_MAX)
-        return err_set(e, ERR_LIMIT, "more than %d graph inputs", GRAPH_INPUTS_MAX);
+        return err_set(e, ERR_LIMIT, "%s: more than %d graph inputs", what, GRAPH_INPUTS_MAX);
     int value = onnx_name_add(r, name, v.dtype, "graph input", e);
     if (value < 0)
         return value;
@@ -244,19 +252,20 @@ int onnx_read_output(struct reader *r, struct span message, struct err *e)
     struct graph *g = r->g;
     struct span name = {0};
     struct value v = {0};
-    char shown[96];
-    int rc = read_value_info(r, message, &name, &v, "a graph output", e);
+    char what[WHAT_MAX];
+    int rc = read_value_info(r, message, "graph output", &name, &v, what, e);
     if (rc < 0)
         return rc;
     if (g->n_outputs == GRAPH_INPUTS_MAX)
-        return err_set(e, ERR_LIMIT, "more than %d graph outputs", GRAPH_INPUTS_MAX);
+        return err_set(e, ERR_LIMIT, "%s: more than %d graph outputs", what, GRAPH_INPUTS_MAX);
     int value = name.n > 0 ? onnx_name_find(r, name) : -1;
-    onnx_printable(name, shown, sizeof shown);
     if (value < 0)
-        return err_set(e, ERR_INVALID, "graph output '%s' is made by no node", shown);
+        return err_set(e, ERR_INVALID, "%s is made by no node", what);
     for (int i = 0; i < g->n_outputs; i++)
         if (g->output[i] == value)
-            return err_set(e, ERR_INVALID, "graph output '%s' is there twice", shown);
+            return err_set(e, ERR_INVALID, "%s is there twice", what);
+    g->declared[g->n_outputs].dtype = v.dtype;
+    g->declared[g->n_outputs].shape = v.shape;
     g->output[g->n_outputs++] = value;
     return 0;
 }

@@ -349,10 +349,26 @@ static int bind_inputs(struct lower *l, const struct shape *shape)
     return 0;
 }
 
+/* Is output i, made as `value`, what the file says it is? */
+static int check_declared(struct lower *l, int i, int value)
+{
+    const struct shape *said = &l->from->declared[i].shape, *found = &lower_value(l, value)->shape;
+    char p[128], q[128];
+    if (dtype_is_integer(l->from->declared[i].dtype))
+        return lower_refuse(l, ERR_INVALID, "it is declared to hold integers and holds floats");
+    bool fits = said->rank < 0 || said->rank == found->rank;
+    for (int d = 0; fits && d < said->rank; d++)
+        fits = said->dim[d] < 0 || said->dim[d] == found->dim[d];
+    return fits ? 0
+                : lower_refuse(l, ERR_INVALID, "it is declared to be %s and is %s",
+                               shape_text(said, p, sizeof p), shape_text(found, q, sizeof q));
+}
+
 /* Every output gets a value of its own that a node makes. */
 static int bind_outputs(struct lower *l)
 {
     struct graph *g = l->g;
+    int rc;
     for (int i = 0; i < l->from->n_outputs; i++) {
         int old = l->from->output[i];
         const struct value *was = &l->from->value[old];
@@ -364,6 +380,8 @@ static int bind_outputs(struct lower *l)
             return lower_refuse(l, ERR_UNSUPPORTED, "it holds integers");
         if (lower_is_constant(l, value))
             return lower_refuse(l, ERR_UNSUPPORTED, "it does not depend on any input");
+        if (l->from->declared != NULL && (rc = check_declared(l, i, value)) != 0)
+            return rc;
         bool own = true;
         for (int k = 0; k < g->n_inputs; k++)
             own = own && g->input[k] != value;
@@ -378,8 +396,7 @@ static int bind_outputs(struct lower *l)
             if (n == NULL)
                 return l->e->code;
             *lower_out_shape(l, n, 0) = lower_value(l, value)->shape;
-            int rc = lower_finish(l, n);
-            if (rc != 0)
+            if ((rc = lower_finish(l, n)) != 0)
                 return rc;
             value = n->out[0];
         }

@@ -291,3 +291,26 @@ def test_functions_in_place_of_operators(tmp_path):
     enginekit.run(save(tmp_path, model), [np.zeros((1, 2, 4, 4), F)], tmp_path)
     function.domain = ""
     assert_refused(save(tmp_path, model), "function 'Relu'")
+
+
+def test_outputs_that_are_not_what_they_are_declared_to_be(tmp_path):
+    for kind, shape, word in ((TensorProto.FLOAT, [7, 7], "7x7"), (TensorProto.FLOAT, ["n", 2, 4, 5], "?x2x4x5"), (TensorProto.INT64, None, "integers")):
+        model = relu()
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", kind, shape))
+        assert_refused(save(tmp_path, model), "graph output 'y'", word)
+    model = relu()
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, "rows", 4]))
+    enginekit.run(save(tmp_path, model), [np.zeros((1, 2, 4, 4), F)], tmp_path)
+
+
+def test_reasons_name_inputs_and_tensors(tmp_path):
+    model = relu()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -5
+    assert_refused(save(tmp_path, model), "graph input 'x'", "negative")
+    model = make_model([N("Sum", ["x", *[f"w{i}" for i in range(65)]], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"])
+    for i in range(65):
+        (tmp_path / f"{i}.bin").write_bytes(F([1, 2]).tobytes())
+        t = model.graph.initializer.add()
+        t.CopyFrom(external(f"{i}.bin").graph.initializer[0])
+        t.name = f"w{i}"
+    assert_refused(save(tmp_path, model), "'w64'", "64 files")
