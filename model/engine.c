@@ -6,6 +6,7 @@
 #include "model/engine.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +98,87 @@ static int keep_names(struct plan *p, const struct graph *g)
     return 0;
 }
 
+/* --- weights ---------------------------------------------------------------------------------- */
+
+/* Elements that a thread reads at a time, and those of a model that is not worth a second thread.
+ */
+#define WEIGHTS_PIECE (1 << 16)
+#define WEIGHTS_ALONE (1 << 22)
+#define WEIGHTS_LOOKS 2 /* threads: two read as fast as memory gives */
+
+struct weights {
+    const struct graph *g;
+    struct weights_piece {
+        int value;
+        int64_t first, n;
+    } * piece;
+    float *to;      /* WEIGHTS_PIECE of each thread */
+    atomic_int bad; /* the first piece that cannot be used, or their number */
+};
+
+static int look_at_piece(const struct weights *w, int piece, int thread, struct err *e)
+{
+    const struct weights_piece *p = &w->piece[piece];
+    return constant_load_f32(&w->g->value[p->value], p->first, p->n,
+                             w->to + (size_t)thread * WEIGHTS_PIECE, e);
+}
+
+static void look_at_weights(void *arg, int task, int thread)
+{
+    struct weights *w = arg;
+    int first = atomic_load(&w->bad);
+    if (task > first || look_at_piece(w, task, thread, NULL) == 0)
+        return;
+    while (task < first && !atomic_compare_exchange_weak(&w->bad, &first, task))
+        ;
+}
+
+static bool is_weight(const struct value *v)
+{
+    return v->constant != NULL && v->n_uses > 0 && v->dtype == DTYPE_F32;
+}
+
+/* Reads every weight once, before any of them is packed: a model whose last one is not finite is
+ * refused by the time of reading it and in the memory of a few pieces. */
+static int check_weights(const struct graph *g, const struct engine_options *o, struct err *e)
+{
+    struct weights w = {.g = g};
+    struct pool *pool = NULL;
+    int64_t total = 0;
+    int pieces = 0, rc = 0;
+    for (int i = 0; i < g->n_values; i++)
+        if (is_weight(&g->value[i])) {
+            int64_t n = shape_count(&g->value[i].shape);
+            total += n;
+            pieces += (int)((n + WEIGHTS_PIECE - 1) / WEIGHTS_PIECE);
+        }
+    int threads = o->threads == 1 || total < WEIGHTS_ALONE ? 1 : WEIGHTS_LOOKS;
+    w.piece = malloc(((size_t)pieces + 1) * sizeof *w.piece);
+    w.to = malloc((size_t)threads * WEIGHTS_PIECE * sizeof *w.to);
+    if (w.piece == NULL || w.to == NULL) {
+        rc = err_set(e, ERR_NOMEM, "no memory to read the weights");
+        goto out;
+    }
+    pieces = 0;
+    for (int i = 0; i < g->n_values; i++) {
+        int64_t n = is_weight(&g->value[i]) ? shape_count(&g->value[i].shape) : 0;
+        for (int64_t k = 0; k < n; k += WEIGHTS_PIECE)
+            w.piece[pieces++] =
+                (struct weights_piece){i, k, n - k < WEIGHTS_PIECE ? n - k : WEIGHTS_PIECE};
+    }
+    atomic_init(&w.bad, pieces);
+    if (threads > 1 && (rc = pool_new(&pool, threads, false, e)) != 0)
+        goto out;
+    pool_run(pool, pieces, look_at_weights, &w);
+    if (w.bad < pieces)
+        rc = look_at_piece(&w, w.bad, 0, e); /* again, for its text */
+out:
+    pool_free(pool);
+    free(w.piece);
+    free(w.to);
+    return rc;
+}
+
 int engine_compile(const struct engine *engine, const struct graph *g, const struct shape *shape,
                    const struct engine_options *o, struct plan **out, struct err *e)
 {
@@ -111,6 +193,8 @@ int engine_compile(const struct engine *engine, const struct graph *g, const str
     int rc = lower(g, shape, o, &lowered, e);
     if (rc == 0 && (rc = keep_names(p, lowered)) != 0)
         err_set(e, rc, "no memory for a plan");
+    if (rc == 0)
+        rc = check_weights(lowered, o, e);
     if (rc == 0)
         rc = engine->compile(lowered, o, &p->impl, e);
     if (rc != 0)

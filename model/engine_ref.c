@@ -37,19 +37,6 @@ static int ref_compile(const struct graph *g, const struct engine_options *o, vo
 {
     if (o->precision != ENGINE_F32)
         return err_set(e, ERR_UNSUPPORTED, "the reference engine computes in float32 only");
-    /* Weights that are not finite are found now, not while running. */
-    float block[1024];
-    for (int i = 0; i < g->n_values; i++) {
-        const struct value *v = &g->value[i];
-        if (v->constant == NULL || v->n_uses == 0 || v->dtype != DTYPE_F32)
-            continue;
-        for (int64_t k = 0; k < v->constant->count; k += 1024) {
-            int64_t n = v->constant->count - k < 1024 ? v->constant->count - k : 1024;
-            int rc = constant_load_f32(v, k, n, block, e);
-            if (rc != 0)
-                return rc;
-        }
-    }
     union {
         const struct graph *g;
         void *p;

@@ -268,6 +268,19 @@ def test_a_model_of_hundreds_of_megabytes_is_opened_at_once(elements, tmp_path):
     assert SANITIZED or best < 5
 
 
+def test_a_weight_that_is_not_finite_after_all_others(engine, tmp_path):
+    """Refused before the others are packed: 100 MB of them."""
+    names = [f"w{i}" for i in range(11)]
+    nodes = [N("Conv", [f"a{i}", w], [f"a{i + 1}"], pads=[1] * 4) for i, w in enumerate(names)]
+    model = make_model(nodes, {"a0": ["n", 512, 8, 8]}, ["a11"])
+    path = save_with_holes(tmp_path, model, {w: ([512, 512, 3, 3], TensorProto.FLOAT, 9, 512 * 512 * 9 * 4) for w in names})
+    with open(path, "r+b") as f:
+        f.seek(-4, os.SEEK_END)
+        f.write(F(np.nan).tobytes())
+    path.read_bytes()  # a disk would take its own time
+    assert_refused(path, "'w10'", "NaN", shape="1x512x8x8", engine=engine)
+
+
 def test_numbers_that_are_not_raw_data_in_masses(tmp_path):
     bad = make_model([N("Nope", ["x"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"])
     count = 1 << 24
