@@ -550,6 +550,12 @@ struct pool_args {
     int32_t kernel[2], stride[2], dilation[2], pad_begin[2], pad_end[2];
     int max, count_include_pad;
 };
+/* Taps of the window that begins at `first` that come before `limit`; as pool_taps() in graph.h. */
+KERNEL_BODY int32_t pool_taps_before(int32_t kernel, int32_t dilation, int32_t first, int32_t limit)
+{
+    int32_t room = limit - first, taps = room <= 0 ? 0 : (room - 1) / dilation + 1;
+    return taps < kernel ? taps : kernel;
+}
 KERNEL_BODY void pool_item(const struct pool_args *a, uint32_t i)
 {
     int32_t c0 = (int32_t)(i % (uint32_t)a->octets) * OCTET;
@@ -557,16 +563,18 @@ KERNEL_BODY void pool_item(const struct pool_args *a, uint32_t i)
     int32_t x = (int32_t)(p % (uint32_t)a->out_width), y = (int32_t)(row % (uint32_t)a->out_height);
     int64_t n = row / (uint32_t)a->out_height;
     struct octet r;
-    int32_t covered = 0, seen = 0;
+    int32_t seen = 0;
     for (int k = 0; k < OCTET; k++)
         r.v[k] = 0;
-    for (int32_t i0 = 0; i0 < a->kernel[0]; i0++) {
-        int32_t yy = y * a->stride[0] - a->pad_begin[0] + i0 * a->dilation[0];
-        for (int32_t i1 = 0; i1 < a->kernel[1]; i1++) {
-            int32_t xx = x * a->stride[1] - a->pad_begin[1] + i1 * a->dilation[1];
-            covered += yy < a->in_height + a->pad_end[0] && xx < a->in_width + a->pad_end[1];
-            if (yy < 0 || yy >= a->in_height || xx < 0 || xx >= a->in_width)
-                continue;
+    /* only taps that meet the input: a window may be far larger */
+    int32_t top = y * a->stride[0] - a->pad_begin[0], left = x * a->stride[1] - a->pad_begin[1];
+    int32_t rows = pool_taps_before(a->kernel[0], a->dilation[0], top, a->in_height);
+    int32_t columns = pool_taps_before(a->kernel[1], a->dilation[1], left, a->in_width);
+    int32_t column0 = pool_taps_before(a->kernel[1], a->dilation[1], left, 0);
+    for (int32_t i0 = pool_taps_before(a->kernel[0], a->dilation[0], top, 0); i0 < rows; i0++) {
+        int32_t yy = top + i0 * a->dilation[0];
+        for (int32_t i1 = column0; i1 < columns; i1++) {
+            int32_t xx = left + i1 * a->dilation[1];
             struct octet o =
                 octet_load(a->in, ((n * a->in_height + yy) * a->in_width + xx) * a->in_pitch + c0);
             for (int k = 0; k < OCTET; k++)
@@ -576,7 +584,11 @@ KERNEL_BODY void pool_item(const struct pool_args *a, uint32_t i)
         }
     }
     if (!a->max) {
-        int32_t by = a->count_include_pad ? covered : seen;
+        int64_t by = seen;
+        if (a->count_include_pad)
+            by = (int64_t)pool_taps_before(a->kernel[0], a->dilation[0], top,
+                                           a->in_height + a->pad_end[0]) *
+                 pool_taps_before(a->kernel[1], a->dilation[1], left, a->in_width + a->pad_end[1]);
         for (int k = 0; k < OCTET; k++)
             r.v[k] = by ? r.v[k] / (float)by : 0;
     }

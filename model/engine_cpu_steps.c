@@ -214,18 +214,15 @@ static void pool_row(void *arg, int task, int thread)
     bool mean = t->s->op == OP_AVERAGE_POOL;
     for (int x = 0; x < t->out.w; x++) {
         float *to = t->out.data + n * t->out.image + y * t->out.row + x * t->out.pixel;
-        int inside = 0, covered = 0;
         for (int i = 0; i < c; i++)
             to[i] = mean ? 0.0f : -FLT_MAX;
-        for (int64_t i = 0; i < a->kernel[0]; i++)
-            for (int64_t j = 0; j < a->kernel[1]; j++) {
+        /* only taps that meet the input: a window may be far larger */
+        int64_t i0 = pool_taps(a, 0, y, 0), i1 = pool_taps(a, 0, y, t->in.h);
+        int64_t j0 = pool_taps(a, 1, x, 0), j1 = pool_taps(a, 1, x, t->in.w);
+        for (int64_t i = i0; i < i1; i++)
+            for (int64_t j = j0; j < j1; j++) {
                 int64_t sy = y * a->stride[0] - a->pad_begin[0] + i * a->dilation[0];
                 int64_t sx = x * a->stride[1] - a->pad_begin[1] + j * a->dilation[1];
-                /* a window that ceil_mode lets hang over counts only what pads cover */
-                covered += sy < t->in.h + a->pad_end[0] && sx < t->in.w + a->pad_end[1];
-                if (sy < 0 || sx < 0 || sy >= t->in.h || sx >= t->in.w)
-                    continue;
-                inside++;
                 const float *from =
                     t->in.data + n * t->in.image + sy * t->in.row + sx * t->in.pixel;
                 if (mean)
@@ -233,7 +230,11 @@ static void pool_row(void *arg, int task, int thread)
                 else
                     k->binary(CPU_MAX, to, 1, from, 1, (size_t)c, &none, to);
             }
-        int by = a->count_include_pad ? covered : inside;
+        /* a window that ceil_mode lets hang over counts only what pads cover */
+        int64_t by = (i1 - i0) * (j1 - j0);
+        if (a->count_include_pad)
+            by = pool_taps(a, 0, y, t->in.h + a->pad_end[0]) *
+                 pool_taps(a, 1, x, t->in.w + a->pad_end[1]);
         if (mean && by > 0) {
             float w = (float)by;
             k->binary(CPU_DIV, to, 1, &w, 0, (size_t)c, &none, to);

@@ -106,20 +106,21 @@ void ref_pool(const struct node *n, const struct tensor *x, struct tensor *y)
         for (int64_t p = 0; p < P; p++)
             for (int64_t q = 0; q < Q; q++) {
                 double best = -INFINITY, sum = 0;
-                int64_t inside = 0, padded = 0;
-                for (int64_t i = 0; i < a->kernel[0]; i++)
-                    for (int64_t j = 0; j < a->kernel[1]; j++) {
+                /* only taps that meet the input: a window may be far larger */
+                int64_t i0 = pool_taps(a, 0, p, 0), i1 = pool_taps(a, 0, p, H);
+                int64_t j0 = pool_taps(a, 1, q, 0), j1 = pool_taps(a, 1, q, W);
+                for (int64_t i = i0; i < i1; i++)
+                    for (int64_t j = j0; j < j1; j++) {
                         int64_t h = p * a->stride[0] - a->pad_begin[0] + i * a->dilation[0];
                         int64_t w = q * a->stride[1] - a->pad_begin[1] + j * a->dilation[1];
-                        padded += h < H + a->pad_end[0] && w < W + a->pad_end[1];
-                        if (h < 0 || h >= H || w < 0 || w >= W)
-                            continue;
                         double v = x->data[(b * H + h) * W + w];
-                        inside++;
                         sum += v;
                         if (v > best)
                             best = v;
                     }
+                int64_t inside = (i1 - i0) * (j1 - j0);
+                int64_t padded =
+                    pool_taps(a, 0, p, H + a->pad_end[0]) * pool_taps(a, 1, q, W + a->pad_end[1]);
                 int64_t count = a->count_include_pad ? padded : inside;
                 y->data[(b * P + p) * Q + q] = max ? best : count ? sum / (double)count : 0;
             }

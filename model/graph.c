@@ -98,6 +98,13 @@ void graph_free(struct graph *g)
 
 /* --- shapes ----------------------------------------------------------------------------------- */
 
+int64_t pool_taps(const struct pool_attr *a, int axis, int64_t at, int64_t limit)
+{
+    int64_t room = limit - (at * a->stride[axis] - a->pad_begin[axis]);
+    int64_t taps = room <= 0 ? 0 : (room + a->dilation[axis] - 1) / a->dilation[axis];
+    return taps < a->kernel[axis] ? taps : a->kernel[axis];
+}
+
 bool dtype_is_integer(enum dtype t)
 {
     return t != DTYPE_F32;

@@ -145,6 +145,11 @@ struct pool_attr {
     enum auto_pad auto_pad;
     int rank;
 };
+/* How many of the window's taps come before row (axis 0) or column (1) `limit` of the input, for
+ * output row or column `at`. Those that meet an input of size n: from pool_taps(…, 0) up to,
+ * without it, pool_taps(…, n). */
+int64_t pool_taps(const struct pool_attr *a, int axis, int64_t at, int64_t limit);
+
 struct norm_attr {
     double epsilon;
     bool training; /* BatchNormalization with batch statistics; lowered to OP_INSTANCE_NORM, so

@@ -39,7 +39,8 @@ struct pass_report {
 /* shape: one for each g->input, concrete, and agreeing with every dimension that the file fixes
  * (dimensions of one symbol must be equal). g is not changed; the new graph shares its
  * file. ERR_INVALID: shapes that do not fit (the text names the node and both shapes), weights that
- * are not finite (ERR_NUMERIC), ERR_UNSUPPORTED, ERR_LIMIT (activation bytes), ERR_NOMEM.
+ * are not finite (ERR_NUMERIC), ERR_UNSUPPORTED, ERR_LIMIT (activation bytes; 2^46
+ * multiply-accumulates of convolutions, 2^34 elements in windows of poolings), ERR_NOMEM.
  * report may be NULL. */
 int graph_lower(const struct graph *g, const struct shape *shape, int64_t max_activation_bytes,
                 struct graph **out, struct pass_report *report, struct err *e);

@@ -13,6 +13,14 @@ struct err;
 
 #define ONE_SPLIT_MAX 256 /* outputs of one Split */
 
+/* What a few bytes of a file can ask for without end, for all nodes of a kind together:
+ * multiply-accumulates of convolutions (a minute for a GPU, a quarter of an hour for a few CPUs),
+ * elements that the windows of poolings meet (half a minute for one CPU), and both of constants,
+ * which the reference engine evaluates while lowering. */
+#define LOWER_MACS_MAX        ((int64_t)1 << 46)
+#define LOWER_TAPS_MAX        ((int64_t)1 << 34)
+#define LOWER_FOLDED_MACS_MAX ((int64_t)1 << 25)
+
 struct lower {
     const struct graph *from;
     struct graph *g;
@@ -21,6 +29,7 @@ struct lower {
     char what[160];       /* "node 'x' (Conv)" */
     int64_t activation_bytes, max_activation_bytes;
     int64_t folded_elements, file_elements; /* of constants: made so far, and in the file */
+    int64_t macs, taps, folded_macs;        /* so far, of LOWER_MACS_MAX ... */
     struct err *e;
 };
 
@@ -46,6 +55,10 @@ int lower_axis(struct lower *l, int64_t axis, int rank, int *out);
 struct node *lower_emit(struct lower *l, enum op op, int n_in, const int *in, int n_out,
                         enum dtype t);
 struct shape *lower_out_shape(struct lower *l, const struct node *n, int i);
+/* Adds to *sum, of l, the product of n factors, each ≥ 0; ERR_LIMIT beyond `most`, naming the node.
+ * what: "multiply-accumulates". */
+int lower_work(struct lower *l, int64_t *sum, int64_t most, const int64_t *factor, int n,
+               const char *what);
 /* Ends the emitted node (the last): evaluates it if it can be, checks its result's size. */
 int lower_finish(struct lower *l, const struct node *n);
 /* The same, and its outputs become those of the node being lowered. */

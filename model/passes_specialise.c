@@ -266,6 +266,22 @@ int lower_finish(struct lower *l, const struct node *n)
     return 0;
 }
 
+int lower_work(struct lower *l, int64_t *sum, int64_t most, const int64_t *factor, int n,
+               const char *what)
+{
+    int64_t work = 1;
+    bool fits = true;
+    for (int i = 0; i < n; i++)
+        fits = fits && !__builtin_mul_overflow(work, factor[i], &work);
+    if (!fits || work > most - *sum)
+        return lower_refuse(l, ERR_LIMIT,
+                            "with it the network needs more than %lld %s: give smaller inputs or a "
+                            "smaller batch",
+                            (long long)most, what);
+    *sum += work;
+    return 0;
+}
+
 int lower_done(struct lower *l, const struct node *n)
 {
     struct node kept = *n; /* finishing may take the node away */

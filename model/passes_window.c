@@ -79,9 +79,31 @@ static void resolve_pads(enum auto_pad mode, int64_t in, int64_t window, int64_t
     *end = total - *begin;
 }
 
+/* Is the node evaluated while lowering? */
+static bool folds(struct lower *l)
+{
+    for (int i = 0; i < l->n->n_in; i++)
+        if (l->n->in[i] >= 0 && !lower_is_constant(l, lower_in(l, i)))
+            return false;
+    return true;
+}
+
+/* Every weight meets every position: of the output, or of the input of a transposed one. */
+static int check_macs(struct lower *l, const struct shape *positions)
+{
+    const int64_t factor[] = {shape_count(lower_shape(l, 1)), positions->dim[0], positions->dim[2],
+                              positions->dim[3]};
+    return folds(l) ? lower_work(l, &l->folded_macs, LOWER_FOLDED_MACS_MAX, factor, 4,
+                                 "multiply-accumulates for its constants")
+                    : lower_work(l, &l->macs, LOWER_MACS_MAX, factor, 4, "multiply-accumulates");
+}
+
 static int finish_conv(struct lower *l, enum op op, const struct conv_attr *a,
                        const struct shape *s)
 {
+    int rc = check_macs(l, op == OP_CONV ? s : lower_shape(l, 0));
+    if (rc != 0)
+        return rc;
     int in[3] = {lower_in(l, 0), lower_in(l, 1), lower_in(l, 2)};
     struct node *n = lower_emit(l, op, 3, in, 1, DTYPE_F32);
     if (n == NULL)
@@ -165,6 +187,21 @@ int lower_conv_transpose(struct lower *l)
     return finish_conv(l, OP_CONV_TRANSPOSE, &a, &s);
 }
 
+/* Of a window no more rows and columns count than the input has. */
+static int check_taps(struct lower *l, const struct pool_attr *a, const struct shape *s)
+{
+    const struct shape *x = lower_shape(l, 0);
+    int64_t factor[6] = {s->dim[0], s->dim[1], s->dim[2], s->dim[3], 0, 0};
+    for (int i = 0; i < 2; i++) {
+        int64_t most = (x->dim[2 + i] - 1) / a->dilation[i] + 1;
+        factor[4 + i] = a->kernel[i] < most ? a->kernel[i] : most;
+    }
+    return folds(l) ? lower_work(l, &l->folded_macs, LOWER_FOLDED_MACS_MAX, factor, 6,
+                                 "elements in the windows of constants")
+                    : lower_work(l, &l->taps, LOWER_TAPS_MAX, factor, 6,
+                                 "elements in the windows of poolings");
+}
+
 int lower_pool(struct lower *l)
 {
     struct pool_attr a = l->n->pool;
@@ -188,6 +225,8 @@ int lower_pool(struct lower *l)
         if (a.ceil_mode && room % a.stride[i] != 0 && *dim * a.stride[i] < size + a.pad_begin[i])
             ++*dim;
     }
+    if ((rc = check_taps(l, &a, &s)) != 0)
+        return rc;
     struct node *n = lower_emit(l, l->n->op, 1, &in, 1, DTYPE_F32);
     if (n == NULL)
         return l->e->code;

@@ -327,3 +327,41 @@ def test_reasons_name_inputs_and_tensors(tmp_path):
         t.CopyFrom(external(f"{i}.bin").graph.initializer[0])
         t.name = f"w{i}"
     assert_refused(save(tmp_path, model), "'w64'", "64 files")
+
+
+# --- work without end ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("count_pads", [0, 1])
+def test_windows_far_larger_than_the_input(kind, count_pads, engine, tmp_path):
+    """Only what they meet is looked at: one row and the other three."""
+    side = 1 << 20
+    pads = {} if kind == "MaxPool" else {"count_include_pad": count_pads}
+    model = make_model([N(kind, ["x"], ["y"], kernel_shape=[side] * 2, pads=[side - 1] * 4, strides=[side] * 2, **pads)], {"x": ["n", 2, 4, 4]}, ["y"])
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 2, 4, 4)).astype(F)
+    got = enginekit.run(model, [x], tmp_path, engine, timeout=60).outputs[0]
+    parts = [slice(0, 1), slice(1, 4)]
+    for i, rows in enumerate(parts):
+        for j, columns in enumerate(parts):
+            met = x[:, :, rows, columns]
+            want = met.max((2, 3)) if kind == "MaxPool" else met.sum((2, 3)) / 2.0**40 if count_pads else met.mean((2, 3))
+            assert np.allclose(got[:, :, i, j], want, rtol=1e-5, atol=0)
+
+
+def test_poolings_that_would_take_hours(engine, tmp_path):
+    model = make_model([N("AveragePool", ["x"], ["y"], name="blur", kernel_shape=[4096] * 2, pads=[4095] * 4)], {"x": ["n", 2, "h", "w"]}, ["y"])
+    assert_refused(save(tmp_path, model), "node 'blur' (AveragePool)", "17179869184 elements", shape="1x2x256x256", engine=engine)
+    enginekit.run(model, [np.ones((1, 2, 4, 4), F)], tmp_path, engine, timeout=60)
+
+
+def test_convolutions_that_would_take_hours(tmp_path):
+    """The weights, too, are made of a few bytes."""
+    nodes = [N("Resize", ["x", "", "k"], ["a"], mode="nearest"), N("ConstantOfShape", ["s"], ["w"]), N("Conv", ["a", "w"], ["y"], name="long", pads=[180] * 4)]
+    model = make_model(nodes, {"x": ["n", 2, 4, 4]}, ["y"], {"k": F([1, 1, 5000, 5000]), "s": np.int64([1, 2, 361, 361])})
+    assert_refused(save(tmp_path, model), "node 'long' (Conv)", "70368744177664 multiply-accumulates")
+    nodes = [N("ConstantOfShape", ["s"], ["w"]), N("Conv", ["w", "w"], ["c"], name="folded", pads=[255] * 4), N("ReduceMean", ["c"], ["d"], keepdims=0)]
+    model = make_model([*nodes, N("Add", ["x", "d"], ["y"])], {"x": ["n", 2, 4, 4]}, ["y"], {"s": np.int64([1, 1, 511, 511])})
+    assert_refused(save(tmp_path, model), "node 'folded' (Conv)", "multiply-accumulates for its constants")
+    model.graph.node[1].CopyFrom(N("MaxPool", ["w"], ["c"], name="folded", kernel_shape=[511] * 2, pads=[255] * 4))
+    assert_refused(save(tmp_path, model), "node 'folded' (MaxPool)", "windows of constants")
