@@ -110,15 +110,9 @@ static bool leaky_by_difference(struct graph *g, struct node *n)
 
 static bool leaky_by_prelu(struct graph *g, struct node *n)
 {
-    const struct value *slope = &g->value[n->in[1]];
-    double first, other;
-    if (slope->constant == NULL || constant_load_f64(slope, 0, 1, &first, NULL) != 0)
-        return false;
-    for (int64_t i = 1; i < slope->constant->count; i++)
-        if (constant_load_f64(slope, i, 1, &other, NULL) != 0 || other != first)
-            return false;
-    return isfinite(first) &&
-           become_act(g, n, n->in[0], (struct act){.kind = ACT_LEAKY_RELU, .alpha = (float)first});
+    double slope;
+    return pass_all_equal(g, n->in[1], &slope) &&
+           become_act(g, n, n->in[0], (struct act){.kind = ACT_LEAKY_RELU, .alpha = (float)slope});
 }
 
 /* --- pixel shuffle ---------------------------------------------------------------------------- */

@@ -24,16 +24,9 @@ static bool absorbs(const struct act *outer, const struct act *inner)
 
 static bool is_identity_affine(const struct graph *g, const struct node *n)
 {
-    if (n->act.kind != ACT_NONE)
-        return false;
-    int64_t C = g->value[n->in[0]].shape.dim[1];
-    for (int64_t c = 0; c < C; c++) {
-        double s, t;
-        if (constant_load_f64(&g->value[n->in[1]], c, 1, &s, NULL) != 0 ||
-            constant_load_f64(&g->value[n->in[2]], c, 1, &t, NULL) != 0 || s != 1 || t != 0)
-            return false;
-    }
-    return true;
+    double s, t;
+    return n->act.kind == ACT_NONE && pass_all_equal(g, n->in[1], &s) && s == 1 &&
+           pass_all_equal(g, n->in[2], &t) && t == 0;
 }
 
 static bool changes_nothing(const struct graph *g, const struct node *n)

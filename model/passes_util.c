@@ -39,6 +39,26 @@ bool pass_scalar(const struct graph *g, int value, double *out)
            constant_load_f64(v, 0, 1, out, NULL) == 0 && isfinite(*out);
 }
 
+bool pass_all_equal(const struct graph *g, int value, double *out)
+{
+    const struct value *v = value < 0 ? NULL : &g->value[value];
+    double piece[1024];
+    if (v == NULL || v->constant == NULL || v->dtype != DTYPE_F32)
+        return false;
+    int64_t count = v->constant->count;
+    for (int64_t i = 0; i < count; i += 1024) {
+        int64_t n = count - i < 1024 ? count - i : 1024;
+        if (constant_load_f64(v, i, n, piece, NULL) != 0)
+            return false;
+        if (i == 0)
+            *out = piece[0];
+        for (int64_t k = 0; k < n; k++)
+            if (piece[k] != *out)
+                return false;
+    }
+    return count > 0 && isfinite(*out);
+}
+
 int pass_channels(const struct graph *g, int value, const struct shape *x, double *out,
                   struct err *e)
 {

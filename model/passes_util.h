@@ -14,6 +14,9 @@ bool pass_is_output(const struct graph *g, int value);
 /* A constant of one element: *out; false if it is none. */
 bool pass_scalar(const struct graph *g, int value, double *out);
 
+/* The same of any number of elements that are all equal. */
+bool pass_all_equal(const struct graph *g, int value, double *out);
+
 /* Is a value constant, and one number per channel (axis 1) of a tensor of shape x, or one for all,
  * when broadcast against it? Then out[0 ... C) are the numbers. 1, 0 or an error. */
 int pass_channels(const struct graph *g, int value, const struct shape *x, double *out,

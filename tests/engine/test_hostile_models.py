@@ -365,3 +365,20 @@ def test_convolutions_that_would_take_hours(tmp_path):
     assert_refused(save(tmp_path, model), "node 'folded' (Conv)", "multiply-accumulates for its constants")
     model.graph.node[1].CopyFrom(N("MaxPool", ["w"], ["c"], name="folded", kernel_shape=[511] * 2, pads=[255] * 4))
     assert_refused(save(tmp_path, model), "node 'folded' (MaxPool)", "windows of constants")
+
+
+def test_slopes_of_external_data_are_read_in_pieces(tmp_path):
+    model = make_model([N("PRelu", ["x", "w"], ["y"])], {"x": [1, 16, 512, 512]}, ["y"])
+    model.graph.initializer.append(external("slope.bin", 4 << 22).graph.initializer[0])
+    model.graph.initializer[0].dims[:] = [16, 512, 512]
+    (tmp_path / "slope.bin").touch()
+    os.truncate(tmp_path / "slope.bin", 4 << 22)
+    x = np.full((1, 16, 512, 512), -1, F)
+    ran = enginekit.run(model, [x], tmp_path, "cpu")
+    assert (ran.outputs[0] == 0).all()
+    assert SANITIZED or ran.facts["compile_ms"] < 2000  # one by one: 40 s
+    with open(tmp_path / "slope.bin", "r+b") as f:
+        f.seek(-4, os.SEEK_END)
+        f.write(F(0.5).tobytes())
+    y = enginekit.run(model, [x], tmp_path, "cpu").outputs[0].ravel()
+    assert (y[:-1] == 0).all() and y[-1] == -0.5
