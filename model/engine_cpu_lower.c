@@ -54,8 +54,9 @@ struct step *lower_step(struct lower *l, enum step_kind kind, const struct node 
 {
     struct cpu_plan *p = l->p;
     if (p->steps == STEPS_MAX) {
-        err_set(l->e, ERR_LIMIT, "the network needs more than %d steps of the cpu engine",
-                STEPS_MAX);
+        err_set(l->e, ERR_LIMIT,
+                "node %s (%s): with it the network needs more than %d steps of the cpu engine",
+                n ? n->name : "graph", n ? op_name(n->op) : "output", STEPS_MAX);
         l->failed = ERR_LIMIT;
         return NULL;
     }

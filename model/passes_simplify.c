@@ -153,56 +153,104 @@ static bool merge_resizes(struct graph *g, struct node *n)
     return true;
 }
 
-/* act(concat(a, b)) → concat(act(a), act(b)), if nothing else reads the concat. */
-static int push_act(struct graph *g, int index, struct err *e)
+/* Activations may so become as many as the network has nodes, and this many more: a Concat of
+ * thousands of inputs is no skip connection. */
+#define PUSHED_SPARE 256
+
+struct push {
+    int *reader; /* [values] the last node that reads it */
+    int *order;  /* of the nodes, new ones among them */
+    int n_order;
+    int room; /* nodes that may still come */
+};
+
+/* The activation that alone reads a value, −1 if there is none. */
+static int lone_act(const struct graph *g, const struct push *p, int value)
 {
-    struct node act = g->node[index];
-    int concat_index = g->value[act.in[0]].producer;
-    if (concat_index < 0 || g->node[concat_index].op != OP_CONCAT ||
-        g->value[act.in[0]].n_uses != 1)
-        return 0;
-    struct node concat = g->node[concat_index];
-    for (int i = 0; i < concat.n_in; i++)
-        if (g->value[concat.in[i]].constant != NULL)
+    int reader = g->value[value].n_uses == 1 ? p->reader[value] : -1;
+    return reader >= 0 && g->node[reader].op == OP_ACT ? reader : -1;
+}
+
+/* act(concat(a, b)) → concat(act(a), act(b)), if nothing else reads the concat; and on with the
+ * activation after that. Returns how many were moved. */
+static int push_acts(struct graph *g, int concat, struct push *p, struct err *e)
+{
+    int moved = 0, act;
+    for (int i = 0; i < g->node[concat].n_in; i++)
+        if (g->value[g->node[concat].in[i]].constant != NULL)
             return 0;
-    int first = g->n_nodes;
-    for (int i = 0; i < concat.n_in; i++) {
-        const char *name = g->value[concat.in[i]].name;
-        struct node *n = graph_add_node(g, OP_ACT, act.name, 1, 1);
-        int value = n ? graph_add_value(g, name, DTYPE_F32) : ERR_NOMEM;
-        if (value < 0)
-            return pass_no_memory(e);
-        n->act = act.act;
-        n->in[0] = concat.in[i];
-        n->out[0] = value;
-        g->value[value].shape = g->value[concat.in[i]].shape;
+    while ((act = lone_act(g, p, g->node[concat].out[0])) >= 0 && g->node[concat].n_in <= p->room) {
+        for (int i = 0; i < g->node[concat].n_in; i++) {
+            int from = g->node[concat].in[i];
+            struct node *n = graph_add_node(g, OP_ACT, g->node[act].name, 1, 1);
+            int value = n ? graph_add_value(g, g->value[from].name, DTYPE_F32) : ERR_NOMEM;
+            if (value < 0)
+                return pass_no_memory(e);
+            n->act = g->node[act].act;
+            n->in[0] = from;
+            n->out[0] = value;
+            g->value[value].shape = g->value[from].shape;
+            g->node[concat].in[i] = value;
+            p->order[p->n_order++] = g->n_nodes - 1;
+        }
+        p->room -= g->node[concat].n_in;
+        g->node[concat].out[0] = g->node[act].out[0];
+        g->node[act].op = OP_COUNT; /* gone */
+        moved++;
     }
-    /* The new nodes go where the Concat stood, the Concat where the activation stood. */
-    struct node *moved = malloc((size_t)concat.n_in * sizeof *moved);
-    if (moved == NULL)
-        return pass_no_memory(e);
-    memcpy(moved, g->node + first, (size_t)concat.n_in * sizeof *moved);
-    for (int i = 0; i < concat.n_in; i++)
-        concat.in[i] = moved[i].out[0];
-    concat.out[0] = act.out[0];
-    g->node[index] = concat;
-    memmove(g->node + concat_index + concat.n_in, g->node + concat_index + 1,
-            (size_t)(first - concat_index - 1) * sizeof *moved);
-    memcpy(g->node + concat_index, moved, (size_t)concat.n_in * sizeof *moved);
-    g->n_nodes = first + concat.n_in - 1;
-    free(moved);
+    return moved;
+}
+
+/* Every Concat of the graph. The order of the nodes is made anew once, not with each of them. */
+static int push_all(struct graph *g, struct err *e)
+{
+    int n = g->n_nodes, changes = 0, rc = 0;
+    struct push p = {.room = n + PUSHED_SPARE};
+    struct node *sorted = NULL;
+    p.reader = malloc(((size_t)g->n_values + 1) * sizeof *p.reader);
+    p.order = malloc((size_t)(n + p.room) * sizeof *p.order);
+    if (p.reader == NULL || p.order == NULL) {
+        rc = pass_no_memory(e);
+        goto out;
+    }
+    for (int i = 0; i < g->n_values; i++)
+        p.reader[i] = -1;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < g->node[i].n_in; k++)
+            if (g->node[i].in[k] >= 0)
+                p.reader[g->node[i].in[k]] = i;
+    for (int i = 0; i < n; i++) {
+        if (g->node[i].op == OP_CONCAT && (rc = push_acts(g, i, &p, e)) < 0)
+            goto out;
+        changes += g->node[i].op == OP_CONCAT ? rc : 0;
+        if (g->node[i].op != OP_COUNT)
+            p.order[p.n_order++] = i;
+    }
+    rc = 0;
+    if (changes == 0)
+        goto out;
+    sorted = malloc((size_t)p.n_order * sizeof *sorted);
+    if (sorted == NULL) {
+        rc = pass_no_memory(e);
+        goto out;
+    }
+    for (int i = 0; i < p.n_order; i++)
+        sorted[i] = g->node[p.order[i]];
+    memcpy(g->node, sorted, (size_t)p.n_order * sizeof *sorted);
+    g->n_nodes = p.n_order;
     graph_index(g);
-    return 1;
+out:
+    free(p.reader);
+    free(p.order);
+    free(sorted);
+    return rc < 0 ? rc : changes;
 }
 
 int pass_simplify(struct graph *g, struct err *e)
 {
     struct replace r;
-    int changes = 0, rc = 0;
     graph_index(g);
-    for (int i = 0; i < g->n_nodes && rc >= 0; i++)
-        if (g->node[i].op == OP_ACT && (rc = push_act(g, i, e)) > 0)
-            changes++;
+    int changes = push_all(g, e), rc = changes;
     if (rc < 0 || (rc = replace_init(&r, g, e)) != 0)
         return rc;
     for (int i = 0; i < g->n_nodes; i++) {

@@ -367,6 +367,20 @@ def test_convolutions_that_would_take_hours(tmp_path):
     assert_refused(save(tmp_path, model), "node 'folded' (MaxPool)", "windows of constants")
 
 
+def concats(count: int, inputs: int) -> onnx.ModelProto:
+    """Activations of Concats of one value many times over."""
+    nodes = []
+    for i in range(count):
+        nodes += [N("Concat", ["x"] * inputs, [f"c{i}"], axis=1), N("Relu", [f"c{i}"], [f"r{i}"]), N("ReduceMean", [f"r{i}"], [f"m{i}"], axes=[1])]
+    return make_model([*nodes, N("Sum", [f"m{i}" for i in range(count)], ["y"])], {"x": [1, 1, 1, 1]}, ["y"], opset=13)
+
+
+def test_activations_of_endless_concats(tmp_path):
+    """They are not moved to every input."""
+    assert_refused(save(tmp_path, concats(100, 1000)), "(Concat)", "40000 steps", shape="1x1x1x1", engine="cpu")
+    assert_refused(save(tmp_path, concats(300, 4000)), "(Concat)", "262144 inputs and outputs", shape="1x1x1x1", engine="cpu")
+
+
 def test_slopes_of_external_data_are_read_in_pieces(tmp_path):
     model = make_model([N("PRelu", ["x", "w"], ["y"])], {"x": [1, 16, 512, 512]}, ["y"])
     model.graph.initializer.append(external("slope.bin", 4 << 22).graph.initializer[0])
