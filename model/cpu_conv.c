@@ -433,7 +433,7 @@ static void cut(struct cpu_conv *c)
     for (int i = 0; i < c->split; i++)
         if (cpu_panel_of(c, i + 1) - cpu_panel_of(c, i) > c->panels_max)
             c->panels_max = cpu_panel_of(c, i + 1) - cpu_panel_of(c, i);
-    c->rows_max = rows;
+    c->rows_max = c->side > 0 ? (int64_t)cpu_point_rows(rows) : rows;
     c->chunks_max = (depth + CPU_KC - 1) / CPU_KC;
     c->left_shared = c->split > 1 && !d->low_memory && left_floats(c) <= LEFT_FLOATS;
 }
@@ -620,6 +620,8 @@ size_t cpu_conv_thread_floats(const struct cpu_conv *c)
         return cpu_round16(rows * (CPU_LDA + row) + (CPU_BAND + 1) * sums + CPU_SLACK);
     }
     size_t points = (size_t)cpu_points(c);
+    if (c->side > 0)
+        rows = cpu_point_rows(c->block);
     size_t edge = c->side > 0 ? points * CPU_KC : 0, left = c->left_shared ? 0 : CPU_LDA;
     return cpu_round16(points * rows * (left + row) + edge + CPU_SLACK);
 }

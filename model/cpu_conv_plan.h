@@ -122,6 +122,13 @@ static inline size_t cpu_conv_copy_floats(const struct cpu_conv *c)
     return cpu_round16((size_t)c->d.n * (size_t)c->copy_h * c->copy_row + CPU_SLACK);
 }
 
+/* Winograd: rows from one point's to the next's. An odd number, or points of a tile, which are
+ * written and read one after the other, would share a few sets of the cache. */
+static inline size_t cpu_point_rows(int64_t rows)
+{
+    return (size_t)rows | 1;
+}
+
 /* Columns: of a row of sums, which are written four at once. */
 static inline size_t cpu_band_row(const struct cpu_conv *c)
 {

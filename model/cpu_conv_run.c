@@ -584,9 +584,9 @@ static void run_winograd(void *arg, int task, int thread)
     float *edge = r->scratch + (size_t)thread * r->scratch_floats;
     int points = cpu_points(c);
     float *products = edge + (size_t)points * CPU_KC;
-    float *own = products + (size_t)points * (size_t)c->block * row;
-    size_t m_point = (size_t)count * row;
-    size_t v_point = (size_t)(c->left_shared ? c->rows_max : count) * CPU_LDA;
+    float *own = products + (size_t)points * cpu_point_rows(c->block) * row;
+    size_t m_point = cpu_point_rows(count) * row;
+    size_t v_point = (c->left_shared ? (size_t)c->rows_max : cpu_point_rows(count)) * CPU_LDA;
     struct bring b = {.pieces = 0};
     if (c->split == 1) { /* who comes next reads the tiles of as many blocks later */
         bring_tiles(r, &b, first, count, true);
