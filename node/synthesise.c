@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "node/base/big.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
 #include "node/base/pool.h"
@@ -308,7 +307,9 @@ static int reading_begin(struct job *j)
     if (total > (size_t)SYNTHESISE_VALUES_MAX)
         return err_set(j->e, ERR_LIMIT, "%u images of %u x %u are more than the node takes at once",
                        s->slices, s->rows, s->columns);
-    j->volume = big_alloc(total * sizeof *j->volume);
+    /* Here and for the results no large pages: where one is new to a virtual machine, all threads
+     * wait until its host has given it. */
+    j->volume = malloc(total * sizeof *j->volume);
     if (j->volume == NULL)
         return err_set(j->e, ERR_NOMEM, "reading %u images: no memory", s->slices);
     j->reader.started = pthread_create(&j->reader.thread, NULL, read_all, j) == 0;
@@ -352,7 +353,7 @@ static int to_grid(struct job *j)
     double start = clock_exact_ms();
     size_t to = (size_t)j->rows * (size_t)j->columns;
     float *volume = to * s->slices <= (size_t)SYNTHESISE_VALUES_MAX
-                        ? big_alloc(to * s->slices * sizeof *volume)
+                        ? malloc(to * s->slices * sizeof *volume)
                         : NULL;
     if (volume == NULL)
         return err_set(j->e, ERR_NOMEM, "resampling %u images to %d x %d: no memory", s->slices,
@@ -403,13 +404,11 @@ static int prepare(struct job *j)
     if (total > (size_t)SYNTHESISE_VALUES_MAX)
         return err_set(j->e, ERR_LIMIT, "%u images of %d x %d are more than the node makes at once",
                        s->slices, prepare_rows(j->prepare), prepare_columns(j->prepare));
-    /* Not in large pages: each is written once, between two images, and where one is new to a
-     * virtual machine all threads wait until its host has given it. */
     j->stored = malloc(total * sizeof *j->stored);
     if (asks_again(j))
         j->second = malloc(total / s->slices * sizeof *j->second);
     if (j->what->maps != NULL)
-        j->maps = big_alloc(total * sizeof *j->maps);
+        j->maps = malloc(total * sizeof *j->maps);
     if (j->stored == NULL || (asks_again(j) && j->second == NULL) ||
         (j->what->maps != NULL && j->maps == NULL))
         return err_set(j->e, ERR_NOMEM, "making the images: no memory");

@@ -12,7 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "node/base/big.h"
 #include "node/base/buf.h"
 #include "node/base/digest.h"
 #include "node/base/err.h"
@@ -135,19 +134,6 @@ static void digest__is_of_regular_files_only(void **state)
     rmdir(folder);
 }
 
-static void big__is_there_to_its_last_byte(void **state)
-{
-    (void)state;
-    static const size_t sizes[] = {1, 4096, ((size_t)4 << 20) - 1, ((size_t)4 << 20) + 3};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        unsigned char *p = big_alloc(sizes[i]);
-        assert_non_null(p);
-        memset(p, 0xa5, sizes[i]);
-        assert_int_equal(p[sizes[i] - 1], 0xa5);
-        free(p);
-    }
-}
-
 static void log__quote_escapes_and_never_overruns(void **state)
 {
     (void)state;
@@ -166,7 +152,6 @@ int main(void)
         cmocka_unit_test(file__durable_write_replaces_whole_and_leaves_no_temporary),
         cmocka_unit_test(digest__agrees_with_fips_180_4),
         cmocka_unit_test(digest__is_of_regular_files_only),
-        cmocka_unit_test(big__is_there_to_its_last_byte),
         cmocka_unit_test(log__quote_escapes_and_never_overruns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
