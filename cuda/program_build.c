@@ -374,6 +374,38 @@ int build_affine(struct build *b, const struct build_tensor *in, const struct bu
     return 0;
 }
 
+/* The same elements in another layout. */
+static int copy_layout(struct build *b, const struct shape *s, const struct build_tensor *in,
+                       const struct build_tensor *out)
+{
+    union kernel_args a = {.copy_ = {.in = {NULL, b->half},
+                                     .out = {NULL, b->half},
+                                     .from = build_view(b, in, s),
+                                     .to = build_view(b, out, s)}};
+    return build_map(b, copy, &a, shape_count(s), build_place(b, in), build_place(b, out));
+}
+
+int build_flat(struct build *b, int value, struct shape *flat, struct build_tensor *out)
+{
+    const struct shape *s = &b->g->value[value].shape;
+    struct build_tensor *in;
+    *flat = (struct shape){.rank = 4, .dim = {s->dim[0], s->dim[1], 1, 1}};
+    for (int d = 2; d < s->rank; d++)
+        flat->dim[3] *= s->dim[d];
+    int rc = build_read(b, value, &in);
+    if (rc == 0)
+        rc = build_temporary(b, flat->dim[0], flat->dim[3], flat->dim[1], out);
+    return rc != 0 ? rc : copy_layout(b, flat, in, out);
+}
+
+int build_unflat(struct build *b, const struct shape *flat, const struct build_tensor *in,
+                 int value)
+{
+    struct build_tensor *out;
+    int rc = build_write(b, value, &out);
+    return rc != 0 ? rc : copy_layout(b, flat, in, out);
+}
+
 /* ---- who reads what -------------------------------------------------------------------------- */
 
 int build_readers(const struct build *b, int value, const struct node **only)

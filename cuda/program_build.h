@@ -83,6 +83,11 @@ int build_write_elements(struct build *b, int value, struct build_tensor **out);
 /* A temporary NHWC tensor: n·pixels elements of pitch round8(c). */
 int build_temporary(struct build *b, int64_t n, int64_t pixels, int64_t c,
                     struct build_tensor *out);
+/* A value of another rank than 4, its channels together: a copy, and the shape N,C,1,rest that this
+ * makes of it; and back from such a one. */
+int build_flat(struct build *b, int value, struct shape *flat, struct build_tensor *out);
+int build_unflat(struct build *b, const struct shape *flat, const struct build_tensor *in,
+                 int value);
 struct place build_place(const struct build *b, const struct build_tensor *t);
 /* Constant floats as a table, zero-padded to a multiple of 8. */
 int build_table(struct build *b, int value, int64_t count, struct place *out);

@@ -28,11 +28,10 @@ static struct place float_buffer(struct build *b, int64_t count, int *rc)
     return build_place(b, &t);
 }
 
-/* What n has to know of `in`, in new buffers. */
-static int build_statistics(struct build *b, const struct node *n, const struct build_tensor *in,
-                            struct build_norm *norm)
+/* What n has to know of `in`, whose shape is s, in new buffers. */
+static int build_statistics(struct build *b, const struct node *n, const struct shape *s,
+                            const struct build_tensor *in, struct build_norm *norm)
 {
-    const struct shape *s = &b->g->value[n->in[0]].shape;
     struct place gamma, beta;
     int rc = build_table(b, n->in[1], s->dim[1], &gamma);
     if (rc == 0)
@@ -91,7 +90,8 @@ static int build_statistics(struct build *b, const struct node *n, const struct 
  */
 static int norm_operand(const struct graph *g, const struct node *n)
 {
-    if (n->op != OP_ADD || !shape_equal(&g->value[n->in[0]].shape, &g->value[n->in[1]].shape))
+    const struct shape *s = &g->value[n->in[0]].shape;
+    if (n->op != OP_ADD || s->rank != 4 || !shape_equal(s, &g->value[n->in[1]].shape))
         return -1;
     for (int k = 0; k < 2; k++) {
         const struct value *v = &g->value[n->in[k]];
@@ -232,15 +232,39 @@ static int apply_norm(struct build *b, const struct node *n, const struct build_
     return build_frame(b, in, out, s->dim[0], a, norm, add);
 }
 
+/* A norm of another rank: a GroupNorm is one over images, groups and all of a group. */
+static int build_flat_norm(struct build *b, const struct node *n)
+{
+    struct build_tensor x, y;
+    struct build_norm norm;
+    struct shape flat;
+    int rc = build_flat(b, n->in[0], &flat, &x);
+    if (rc == 0)
+        rc = build_temporary(b, flat.dim[0], flat.dim[3], flat.dim[1], &y);
+    if (rc == 0)
+        rc = build_statistics(b, n, &flat, &x, &norm);
+    if (rc == 0)
+        rc = build_frame(b, &x, &y, flat.dim[0],
+                         (struct frame_args){.channels = (int32_t)flat.dim[1],
+                                             .in_height = 1,
+                                             .in_width = (int32_t)flat.dim[3],
+                                             .out_height = 1,
+                                             .out_width = (int32_t)flat.dim[3],
+                                             .act = build_act(&n->act)},
+                         &norm, NULL);
+    return rc != 0 ? rc : build_unflat(b, &flat, &y, n->out[0]);
+}
+
 int build_instance_norm(struct build *b, const struct node *n)
 {
+    const struct shape *s = &b->g->value[n->in[0]].shape;
     struct build_tensor *in;
     struct build_norm norm;
-    if (b->g->value[n->in[0]].shape.rank != 4)
-        return build_fail(b, "only tensors N,C,H,W");
+    if (s->rank != 4)
+        return build_flat_norm(b, n);
     int rc = build_read(b, n->in[0], &in);
     if (rc == 0)
-        rc = build_statistics(b, n, in, &norm);
+        rc = build_statistics(b, n, s, in, &norm);
     if (rc != 0)
         return rc;
     if (is_left_to_an_add(b->g, n->out[0])) {

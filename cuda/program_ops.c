@@ -43,19 +43,25 @@ static int build_copy(struct build *b, const struct build_tensor *in, struct ker
 
 static int build_affine_node(struct build *b, const struct node *n)
 {
-    struct build_tensor *in, *out;
+    struct build_tensor *in, *out, x;
     struct build_tables tables = {0};
     const struct shape *s = shape_of(b, n->in[0]);
-    if (s->rank != 4)
-        return build_fail(b, "only tensors N,C,H,W");
-    int rc = unary_ends(b, n, &in, &out);
+    struct shape flat;
+    int rc;
+    if (s->rank == 4) {
+        rc = unary_ends(b, n, &in, &out);
+    } else {
+        rc = build_flat(b, n->in[0], &flat, &x);
+        in = out = &x;
+    }
     if (rc == 0)
         rc = build_table(b, n->in[1], s->dim[1], &tables.scale);
     if (rc == 0)
         rc = build_table(b, n->in[2], s->dim[1], &tables.shift);
-    if (rc != 0)
-        return rc;
-    return build_affine(b, in, out, s->dim[0], pixels_of(s), &tables, build_act(&n->act));
+    if (rc == 0)
+        rc = build_affine(b, in, out, s->dim[0], pixels_of(s->rank == 4 ? s : &flat), &tables,
+                          build_act(&n->act));
+    return rc != 0 || s->rank == 4 ? rc : build_unflat(b, &flat, &x, n->out[0]);
 }
 
 static int build_unary(struct build *b, const struct node *n, enum kernel_unary op)
