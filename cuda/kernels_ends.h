@@ -17,11 +17,12 @@ struct import_args {
     const float *in;
     struct kernel_array out;
     int32_t *flags;
-    int32_t c, pixels, pitch, flag_step; /* pixels = H·W; out is N·pixels·pitch */
+    int32_t c, pixels, pitch, flag_step; /* pixels = H·W; out may be a slice of wider pixels */
 };
 KERNEL_BODY void import_item(const struct import_args *a, uint32_t i)
 {
-    uint32_t octets = (uint32_t)a->pitch / OCTET, c0 = i % octets * OCTET, p = i / octets;
+    uint32_t octets = ((uint32_t)a->c + OCTET - 1) / OCTET, c0 = i % octets * OCTET;
+    uint32_t p = i / octets;
     int64_t n = p / (uint32_t)a->pixels, pixel = p % (uint32_t)a->pixels;
     int32_t bad = 0;
     struct octet o;

@@ -155,6 +155,21 @@ def joined():
     return net.model(net.conv(net.add("Concat", a, net.add("LeakyRelu", b, alpha=0.3), net.add("Relu", b), axis=1), 64, 8, 1))
 
 
+def joined_input(order):
+    """The graph's own input is written straight into a concatenation, whose pixels are wider than it is."""
+    net = Net(2, 16, 6, 5)
+    parts = {"x": "x", "a": net.add("Abs", net.conv("x", 16, 8, 3, pads=[1, 1, 1, 1]))}
+    return net.model(net.conv(net.add("Concat", *[parts[part] for part in order], axis=1), 8 * sum(1 + (part == "x") for part in order), 8, 1))
+
+
+def grouped():
+    """A norm over groups of channels, as PyTorch writes it, whose sum with what it normalised is rectified."""
+    net = Net(2, 8, 6, 5)
+    y = net.add("Reshape", net.conv("x", 8, 12, 1), net.constant(np.array([0, 3, -1])))
+    y = net.add("Relu", net.add("Add", net.add("InstanceNormalization", y, net.constant(array(3) + 1), net.constant(array(3))), y))
+    return net.model(net.conv(net.add("Reshape", y, net.constant(np.array([0, 12, 6, 5]))), 12, 8, 1))
+
+
 # model, what must be among its steps, what must not
 CASES = {
     "fold whole kernel": (lambda: first_of(3, 4, (2, 3, 16, 18), strides=[2, 2], pads=[1, 1, 1, 1]), ["fold"], ["import", "finite"]),
@@ -191,6 +206,9 @@ CASES = {
     "residual": (lambda: residual(), ["binary_octet"], []),
     "a convolution twice in a sum": (lambda: residual(twice=True), ["binary_octet"], []),
     "joined": (lambda: joined(), [], ["copy"]),
+    "joined with an input": (lambda: joined_input("xa"), ["import"], ["copy"]),
+    "joined with an input behind it": (lambda: joined_input("axa"), ["import"], []),
+    "norm over groups": (lambda: grouped(), ["moments", "frame"], []),
     "depth to space in whole octets": (lambda: shuffled("CRD", False, channels=16), ["interleave"], ["spread"]),
     "depth to space of three, rectified": (lambda: shuffled("DCR", False, act=True, channels=8, block=3), ["interleave"], ["spread"]),
     "skip of odd width": (lambda: skip(wide=12), ["fork"], ["unary"]),
