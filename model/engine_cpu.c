@@ -93,74 +93,6 @@ static int default_threads(void)
     return n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
 }
 
-/* Can each image of the batch be computed alone? Every value must have the batch as its first axis,
- * and no node may mix or move along it. */
-static bool images_apart(const struct graph *g, int64_t *images)
-{
-    if (g->n_inputs < 1 || g->value[g->input[0]].shape.rank < 1)
-        return false;
-    *images = g->value[g->input[0]].shape.dim[0];
-    for (int i = 0; i < g->n_inputs; i++)
-        if (g->value[g->input[i]].shape.rank < 1 || g->value[g->input[i]].shape.dim[0] != *images)
-            return false;
-    for (int i = 0; i < g->n_nodes; i++) {
-        const struct node *n = &g->node[i];
-        for (int j = 0; j < n->n_out; j++) {
-            const struct shape *s = &g->value[n->out[j]].shape;
-            if (s->rank < 1 || s->dim[0] != *images)
-                return false;
-        }
-        bool weights = n->op == OP_CONV || n->op == OP_CONV_TRANSPOSE || n->op == OP_AFFINE ||
-                       n->op == OP_INSTANCE_NORM;
-        const struct shape *out = &g->value[n->out[0]].shape;
-        for (int j = 0; j < n->n_in && !weights; j++) {
-            const struct value *v = n->in[j] < 0 ? NULL : &g->value[n->in[j]];
-            /* an operand of the batch's own size holds other numbers for each image */
-            if (v && (v->constant || v->shape.rank != out->rank) && v->shape.rank >= out->rank &&
-                v->shape.rank > 0 && v->shape.dim[0] != 1)
-                return false;
-            if (v && !v->constant && v->shape.rank != out->rank && n->op != OP_RESHAPE)
-                return false;
-        }
-        bool fine = true;
-        switch (n->op) {
-        case OP_CONCAT:
-        case OP_SPLIT:
-            fine = n->axis != 0;
-            break;
-        case OP_SLICE:
-            fine = n->slice.start[0] == 0 && n->slice.step[0] == 1;
-            break;
-        case OP_PAD:
-            fine = n->pad.begin[0] == 0 && n->pad.end[0] == 0;
-            break;
-        case OP_RESIZE:
-            fine = n->resize.scale[0] == 1.0;
-            break;
-        case OP_TRANSPOSE:
-            fine = n->transpose.perm[0] == 0;
-            break;
-        case OP_GATHER:
-            fine = n->gather.axis != 0;
-            break;
-        case OP_REDUCE_MEAN:
-        case OP_REDUCE_SUM:
-        case OP_REDUCE_SUM_SQUARE:
-        case OP_REDUCE_PROD:
-            fine = n->reduce.axis[0] != 0;
-            break;
-        default:
-            break;
-        }
-        if (!fine)
-            return false;
-    }
-    for (int i = 0; i < g->n_outputs; i++)
-        if (g->value[g->output[i]].constant)
-            return false;
-    return *images > 1 && *images <= 1 << 20;
-}
-
 static int make_plan(const struct graph *g, const struct engine_options *o, struct cpu_plan **out,
                      struct err *e)
 {
@@ -181,7 +113,7 @@ static int make_plan(const struct graph *g, const struct engine_options *o, stru
     }
     p->pin = o->pin_threads;
     int64_t images = 1;
-    p->by_image = o->mode == ENGINE_THROUGHPUT && images_apart(g, &images);
+    p->by_image = o->mode == ENGINE_THROUGHPUT && graph_images_apart(g, &images, NULL);
     p->images = p->by_image ? (int)images : 1;
     if ((rc = cpu_plan_lower(g, p, o->low_memory, e)) < 0 ||
         (rc = cpu_plan_weights(p, o->low_memory, e)) < 0)

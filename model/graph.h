@@ -305,6 +305,11 @@ int constant_load_i64(const struct value *v, int64_t first, int64_t n, int64_t *
 /* Of a lowered graph. Multiply-accumulates: those of Conv and ConvTranspose as the definition
  * counts them; other operators count nothing. */
 int64_t graph_macs(const struct graph *g);
+/* Can each image of a batch be computed alone, so that none changes another's result? Every value
+ * must have the batch, more than one image, as its first dimension, and no node mix or move along
+ * it. False where that cannot be seen, too. *images: of the batch; *node (may be NULL): the first
+ * that may mix them, -1: none, but what goes in or comes out is no such batch. */
+bool graph_images_apart(const struct graph *g, int64_t *images, int *node);
 int64_t graph_parameters(const struct graph *g); /* elements of float constants with uses */
 /* Bytes of all computed float32 values together (not a peak; see an engine's estimate). */
 int64_t graph_activation_bytes(const struct graph *g);

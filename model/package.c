@@ -302,31 +302,38 @@ static int check_output(const struct package *p, struct err *e)
     return rc;
 }
 
-/* Would a batch mix its samples, by statistics over the batch that no pass could take apart? */
-static int check_batch(const struct package *p, struct err *e)
+/* Would a batch of so many mix its samples? */
+static int check_batch_of(const struct package *p, int batch, struct err *e)
 {
     struct shape in;
     struct graph *lowered;
-    if (p->graph->value[p->graph->input[0]].shape.dim[0] >= 0)
-        return 0; /* one size of batch, that of one sample */
-    int rc = package_input_shape(p, p->rows_min, p->columns_min, 2, &in, e);
+    int64_t images;
+    int node;
+    int rc = package_input_shape(p, p->rows_min, p->columns_min, batch, &in, e);
     if (rc == 0)
         rc = graph_lower(p->graph, &in, onnx_default_limits.activation_bytes, &lowered, NULL, e);
     if (rc != 0)
         return rc;
-    for (int i = 0; i < lowered->n_nodes && rc == 0; i++) {
-        const struct node *n = &lowered->node[i];
-        bool reduces = n->op == OP_REDUCE_MEAN || n->op == OP_REDUCE_SUM ||
-                       n->op == OP_REDUCE_SUM_SQUARE || n->op == OP_REDUCE_PROD;
-        if (reduces && n->reduce.axis[0] == 0)
-            rc = err_set(
-                e, ERR_UNSUPPORTED,
-                "node '%s' (%s) reduces over the batch, which would mix patients: export the "
-                "model with statistics per sample, or with a batch of 1",
-                n->name, op_name(n->op));
+    if (!graph_images_apart(lowered, &images, &node)) {
+        const struct node *n = node < 0 ? NULL : &lowered->node[node];
+        rc = err_set(e, ERR_UNSUPPORTED,
+                     "%s%s%s%s%s cannot be computed for each image of a batch alone, which would "
+                     "mix patients: export the model with statistics per sample, or with a batch "
+                     "of 1",
+                     n ? "node '" : "its output", n ? n->name : "", n ? "' (" : "",
+                     n ? op_name(n->op) : "", n ? ")" : "");
     }
     graph_free(lowered);
     return rc;
+}
+
+/* Two sizes, so that no other dimension is the batch by chance. */
+static int check_batch(const struct package *p, struct err *e)
+{
+    if (p->graph->value[p->graph->input[0]].shape.dim[0] >= 0)
+        return 0; /* one size of batch, that of one sample */
+    int rc = check_batch_of(p, 2, e);
+    return rc != 0 ? rc : check_batch_of(p, 3, e);
 }
 
 int package_open(const char *path, const struct onnx_limits *limits, struct package **out,

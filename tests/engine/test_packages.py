@@ -83,3 +83,30 @@ def test_a_model_that_would_mix_patients_of_a_batch_is_refused(tmp_path):
     with pytest.raises(enginekit.Refused, match="node 'mix' .*mix patients"):
         open_package(tmp_path, nodes=nodes)
     assert open_package(tmp_path, nodes=nodes, shape=(1, 1, "h", "w"))
+
+
+MIXING = {
+    "the first image in all": ([N("Slice", ["image", "zero", "one"], ["f"], name="mix"), N("Add", ["image", "f"], ["d"])], {"zero": np.array([0]), "one": np.array([1])}),
+    "the first two, which are all of a batch of two": ([N("Slice", ["image", "zero", "two"], ["f"]), N("Pad", ["f", "none"], ["g"]), N("Add", ["image", "g"], ["d"])],
+                                                       {"zero": np.array([0]), "two": np.array([2]), "none": np.zeros(8, np.int64)}),
+    "images as channels": ([N("Transpose", ["image"], ["t"], perm=[1, 0, 2, 3], name="mix"), N("ReduceMean", ["t"], ["u"], axes=[1], keepdims=1),
+                            N("Add", ["image", "u"], ["d"])], {}),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_model_in_which_an_image_reaches_another_is_refused(name, tmp_path):
+    nodes, constants = MIXING[name]
+    nodes = [*nodes, N("Conv", ["d", "w"], ["synthetic"], pads=[1, 1, 1, 1])]
+    with pytest.raises(enginekit.Refused, match="node 'mix' .*mix patients" if any(n.name == "mix" for n in nodes) else "invalid"):
+        open_package(tmp_path, nodes=nodes, constants=constants)
+
+
+def test_a_model_of_norms_over_groups_and_of_weighted_channels_takes_a_batch(tmp_path):
+    """Both change the rank of what they compute with, and no image sees another."""
+    groups = [N("Conv", ["image", "many"], ["c"], pads=[1, 1, 1, 1]), N("Reshape", ["c", "grouped"], ["r"]), N("InstanceNormalization", ["r", "g", "g"], ["n"]),
+              N("Shape", ["c"], ["shape"]), N("Reshape", ["n", "shape"], ["b"])]
+    weights = [N("ReduceMean", ["b"], ["m"], axes=[2, 3], keepdims=0), N("Reshape", ["m", "back"], ["k"]), N("Sigmoid", ["k"], ["s"]), N("Mul", ["b", "s"], ["d"])]
+    constants = {"many": np.full((4, 1, 3, 3), 0.1, np.float32), "few": np.full((1, 4, 3, 3), 0.1, np.float32), "grouped": np.array([0, 2, -1]),
+                 "g": np.ones(2, np.float32), "back": np.array([0, 0, 1, 1])}
+    assert open_package(tmp_path, nodes=[*groups, *weights, N("Conv", ["d", "few"], ["synthetic"], pads=[1, 1, 1, 1])], constants=constants)
