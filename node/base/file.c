@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,14 +13,30 @@
 #include "node/base/buf.h"
 #include "node/base/err.h"
 
-int file_read(const char *path, struct buf *out, struct err *e)
+/* own: see file_read_own(). */
+static int check_kind(int fd, const char *path, bool own, struct err *e)
 {
-    int rc = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return err_errno(e, errno, "cannot look at %s", path);
+    if (S_ISDIR(st.st_mode))
+        return err_errno(e, EISDIR, "cannot read %s", path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, ERR_INVALID, "%s is not a regular file", path);
+    if (own && (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0))
+        return err_set(e, ERR_REFUSED, "others than this user can write %s", path);
+    return 0;
+}
+
+static int read_file(const char *path, bool own, struct buf *out, struct err *e)
+{
+    /* Opening a FIFO would wait for somebody who writes. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (own ? O_NOFOLLOW : 0));
     if (fd < 0)
         return err_errno(e, errno, "cannot open %s", path);
     char chunk[65536];
-    for (;;) {
+    int rc = check_kind(fd, path, own, e);
+    while (rc == 0) {
         ssize_t n = read(fd, chunk, sizeof chunk);
         if (n < 0 && errno == EINTR)
             continue;
@@ -32,11 +50,20 @@ int file_read(const char *path, struct buf *out, struct err *e)
         if (buf_error(out)) {
             rc = err_set(e, buf_error(out), "cannot read %s: larger than %zu bytes, or no memory",
                          path, out->max);
-            break;
         }
     }
     close(fd);
     return rc;
+}
+
+int file_read(const char *path, struct buf *out, struct err *e)
+{
+    return read_file(path, false, out, e);
+}
+
+int file_read_own(const char *path, struct buf *out, struct err *e)
+{
+    return read_file(path, true, out, e);
 }
 
 int file_write_all(int fd, const void *bytes, size_t n, struct err *e)
@@ -66,8 +93,10 @@ int file_sync_folder(const char *folder, struct err *e)
 
 int file_write_durable(const char *path, const void *bytes, size_t n, struct err *e)
 {
+    static atomic_uint writes; /* threads of this process may write to one path at a time */
     char temporary[PATH_BYTES], folder[PATH_BYTES];
-    int length = snprintf(temporary, sizeof temporary, "%s.tmp%d", path, (int)getpid());
+    int length = snprintf(temporary, sizeof temporary, "%s.tmp%d-%u", path, (int)getpid(),
+                          atomic_fetch_add(&writes, 1));
     if (length < 0 || (size_t)length >= sizeof temporary)
         return err_set(e, ERR_LIMIT, "path too long: %s", path);
     const char *slash = strrchr(path, '/');

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,68 @@ static void file__durable_write_replaces_whole_and_leaves_no_temporary(void **st
     assert_int_equal(rmdir(folder), 0); /* fails if anything else was left */
 }
 
+static void file__reads_regular_files_only(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-base-XXXXXX", path[64], link[64];
+    struct buf b;
+    struct err e;
+    buf_init(&b, 100);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/file", folder);
+    snprintf(link, sizeof link, "%s/link", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(file_read(path, &b, &e), ERR_INVALID); /* nor does it wait */
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(file_read("/dev/zero", &b, &e), ERR_INVALID);
+    assert_int_equal(file_read(folder, &b, &e), ERR_IO);
+    assert_int_equal(file_write_durable(path, "one", 3, NULL), 0);
+    assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(file_read(link, &b, &e), 0);
+    assert_int_equal(file_read_own(link, &b, &e), ERR_IO);
+    assert_int_equal(file_read_own(path, &b, &e), 0);
+    assert_string_equal(buf_text(&b), "oneone");
+    assert_int_equal(chmod(path, 0620), 0);
+    assert_int_equal(file_read_own(path, &b, &e), ERR_REFUSED);
+    assert_int_equal(file_read(path, &b, &e), 0);
+    unlink(path);
+    unlink(link);
+    rmdir(folder);
+    buf_fini(&b);
+}
+
+static void *write_often(void *path)
+{
+    static const char text[1 << 16] = "whole";
+    for (int i = 0; i < 30; i++)
+        if (file_write_durable(path, text, sizeof text, NULL) != 0)
+            return path;
+    return NULL;
+}
+
+static void file__is_written_by_threads_at_once(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/spinenode-base-XXXXXX", path[64];
+    pthread_t thread[4];
+    void *failed;
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/file", folder);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, write_often, path), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(pthread_join(thread[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_int_equal(file_read(path, &b, NULL), 0);
+    assert_int_equal(b.len, 1 << 16);
+    buf_fini(&b);
+    unlink(path);
+    assert_int_equal(rmdir(folder), 0); /* no temporary file is left */
+}
+
 static void digest__agrees_with_fips_180_4(void **state)
 {
     (void)state;
@@ -150,6 +213,8 @@ int main(void)
         cmocka_unit_test(buf__json_escapes_quotes_controls_and_broken_utf8),
         cmocka_unit_test(json__puts_commas_where_they_belong),
         cmocka_unit_test(file__durable_write_replaces_whole_and_leaves_no_temporary),
+        cmocka_unit_test(file__reads_regular_files_only),
+        cmocka_unit_test(file__is_written_by_threads_at_once),
         cmocka_unit_test(digest__agrees_with_fips_180_4),
         cmocka_unit_test(digest__is_of_regular_files_only),
         cmocka_unit_test(log__quote_escapes_and_never_overruns),
