@@ -1,14 +1,21 @@
-/* plan_cache.c - see plan_cache.h. An entry: "SPEC|FUSED|BYTES\n", so many bytes, a newline. */
+/* plan_cache.c - see plan_cache.h. An entry: "SPEC|FUSED|BYTES|SUM\n", so many bytes, a newline. */
 #include "cuda/plan_cache.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "node/base/buf.h"
 #include "node/base/err.h"
 #include "node/base/file.h"
+
+/* Another process writes for so long at most; then it is not waited for. */
+#define LOCK_WAIT_MS 5000
 
 struct kept {
     char spec[PLAN_SPEC_BYTES];
@@ -40,8 +47,22 @@ void plan_spec_text(const struct convolution_spec *s, char out[PLAN_SPEC_BYTES])
                  s->second_pitch);
 }
 
+/* FNV-1a, 64 bits, of all of an entry: against damage, not against malice. */
+static uint64_t sum_of(const char *spec, int fused, const char *text, size_t n)
+{
+    uint64_t sum = UINT64_C(0xcbf29ce484222325);
+    const struct {
+        const char *bytes;
+        size_t n;
+    } part[] = {{spec, strlen(spec) + 1}, {(const char[]){(char)fused}, 1}, {text, n}};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+        for (size_t k = 0; k < part[i].n; k++)
+            sum = (sum ^ (unsigned char)part[i].bytes[k]) * UINT64_C(0x100000001b3);
+    return sum;
+}
+
 /* Where the bytes of an entry begin, NULL if it is no whole entry. */
-static const char *entry(const char *p, const char *end, char spec[PLAN_SPEC_BYTES], long *fused,
+static const char *entry(const char *p, const char *end, char spec[PLAN_SPEC_BYTES], int *fused,
                          size_t *bytes)
 {
     const char *line = memchr(p, '\n', (size_t)(end - p));
@@ -51,34 +72,48 @@ static const char *entry(const char *p, const char *end, char spec[PLAN_SPEC_BYT
         return NULL;
     memcpy(spec, p, (size_t)(bar - p));
     spec[bar - p] = '\0';
-    *fused = strtol(bar + 1, &after, 10);
-    if (*after != '|' || *fused < CONVOLUTION_BARE || *fused > CONVOLUTION_ALL)
+    long number = strtol(bar + 1, &after, 10);
+    if (*after != '|' || number < CONVOLUTION_BARE || number > CONVOLUTION_ALL)
         return NULL;
+    *fused = (int)number;
     *bytes = strtoul(after + 1, &after, 10);
+    if (*after != '|')
+        return NULL;
+    uint64_t sum = strtoull(after + 1, &after, 16);
     /* the newline behind the bytes must be there, too */
     if (after != line || *bytes >= (size_t)(end - line) - 1 || line[1 + *bytes] != '\n')
         return NULL;
-    return line + 1;
+    return sum == sum_of(spec, *fused, line + 1, *bytes) ? line + 1 : NULL;
 }
+
+static struct kept *find(const struct plan_cache *c, const char *spec)
+{
+    for (struct kept *k = c->kept; k; k = k->next)
+        if (strcmp(k->spec, spec) == 0)
+            return k;
+    return NULL;
+}
+
+/* What the file has of specs that are not kept yet. */
 
 static void read_entries(struct plan_cache *c)
 {
     struct buf b;
     buf_init(&b, PLAN_CACHE_MAX);
-    if (file_read(c->path, &b, NULL) == 0) {
+    if (file_read_own(c->path, &b, NULL) == 0) {
         const char *p = buf_text(&b), *end = p + b.len;
         while (p < end) {
             char spec[PLAN_SPEC_BYTES];
-            long fused;
+            int fused;
             size_t bytes;
             const char *body = entry(p, end, spec, &fused, &bytes);
             if (!body)
                 break;
-            plan_cache_keep(c, spec, (enum convolution_fused)fused, body, bytes);
+            if (!find(c, spec))
+                plan_cache_keep(c, spec, (enum convolution_fused)fused, body, bytes);
             p = body + bytes + 1;
         }
     }
-    c->changed = false;
     buf_fini(&b);
 }
 
@@ -101,9 +136,19 @@ int plan_cache_open(const char *folder, const char *key, const char *device, con
         }
         snprintf(c->folder, sizeof c->folder, "%s", folder);
         read_entries(c);
+        c->changed = false;
     }
     *out = c;
     return 0;
+}
+
+/* The folder, locked against other writers if that can be had; -1 if not even opened. */
+static int lock(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int ms = 0; fd >= 0 && ms < LOCK_WAIT_MS && flock(fd, LOCK_EX | LOCK_NB) != 0; ms += 10)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    return fd;
 }
 
 void plan_cache_write(struct plan_cache *c)
@@ -112,10 +157,21 @@ void plan_cache_write(struct plan_cache *c)
     if (!c->changed || !c->path[0])
         return;
     buf_init(&b, PLAN_CACHE_MAX);
-    for (const struct kept *k = c->kept; k; k = k->next)
-        buf_printf(&b, "%s|%d|%zu\n%s\n", k->spec, (int)k->fused, strlen(k->text), k->text);
-    if (buf_error(&b) == 0 && file_make_folders(c->folder, 0777, NULL) == 0)
-        file_write_durable(c->path, buf_text(&b), b.len, NULL);
+    if (file_make_folders(c->folder, 0777, NULL) == 0) {
+        int locked = lock(c->folder);
+        read_entries(c); /* what others have written since */
+        for (const struct kept *k = c->kept; k; k = k->next) {
+            size_t n = strlen(k->text);
+            buf_printf(&b, "%s|%d|%zu|%016" PRIx64 "\n", k->spec, (int)k->fused, n,
+                       sum_of(k->spec, (int)k->fused, k->text, n));
+            buf_add(&b, k->text, n);
+            buf_puts(&b, "\n");
+        }
+        if (buf_error(&b) == 0)
+            file_write_durable(c->path, buf_text(&b), b.len, NULL);
+        if (locked >= 0)
+            close(locked);
+    }
     buf_fini(&b);
     c->changed = false;
 }
@@ -137,14 +193,6 @@ void plan_cache_free(struct plan_cache *c)
 bool plan_cache_keeps(const struct plan_cache *c)
 {
     return c->path[0] != '\0';
-}
-
-static struct kept *find(const struct plan_cache *c, const char *spec)
-{
-    for (struct kept *k = c->kept; k; k = k->next)
-        if (strcmp(k->spec, spec) == 0)
-            return k;
-    return NULL;
 }
 
 const char *plan_cache_find(const struct plan_cache *c, const char *spec,

@@ -2,10 +2,11 @@
  * plan_cache.h - tuned convolution plans, kept in a file between two starts
  *
  * One file for each (key, device, library): FOLDER/KEY-DEVICE-LIBRARY.plans. An entry is the spec
- * of a convolution, how much of the epilogue its plan fuses, its µs, and the plan as text. A file
- * that cannot be read, or is cut short, gives the entries before the damage; one that cannot be
- * written costs time at the next start, nothing else. Written whole and renamed, so that several
- * processes may share a folder: the last one wins. One thread at a time.
+ * of a convolution, how much of the epilogue its plan fuses, the plan as text, and a checksum of
+ * these. A file that cannot be read, or is damaged, gives the entries before the damage; one that
+ * others than this user could have written gives none; one that cannot be written costs time at the
+ * next start, nothing else. Written whole and renamed, with what others have written meanwhile, so
+ * that several processes and threads may share a folder; a cache is one thread's at a time.
  */
 #ifndef SPINENODE_CUDA_PLAN_CACHE_H
 #define SPINENODE_CUDA_PLAN_CACHE_H
