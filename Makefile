@@ -43,7 +43,8 @@ CUDA_SRC  := $(filter-out $(if $(NVCC),,$(CUDA_ONLY)),$(wildcard cuda/*.c))
 CUDA_CU   := $(if $(NVCC),$(wildcard cuda/*.cu))
 CUDA_LIBS := $(if $(NVCC),$(addprefix -L,$(wildcard $(addsuffix /lib,$(CUDNN_HOME) $(CUDA_HOME)) $(addsuffix /lib64,$(CUDA_HOME)))) -lcudnn -lcudart -lstdc++)
 CPPFLAGS  += $(if $(NVCC),-DSPINENODE_CUDA)
-$(addprefix $(B)/,$(addsuffix .o,$(CUDA_ONLY))): CPPFLAGS += -I$(dir $(CUDNN)) -I$(CUDA_HOME)/include
+FAKE_GPU := $(B)/tests/unit/fake_gpu.c.o
+$(addprefix $(B)/,$(addsuffix .o,$(CUDA_ONLY))) $(FAKE_GPU) $(B)/tests/unit/test_cuda_tuning.c.o: CPPFLAGS += -I$(dir $(CUDNN)) -I$(CUDA_HOME)/include
 # Hopper's own code; for every other GPU that cuDNN 9 knows the driver compiles the rest.
 CUDA_ARCH ?= -gencode arch=compute_75,code=compute_75 -gencode arch=compute_90,code=sm_90
 obj = $(patsubst %,$(B)/%.o,$(1))
@@ -137,7 +138,9 @@ $(B)/tests/test_model_%: $(B)/tests/unit/test_model_%.c.o $(LIBMODEL) $(LIBFLOOR
 $(B)/tests/test_cuda_%: $(B)/tests/unit/test_cuda_%.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+# What the program itself defines comes before the libraries.
+$(B)/tests/test_cuda_tuning: $(FAKE_GPU)
 
 # What tests/net drives the network edge with.
 $(B)/tests/net_probe: $(B)/tests/net/net_probe.c.o $(LIBDICOM) $(LIBBASE)

@@ -18,6 +18,7 @@
 
 #include <cudnn.h>
 
+#include "cuda/plan_text.h"
 #include "node/base/buf.h"
 #include "node/base/err.h"
 
@@ -27,8 +28,6 @@
 #define THREADS_MAX 16
 
 #define DESCRIPTORS_MAX 48
-
-enum uid { UID_X = 1, UID_W, UID_B, UID_Y, UID_SECOND, UID_VIRTUAL };
 
 /* Which tensors a plan is bound to beside x, w and y. */
 struct bound {
@@ -221,7 +220,7 @@ static int chain_pointwise(struct chain *k, cudnnPointwiseMode_t mode, double le
     const struct convolution_spec *s = k->s;
     cudnnBackendDescriptor_t to = y;
     int rc = y ? 0
-               : tensor(k->c, UID_VIRTUAL + ++k->n_virtual, false, true, s->n, s->k, s->oh, s->ow,
+               : tensor(k->c, PLAN_VIRTUAL + ++k->n_virtual, false, true, s->n, s->k, s->oh, s->ow,
                         &to, k->e);
     if (rc == 0)
         rc = pointwise(k->c, mode, leak, k->at, other, to, &k->op[k->n_ops++], k->e);
@@ -237,7 +236,7 @@ static int describe_epilogue(struct chain *k, struct bound bound, bool relu,
     cudnnBackendDescriptor_t b, second, before;
     int rc = 0;
     if (bound.bias) {
-        rc = tensor(k->c, UID_B, s->half, false, 1, s->k, 1, 1, &b, k->e);
+        rc = tensor(k->c, PLAN_BIAS, s->half, false, 1, s->k, 1, 1, &b, k->e);
         if (rc == 0)
             rc = chain_pointwise(k, CUDNN_POINTWISE_ADD, 0, b, relu ? NULL : y);
     }
@@ -247,7 +246,7 @@ static int describe_epilogue(struct chain *k, struct bound bound, bool relu,
     if (rc == 0 && bound.second) {
         const int64_t step[3] = {s->oh * s->ow * s->second_pitch, s->ow * s->second_pitch,
                                  s->second_pitch};
-        rc = tensor_of(k->c, UID_SECOND, s->half, false, s->n, s->k, s->oh, s->ow, step, &second,
+        rc = tensor_of(k->c, PLAN_SECOND, s->half, false, s->n, s->k, s->oh, s->ow, step, &second,
                        k->e);
         k->at = before; /* relu(leaky(v)) is relu(v) */
         if (rc == 0)
@@ -265,14 +264,14 @@ static int describe(struct convolution *c, const struct convolution_spec *s,
     bool relu = s->relu && fused == CONVOLUTION_ALL;
     struct chain k = {.c = c, .s = s, .e = e};
     cudnnBackendDescriptor_t x, w, y = NULL;
-    int rc = tensor(c, UID_X, s->half, false, s->n, s->c, s->h, s->w, &x, e);
+    int rc = tensor(c, PLAN_X, s->half, false, s->n, s->c, s->h, s->w, &x, e);
     if (rc == 0)
-        rc = tensor(c, UID_W, s->half, false, s->k, s->c, s->kernel[0], s->kernel[1], &w, e);
+        rc = tensor(c, PLAN_W, s->half, false, s->k, s->c, s->kernel[0], s->kernel[1], &w, e);
     if (rc == 0)
-        rc = tensor(c, UID_Y, s->half, false, s->n, s->k, s->oh, s->ow, &y, e);
+        rc = tensor(c, PLAN_Y, s->half, false, s->n, s->k, s->oh, s->ow, &y, e);
     k.at = y;
     if (rc == 0 && (bound.bias || relu))
-        rc = tensor(c, UID_VIRTUAL, false, true, s->n, s->k, s->oh, s->ow, &k.at, e);
+        rc = tensor(c, PLAN_VIRTUAL, false, true, s->n, s->k, s->oh, s->ow, &k.at, e);
     if (rc == 0)
         rc = convolve(c, s, x, w, k.at, &k.op[k.n_ops++], e);
     if (rc == 0)
@@ -348,21 +347,34 @@ out:
 }
 
 struct candidate {
-    cudnnBackendDescriptor_t plan;
+    cudnnBackendDescriptor_t plan; /* NULL: not made, or not to be made: */
+    int rc;
     struct bound bound;
     int64_t workspace;
 };
 
-/* A plan of one configuration; NULL if it gives none. */
-static cudnnBackendDescriptor_t plan_of(void *handle, cudnnBackendDescriptor_t config,
-                                        cudnnBackendDescriptor_t properties, int64_t *workspace)
+/* What to say of several failures: less memory can be asked for, another engine cannot. */
+static int gravity(int rc)
+{
+    return rc == ERR_NOMEM ? 2 : rc == ERR_UNSUPPORTED ? 0 : 1;
+}
+
+static int graver(int a, int b)
+{
+    return gravity(b) > gravity(a) ? b : a;
+}
+
+/* A plan of one configuration. ERR_UNSUPPORTED: it gives none. */
+static int plan_of(void *handle, cudnnBackendDescriptor_t config,
+                   cudnnBackendDescriptor_t properties, struct candidate *out)
 {
     cudnnBackendDescriptor_t plan = NULL;
     int64_t got = 0;
     int rc = 0;
-    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan) !=
-        CUDNN_STATUS_SUCCESS)
-        return NULL;
+    cudnnStatus_t status =
+        cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan);
+    if (status != CUDNN_STATUS_SUCCESS)
+        return failed(NULL, "create a plan", status);
     if (properties)
         set(&rc, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
             &properties, NULL);
@@ -373,39 +385,46 @@ static cudnnBackendDescriptor_t plan_of(void *handle, cudnnBackendDescriptor_t c
     finish(&rc, plan, "make a plan", NULL);
     if (rc == 0 &&
         cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
-                                 1, &got, workspace) != CUDNN_STATUS_SUCCESS)
+                                 1, &got, &out->workspace) != CUDNN_STATUS_SUCCESS)
         rc = ERR_DEVICE;
-    if (rc != 0) {
+    if (rc == 0)
+        out->plan = plan;
+    else
         cudnnBackendDestroyDescriptor(plan);
-        return NULL;
-    }
-    return plan;
+    return rc;
 }
 
 /* Configurations that become plans, one by one or by several threads. */
 struct making {
     const struct convolution_target *t;
     cudnnBackendDescriptor_t properties, config[CONFIGS_MAX];
-    struct candidate made[CONFIGS_MAX]; /* plan NULL: it gives none */
+    struct candidate made[CONFIGS_MAX];
     int n;
     atomic_int next, next_thread;
 };
 
 static void make_one(struct making *m, int i, void *handle)
 {
-    m->made[i].plan = plan_of(handle, m->config[i], m->properties, &m->made[i].workspace);
+    m->made[i].rc = plan_of(handle, m->config[i], m->properties, &m->made[i]);
+}
+
+static void make_rest(struct making *m, void *handle)
+{
+    for (int i; (i = atomic_fetch_add(&m->next, 1)) < m->n;)
+        make_one(m, i, handle);
 }
 
 static void *make_some(void *arg)
 {
     struct making *m = arg;
     void *handle = m->t->another(m->t->ctx, atomic_fetch_add(&m->next_thread, 1));
-    for (int i; handle && (i = atomic_fetch_add(&m->next, 1)) < m->n;)
-        make_one(m, i, handle);
+    if (handle)
+        make_rest(m, handle);
     return NULL;
 }
 
-/* All of them at once: the compiler is the host's work. */
+/* All of them at once: the compiler is the host's work. What threads that did not start, or got no
+ * handle, leave is made here. */
 static void make_all(struct making *m)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -416,6 +435,7 @@ static void make_all(struct making *m)
             started++;
     for (int i = 0; i < started; i++)
         pthread_join(thread[i], NULL);
+    make_rest(m, m->t->handle);
 }
 
 /* What a heuristic offers that is fit, compiled at run time or not. */
@@ -437,15 +457,19 @@ static int offers(struct convolution *c, const struct convolution_spec *s,
     finish(&rc, heuristic, "ask for engines", e);
     if (rc != 0)
         return rc;
-    for (; count < CONFIGS_MAX; count++)
-        if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config[count]) !=
-            CUDNN_STATUS_SUCCESS)
-            break;
+    cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
+    for (; count < CONFIGS_MAX && status == CUDNN_STATUS_SUCCESS; count++)
+        status = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config[count]);
     /* The first query may name an upper bound; the number that was filled in is the truth. */
-    if (cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &offered,
-                                 config) != CUDNN_STATUS_SUCCESS)
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &offered, config);
+    else
+        count--; /* that one is not there */
+    if (status != CUDNN_STATUS_SUCCESS) {
+        rc = failed(e, "name its engines", status);
         offered = 0;
+    }
     for (int64_t i = 0; i < count; i++) {
         bool compiled;
         if (i < offered && !unfit(config[i], s, &compiled) && (allow_compiled || !compiled))
@@ -453,10 +477,11 @@ static int offers(struct convolution *c, const struct convolution_spec *s,
         else
             cudnnBackendDestroyDescriptor(config[i]);
     }
-    return 0;
+    return rc;
 }
 
-/* Asks one heuristic; keeps the best plan in c. ERR_UNSUPPORTED: it has none that is fit. */
+/* Asks one heuristic; keeps the best plan in c. ERR_UNSUPPORTED: it has none that is fit.
+ * ERR_NOMEM, ERR_DEVICE: so failed one of them, and none is left. */
 static int choose(struct convolution *c, const struct convolution_target *t,
                   const struct convolution_spec *s, cudnnBackendDescriptor_t graph,
                   cudnnBackendDescriptor_t properties, cudnnBackendHeurMode_t mode,
@@ -464,7 +489,7 @@ static int choose(struct convolution *c, const struct convolution_target *t,
 {
     struct making m = {.t = t, .properties = properties};
     bool at_once = allow_compiled && t->handle && t->another;
-    int best = -1, tried = 0;
+    int best = -1, tried = 0, why = ERR_UNSUPPORTED;
     int rc = offers(c, s, graph, mode, allow_compiled, &m, e);
     if (rc != 0)
         return rc;
@@ -475,12 +500,17 @@ static int choose(struct convolution *c, const struct convolution_target *t,
         bool enough = best >= 0 && (!t->time || tried >= TIMED_MAX);
         if (!at_once && !enough)
             make_one(&m, i, t->handle);
-        if (!one->plan || enough)
+        if (enough)
             continue;
-        one->bound = bound_of(s, c->fused);
-        double us = t->handle && t->time ? t->time(t->ctx, one, one->workspace) : 0;
-        tried++;
-        if (us >= 0 && (best < 0 || us < c->us)) {
+        double us = 0;
+        if (one->plan && t->handle && t->time) {
+            one->bound = bound_of(s, c->fused);
+            one->rc = t->time(t->ctx, one, one->workspace, &us);
+        }
+        tried += one->plan != NULL;
+        if (one->rc != 0) {
+            why = graver(why, one->rc);
+        } else if (best < 0 || us < c->us) {
             best = i;
             c->us = us;
         }
@@ -496,13 +526,33 @@ static int choose(struct convolution *c, const struct convolution_target *t,
             cudnnBackendDestroyDescriptor(m.made[i].plan);
         cudnnBackendDestroyDescriptor(m.config[i]);
     }
-    return c->plan ? 0 : err_set(e, ERR_UNSUPPORTED, "cuDNN offers no engine");
+    return c->plan ? 0
+                   : err_set(e, why,
+                             why == ERR_NOMEM    ? "no memory for any engine that cuDNN offers"
+                             : why == ERR_DEVICE ? "every engine that cuDNN offers fails"
+                                                 : "cuDNN offers no engine");
 }
 
 static void drop_descriptors(struct convolution *c)
 {
     while (c->n_kept > 0)
         cudnnBackendDestroyDescriptor(c->kept[--c->n_kept]);
+}
+
+/* Of two failures the graver, with its text; *rc 0: there was none before. */
+static void keep_graver(int *rc, struct err *e, int now_rc, const struct err *now)
+{
+    if (*rc != 0 && graver(*rc, now_rc) == *rc)
+        return;
+    *rc = now_rc;
+    if (e)
+        *e = *now;
+}
+
+/* A failure that no other engine would make good. */
+static bool is_lost(const struct convolution_target *t)
+{
+    return t->handle && t->lost && t->lost(t->ctx);
 }
 
 /* The best plan that fuses so much, by either heuristic. */
@@ -514,20 +564,23 @@ static int plan_fused(const struct convolution_target *target, const struct conv
     struct convolution *c = calloc(1, sizeof *c);
     if (!c)
         return err_set(e, ERR_NOMEM, "no memory for a convolution");
-    int rc = ERR_UNSUPPORTED;
+    int rc = ERR_UNSUPPORTED, why = 0;
     for (size_t m = 0; rc != 0 && m < sizeof modes / sizeof modes[0]; m++) {
         cudnnBackendDescriptor_t graph, properties;
+        struct err now = {0};
         drop_descriptors(c);
         c->fused = fused;
-        rc = device_properties(c, target, &properties, e);
+        rc = device_properties(c, target, &properties, &now);
         if (rc == 0)
-            rc = describe(c, spec, fused, target->handle, &graph, e);
+            rc = describe(c, spec, fused, target->handle, &graph, &now);
         if (rc == 0)
-            rc = choose(c, target, spec, graph, properties, modes[m], compiled, e);
+            rc = choose(c, target, spec, graph, properties, modes[m], compiled, &now);
+        if (rc != 0)
+            keep_graver(&why, e, rc, &now);
     }
     if (rc != 0) {
         convolution_free(c);
-        return rc;
+        return why;
     }
     c->bound = bound_of(spec, fused);
     *out = c;
@@ -547,18 +600,23 @@ int convolution_plan(const struct convolution_target *target, const struct convo
     struct convolution *c = NULL, *more = NULL;
     struct err why = {0};
     bool wants_more = convolution_wants_more(spec);
-    int rc = ERR_UNSUPPORTED;
+    int rc = ERR_UNSUPPORTED, worst = 0;
     /* Ready engines first: fused ones, then bare; then what must be compiled. */
     for (int compiled = 0; rc != 0 && compiled < 2; compiled++) {
         for (int fused = CONVOLUTION_ALL; rc != 0 && fused >= CONVOLUTION_BARE; fused--) {
+            struct err now = {0};
             if ((fused == CONVOLUTION_ALL && (!spec->relu || wants_more)) ||
                 (fused == CONVOLUTION_BIAS && !spec->bias))
                 continue;
-            rc = plan_fused(target, spec, (enum convolution_fused)fused, compiled == 1, &c, &why);
+            rc = plan_fused(target, spec, (enum convolution_fused)fused, compiled == 1, &c, &now);
+            if (rc != 0)
+                keep_graver(&worst, &why, rc, &now);
+            if (rc != 0 && is_lost(target))
+                return err_set(e, ERR_DEVICE, "the GPU failed while convolutions were planned");
         }
     }
     if (rc != 0)
-        return err_set(e, rc,
+        return err_set(e, worst,
                        "no plan for a convolution %lldx%lld of %lldx%lldx%lldx%lld to %lld "
                        "channels: %s",
                        (long long)spec->kernel[0], (long long)spec->kernel[1], (long long)spec->n,
@@ -568,7 +626,8 @@ int convolution_plan(const struct convolution_target *target, const struct convo
         c->fused = CONVOLUTION_ALL;
     bool can = target->handle && target->time && target->pass && target->another;
     double left = wants_more && can ? target->pass(target->ctx, bytes_left(spec)) : 0;
-    /* A pass that takes little longer than its launch is not worth compiling for. */
+    /* A pass that takes little longer than its launch is not worth compiling for, nor one that
+     * nobody knows the time of. */
     if (left > 0 && left >= 2 * target->pass(target->ctx, 0) &&
         plan_fused(target, spec, CONVOLUTION_ALL, true, &more, NULL) == 0) {
         bool pays = more->us < c->us + left;
@@ -604,17 +663,17 @@ int64_t convolution_workspace(const struct convolution *c)
 static int execute(cudnnBackendDescriptor_t plan, struct bound bound, void *handle,
                    const struct convolution_memory *m, struct err *e)
 {
-    int64_t uid[5] = {UID_X, UID_W, UID_Y}, n = 3;
+    int64_t uid[5] = {PLAN_X, PLAN_W, PLAN_Y}, n = 3;
     const void *pointer[5] = {m->x, m->w, m->y};
     void *workspace = m->workspace;
     cudnnBackendDescriptor_t pack;
     int rc = 0;
     if (bound.bias) {
-        uid[n] = UID_B;
+        uid[n] = PLAN_BIAS;
         pointer[n++] = m->bias;
     }
     if (bound.second) {
-        uid[n] = UID_SECOND;
+        uid[n] = PLAN_SECOND;
         pointer[n++] = m->second;
     }
     cudnnStatus_t status =
@@ -669,6 +728,23 @@ int convolution_save(const struct convolution *c, struct buf *out, struct err *e
     return rc == 0 && buf_error(out) ? err_set(e, buf_error(out), "a plan's text is too long") : rc;
 }
 
+/* unfit() of a plan that was read back, or whose engine cannot be told. */
+static bool plan_is_unfit(cudnnBackendDescriptor_t plan, const struct convolution_spec *s)
+{
+    cudnnBackendDescriptor_t config = NULL;
+    int64_t got = 0;
+    bool bad = true, compiled;
+    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config) !=
+        CUDNN_STATUS_SUCCESS)
+        return true;
+    if (cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &got,
+                                 &config) == CUDNN_STATUS_SUCCESS)
+        bad = unfit(config, s, &compiled);
+    cudnnBackendDestroyDescriptor(config);
+    return bad;
+}
+
 int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
                      enum convolution_fused fused, const char *json, struct convolution **out,
                      struct err *e)
@@ -679,6 +755,10 @@ int convolution_load(const struct convolution_target *target, const struct convo
     int64_t got = 0;
     if (!c)
         return err_set(e, ERR_NOMEM, "no memory for a convolution");
+    if (!plan_text_is_of(json, spec, fused)) {
+        free(c);
+        return err_set(e, ERR_INVALID, "a kept plan is one of another convolution");
+    }
     /* Without either, cuDNN 9.19 crashes. */
     int rc = device_properties(c, target, &properties, e);
     if (rc == 0) {
@@ -700,6 +780,8 @@ int convolution_load(const struct convolution_target *target, const struct convo
         cudnnBackendGetAttribute(c->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                  CUDNN_TYPE_INT64, 1, &got, &c->workspace) != CUDNN_STATUS_SUCCESS)
         rc = err_set(e, ERR_DEVICE, "cuDNN does not say what a plan needs");
+    if (rc == 0 && plan_is_unfit(c->plan, spec))
+        rc = err_set(e, ERR_INVALID, "a kept plan has an engine that must not be used");
     if (rc != 0) {
         convolution_free(c);
         return rc;

@@ -72,20 +72,23 @@ struct convolution_made {
 struct convolution_target {
     void *handle;            /* cudnnHandle_t, or NULL: */
     const char *device_json; /* the description of a device */
-    /* With a handle: times a candidate, in µs, negative to leave it out; NULL: the heuristics'
-     * first choice is taken. */
-    double (*time)(void *ctx, const void *candidate, int64_t workspace_bytes);
-    /* With time: µs of a pass of ours that moves so many bytes (0: its launch), and handles of the
-     * same device for threads that make plans (they must outlive the plans). NULL: nothing more is
-     * tried. */
+    /* With a handle: times a candidate, in µs; an error leaves it out. NULL: the heuristics' first
+     * choice is taken. */
+    int (*time)(void *ctx, const void *candidate, int64_t workspace_bytes, double *us);
+    /* With time: µs of a pass of ours that moves so many bytes (0: its launch; negative: it cannot
+     * be told), and handles of the same device for threads that make plans (they must outlive the
+     * plans), NULL for a thread that gets none. NULL: nothing more is tried. */
     double (*pass)(void *ctx, int64_t bytes);
     void *(*another)(void *ctx, int thread);
+    /* With a handle: has the device failed for good? Asked after an error; NULL: nobody knows. */
+    bool (*lost)(void *ctx);
     void *ctx;
 };
 
 struct convolution;
 
-/* ERR_UNSUPPORTED: no engine for it. ERR_DEVICE: cuDNN failed. *out to be freed. */
+/* ERR_UNSUPPORTED: no engine for it. ERR_NOMEM: none for which the memory is there. ERR_DEVICE: the
+ * device is lost, or all that cuDNN offers fails. *out to be freed. */
 int convolution_plan(const struct convolution_target *target, const struct convolution_spec *spec,
                      struct convolution **out, struct err *e);
 void convolution_free(struct convolution *c); /* NULL is fine */
@@ -100,8 +103,9 @@ int convolution_run(const struct convolution *c, void *handle, const struct conv
 /* For convolution_target.time: runs a candidate once, as it was handed to time(). */
 int convolution_try(const void *candidate, void *handle, const struct convolution_memory *m);
 
-/* The plan as JSON (40 to 300 kB), and back. A kept plan is good for the same spec, device and
- * cuDNN version only; the caller sees to that. */
+/* The plan as JSON (3 to 300 kB), and back. A kept plan is good for the same device and cuDNN
+ * version only; the caller sees to that. ERR_INVALID: it is the plan of another spec, or has an
+ * engine that would not be taken now. */
 int convolution_save(const struct convolution *c, struct buf *out, struct err *e);
 int convolution_load(const struct convolution_target *target, const struct convolution_spec *spec,
                      enum convolution_fused fused, const char *json, struct convolution **out,

@@ -48,6 +48,14 @@ static int failed(struct err *e, cudaError_t error, const char *what)
                    "the GPU cannot %s: %s", what, cudaGetErrorString(error));
 }
 
+static int cudnn_failed(struct err *e, cudnnStatus_t status, const char *what)
+{
+    bool memory = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                  status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+    return err_set(e, memory ? ERR_NOMEM : ERR_DEVICE, "cuDNN %s cannot %s: %s",
+                   convolution_library(), what, cudnnGetErrorString(status));
+}
+
 static struct cuda *self(struct device *d)
 {
     cudaSetDevice(((struct cuda *)d)->number);
@@ -260,8 +268,8 @@ static void cuda_recording_free(struct device *d, void *recording)
 /* What a candidate's run touches, zeroed. */
 enum { RUN_X, RUN_W, RUN_BIAS, RUN_Y, RUN_SECOND, RUN_WORKSPACE, RUN_BUFFERS };
 
-static bool run_memory(const struct convolution_spec *s, int64_t workspace_bytes,
-                       void *memory[RUN_BUFFERS])
+static cudaError_t run_memory(const struct convolution_spec *s, int64_t workspace_bytes,
+                              void *memory[RUN_BUFFERS])
 {
     int64_t element = s->half ? 2 : 4, pixels = s->n * s->oh * s->ow;
     int64_t bytes[RUN_BUFFERS] = {
@@ -272,24 +280,33 @@ static bool run_memory(const struct convolution_spec *s, int64_t workspace_bytes
         [RUN_SECOND] = pixels * s->second_pitch * element,
         [RUN_WORKSPACE] = workspace_bytes,
     };
-    bool sound = true;
-    for (int i = 0; sound && i < RUN_BUFFERS; i++)
-        sound = cudaMalloc(&memory[i], (size_t)bytes[i] + 16) == cudaSuccess &&
-                cudaMemset(memory[i], 0, (size_t)bytes[i]) == cudaSuccess;
-    return sound;
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; error == cudaSuccess && i < RUN_BUFFERS; i++) {
+        error = cudaMalloc(&memory[i], (size_t)bytes[i] + 16);
+        if (error == cudaSuccess)
+            error = cudaMemset(memory[i], 0, (size_t)bytes[i]);
+    }
+    return error;
 }
 
-/* µs between two points of the default stream, negative: it failed. */
-static double between(cudaEvent_t begin, cudaEvent_t end)
+/* µs between two points of the default stream. */
+static cudaError_t between(cudaEvent_t begin, cudaEvent_t end, double *us)
 {
     float ms = 0;
-    return cudaEventSynchronize(end) == cudaSuccess &&
-                   cudaEventElapsedTime(&ms, begin, end) == cudaSuccess
-               ? (double)ms * 1e3
-               : -1;
+    cudaError_t error = cudaEventSynchronize(end);
+    if (error == cudaSuccess)
+        error = cudaEventElapsedTime(&ms, begin, end);
+    *us = (double)ms * 1e3;
+    return error;
 }
 
-/* What a timing took, and its errors. */
+static cudaError_t events(cudaEvent_t *begin, cudaEvent_t *end)
+{
+    cudaError_t error = cudaEventCreate(begin);
+    return error == cudaSuccess ? cudaEventCreate(end) : error;
+}
+
+/* What a timing took, and its errors but those that stay: see lost(). */
 static void release(void *const *memory, int n, cudaEvent_t begin, cudaEvent_t end)
 {
     for (int i = 0; i < n; i++)
@@ -301,45 +318,51 @@ static void release(void *const *memory, int n, cudaEvent_t begin, cudaEvent_t e
     cudaGetLastError();
 }
 
-/* The cheapest of some runs of a candidate, in µs, on memory of its own; negative: it fails. */
-static double time_candidate(void *ctx, const void *run, int64_t workspace_bytes)
+/* The cheapest of some runs of a candidate, in µs, on memory of its own. */
+static int time_candidate(void *ctx, const void *run, int64_t workspace_bytes, double *us)
 {
     struct cuda *c = ctx;
     void *memory[RUN_BUFFERS] = {0};
     cudaEvent_t begin = NULL, end = NULL;
-    double best = -1;
-    bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
-                 run_memory(c->timed, workspace_bytes, memory);
+    cudaError_t error = events(&begin, &end);
+    if (error == cudaSuccess)
+        error = run_memory(c->timed, workspace_bytes, memory);
     const struct convolution_memory m = {memory[RUN_X], memory[RUN_W],      memory[RUN_BIAS],
                                          memory[RUN_Y], memory[RUN_SECOND], memory[RUN_WORKSPACE]};
-    for (int i = 0; sound && i < TIMED_RUNS; i++) {
+    int rc = 0;
+    for (int i = 0; rc == 0 && error == cudaSuccess && i < TIMED_RUNS; i++) {
+        double one = 0;
         cudaEventRecord(begin, NULL);
-        sound = convolution_try(run, c->handle, &m) == 0;
+        rc = convolution_try(run, c->handle, &m);
         cudaEventRecord(end, NULL);
-        double us = between(begin, end);
-        sound &= us >= 0;
-        if (sound && i > 0 && (best < 0 || us < best))
-            best = us;
+        error = between(begin, end, &one);
+        if (i == 1 || (i > 1 && one < *us))
+            *us = one;
     }
+    if (rc == 0 && error != cudaSuccess)
+        rc = failed(NULL, error, "time a convolution");
     release(memory, RUN_BUFFERS, begin, end);
-    return sound ? best : -1;
+    return rc;
 }
 
+/* 0: it cannot be measured. */
 static double copied_gb_per_s(void)
 {
     void *memory[2] = {0};
     cudaEvent_t begin = NULL, end = NULL;
-    double best = 1;
-    bool sound = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
-    for (int i = 0; i < 2; i++)
-        sound = sound && cudaMalloc(&memory[i], COPIED_BYTES) == cudaSuccess;
-    for (int i = 0; sound && i < TIMED_RUNS; i++) {
+    double best = 0;
+    cudaError_t error = events(&begin, &end);
+    for (int i = 0; error == cudaSuccess && i < 2; i++)
+        error = cudaMalloc(&memory[i], COPIED_BYTES);
+    for (int i = 0; error == cudaSuccess && i < TIMED_RUNS; i++) {
+        double us = 0;
         cudaEventRecord(begin, NULL);
-        cudaMemcpyAsync(memory[0], memory[1], COPIED_BYTES, cudaMemcpyDeviceToDevice, NULL);
+        error = cudaMemcpyAsync(memory[0], memory[1], COPIED_BYTES, cudaMemcpyDeviceToDevice, NULL);
         cudaEventRecord(end, NULL);
-        double us = between(begin, end), found = 2e-3 * (double)COPIED_BYTES / us;
-        sound = us > 0;
-        if (sound && i > 0 && found > best)
+        if (error == cudaSuccess)
+            error = between(begin, end, &us);
+        double found = us > 0 ? 2e-3 * (double)COPIED_BYTES / us : 0;
+        if (error == cudaSuccess && i > 0 && found > best)
             best = found;
     }
     release(memory, 2, begin, end);
@@ -351,6 +374,8 @@ static double pass(void *ctx, int64_t bytes)
     struct cuda *c = ctx;
     if (c->copied_gb_per_s == 0)
         c->copied_gb_per_s = copied_gb_per_s();
+    if (c->copied_gb_per_s == 0)
+        return -1;
     return PASS_US + (double)bytes / (c->copied_gb_per_s * PASS_SHARE * 1e3);
 }
 
@@ -365,11 +390,24 @@ static void *another(void *ctx, int thread)
     return handle;
 }
 
+/* An error that is not sticky goes when it is asked for, be it the question's own; with one that
+ * is, nothing works again. */
+static bool lost(void *ctx)
+{
+    self(ctx);
+    for (int i = 0; i < 2; i++) {
+        cudaGetLastError();
+        if (cudaStreamSynchronize(NULL) == cudaSuccess)
+            return false;
+    }
+    return true;
+}
+
 static int cuda_convolution_plan(struct device *d, const struct convolution_spec *spec,
                                  struct convolution_made *out, struct err *e)
 {
     struct cuda *c = self(d);
-    struct convolution_target target = {.handle = c->handle, .ctx = c};
+    struct convolution_target target = {.handle = c->handle, .lost = lost, .ctx = c};
     struct convolution *made = NULL;
     enum convolution_fused kept_fused;
     char key[PLAN_SPEC_BYTES];
@@ -391,7 +429,8 @@ static int cuda_convolution_plan(struct device *d, const struct convolution_spec
             return rc;
         d->made++;
         buf_init(&text, PLAN_CACHE_MAX);
-        if (plan_cache_keeps(c->cache) && convolution_save(made, &text, NULL) == 0)
+        /* One that was not timed would be taken for one that was. */
+        if (!c->untuned && plan_cache_keeps(c->cache) && convolution_save(made, &text, NULL) == 0)
             plan_cache_keep(c->cache, key, convolution_fused(made), buf_text(&text), text.len);
         buf_fini(&text);
     }
@@ -417,8 +456,9 @@ static int cuda_convolution_run(struct device *d, void *stream, void *plan,
 {
     struct cuda *c = self(d);
     (void)spec;
-    if (cudnnSetStream(c->handle, stream) != CUDNN_STATUS_SUCCESS)
-        return err_set(e, ERR_DEVICE, "cuDNN cannot take a stream");
+    cudnnStatus_t status = cudnnSetStream(c->handle, stream);
+    if (status != CUDNN_STATUS_SUCCESS)
+        return cudnn_failed(e, status, "take a stream");
     return convolution_run(plan, c->handle, m, e);
 }
 
@@ -511,10 +551,11 @@ int device_cuda_open(const char *selector, const char *cache_folder, const char 
     snprintf(c->device.text, sizeof c->device.text, "%.32s (%s), cuDNN %s", p.name, uuid,
              convolution_library());
     cudaError_t error = cudaSetDevice(number);
+    cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
     if (error != cudaSuccess)
         rc = failed(e, error, "be chosen");
-    else if (cudnnCreate(&c->handle) != CUDNN_STATUS_SUCCESS)
-        rc = err_set(e, ERR_DEVICE, "cuDNN %s does not start on %s", convolution_library(), p.name);
+    else if ((status = cudnnCreate(&c->handle)) != CUDNN_STATUS_SUCCESS)
+        rc = cudnn_failed(e, status, "start");
     else
         rc = plan_cache_open(cache_folder, key, p.name, convolution_library(), &c->cache, e);
     if (rc != 0) {
