@@ -339,8 +339,10 @@ int cuda_run(const void *impl, void *work, const float *const *in, float *const 
     if (rc == 0)
         rc = d->ops->download(d, w->stream, slot->pinned_flags, slot->flags,
                               p->batch * (int64_t)sizeof(int32_t), e);
+    /* After a failure, too: the next run writes to what may still be copied from. */
+    int waited = d->ops->wait(d, w->stream, rc == 0 ? e : NULL);
     if (rc == 0)
-        rc = d->ops->wait(d, w->stream, e);
+        rc = waited;
     for (int i = 0; rc == 0 && i < p->n_outputs; i++)
         memcpy(out[i], slot->pinned_out[i], (size_t)p->output_count[i] * sizeof(float));
     for (int64_t i = 0; rc == 0 && i < p->batch; i++)
@@ -398,6 +400,7 @@ int cuda_diagnose(const void *impl, void *work, const float *const *in, float *c
         }
     }
     d->ops->clear(d, w->stream, w->arena, p->arena_bytes, NULL);
+    d->ops->wait(d, w->stream, NULL); /* it may still be copying to `copy` */
     pthread_mutex_unlock(&plan->mutex);
     free(copy);
     return rc;

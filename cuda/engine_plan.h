@@ -49,6 +49,7 @@ typedef int cuda_open_device(const struct engine_options *o, struct device **out
 
 int cuda_compile_on(cuda_open_device *open, const struct graph *g, const struct engine_options *o,
                     void **impl, struct err *e);
+/* Without the workspace of cuDNN's plans, which only the device can tell. */
 int cuda_estimate(const struct graph *g, const struct engine_options *o, struct engine_cost *cost,
                   struct err *e);
 void cuda_describe(const void *impl, char *out, size_t size);
