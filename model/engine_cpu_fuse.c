@@ -201,14 +201,11 @@ static void host_shuffle(const struct graph *g, const struct use *use, int node,
     f->host[node] = from;
 }
 
-static void mark_live(const struct graph *g, struct fusion *f)
+static int mark_live(const struct graph *g, struct fusion *f)
 {
     bool *read = calloc((size_t)g->n_values + 1, sizeof *read);
-    if (!read) { /* computing more than is needed is right too */
-        for (int i = 0; i < g->n_nodes; i++)
-            f->live[i] = true;
-        return;
-    }
+    if (!read)
+        return ERR_NOMEM;
     for (int i = 0; i < g->n_outputs; i++)
         read[g->output[i]] = true;
     for (int i = g->n_nodes - 1; i >= 0; i--) {
@@ -225,21 +222,22 @@ static void mark_live(const struct graph *g, struct fusion *f)
             read[f->source[i].value] = true;
     }
     free(read);
+    return 0;
 }
 
 int cpu_fuse(const struct graph *g, bool low_memory, struct fusion *f, struct err *e)
 {
     size_t n = (size_t)g->n_nodes + 1;
     struct use *use = count_uses(g);
+    int rc = 0;
     f->source = calloc(n, sizeof *f->source);
     f->add = calloc(n, sizeof *f->add);
     f->host = calloc(n, sizeof *f->host);
     f->live = calloc(n, sizeof *f->live);
     f->late = calloc(n, sizeof *f->late);
     if (!use || !f->source || !f->add || !f->host || !f->live || !f->late) {
-        free(use);
-        cpu_fusion_free(f);
-        return err_set(e, ERR_NOMEM, "no memory to compile %d nodes", g->n_nodes);
+        rc = ERR_NOMEM;
+        goto out;
     }
     for (int i = 0; i < g->n_nodes; i++)
         f->add[i] = f->host[i] = -1;
@@ -254,9 +252,14 @@ int cpu_fuse(const struct graph *g, bool low_memory, struct fusion *f, struct er
         if (m->op == OP_DEPTH_TO_SPACE)
             host_shuffle(g, use, i, f);
     }
+    rc = mark_live(g, f);
+out:
     free(use);
-    mark_live(g, f);
-    return 0;
+    if (rc != 0) {
+        cpu_fusion_free(f);
+        err_set(e, rc, "no memory to compile %d nodes", g->n_nodes);
+    }
+    return rc;
 }
 
 void cpu_fusion_free(struct fusion *f)

@@ -22,27 +22,28 @@
 #include "node/base/pool.h"
 #include "node/base/err.h"
 
-/* Counts allocations of the whole process while `watching`; not under sanitizers, whose own
- * allocator stands there. */
-static atomic_int watching, allocations;
+/* Counts allocations of the whole process while `watching`, and gives nothing to that of number
+ * `refused`; not under sanitizers, whose own allocator stands there. */
+static atomic_int watching, allocations, refused;
+static bool is_refused(void)
+{
+    return watching && ++allocations == refused;
+}
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
 void *malloc(size_t n)
 {
-    allocations += watching;
-    return __libc_malloc(n);
+    return is_refused() ? NULL : __libc_malloc(n);
 }
 void *calloc(size_t n, size_t size)
 {
-    allocations += watching;
-    return __libc_calloc(n, size);
+    return is_refused() ? NULL : __libc_calloc(n, size);
 }
 void *realloc(void *p, size_t n)
 {
-    allocations += watching;
-    return __libc_realloc(p, n);
+    return is_refused() ? NULL : __libc_realloc(p, n);
 }
 #endif
 
@@ -195,6 +196,29 @@ struct runner {
     float y[OUT];
     int rc;
 };
+
+static void engine_cpu__that_gets_no_memory_while_it_compiles_says_so(void **state)
+{
+    const struct engine_options o = {.threads = 1};
+    (void)state;
+    struct graph *g = network();
+    int rc = ERR_NOMEM, n = 0;
+    for (; rc == ERR_NOMEM && n < 5000; n++) {
+        struct plan *p = NULL;
+        struct err e = {0};
+        refused = n + 1;
+        allocations = 0;
+        watching = 1;
+        rc = engine_compile(engine_find("cpu"), g, &g->value[g->input[0]].shape, &o, &p, &e);
+        watching = 0;
+        if (rc == 0 && allocations >= refused)
+            fail_msg("allocation %d of %d was refused, and nobody said so", n + 1, allocations);
+        engine_plan_free(p);
+    }
+    refused = 0;
+    assert_int_equal(rc, 0);
+    graph_free(g);
+}
 
 static void *run_often(void *arg)
 {
@@ -683,6 +707,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(engine_cpu__allocates_nothing_while_running),
+        cmocka_unit_test(engine_cpu__that_gets_no_memory_while_it_compiles_says_so),
         cmocka_unit_test(engine_cpu__runs_one_plan_in_several_threads_at_once),
         cmocka_unit_test(engine_cpu__agrees_with_the_reference),
         cmocka_unit_test(engine_cpu__leaves_the_relu_of_a_skip_to_its_readers),
