@@ -61,7 +61,7 @@ DCMTK_LIBS := -ldcmimgle -ldcmjpeg -ldcmjpls -ldcmtls -ldcmnet -ldcmdata -loflog
 NODE_LIBS  := $(DCMTK_LIBS) -lcyaml -lyaml -lsqlite3 -lssl -lcrypto -lz -lstdc++ -lpthread -ldl -lm
 ENGINE_LIBS := -lpthread -lm -ldl
 
-.PHONY: all evaluate gpu-check gpu-bench bench-engine engine unit unit-programs test mutate lint format fuzz fuzz-build fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
+.PHONY: all evaluate gpu-check gpu-bench bench-engine engine engine-unit engine-test unit unit-programs test mutate lint format fuzz fuzz-build fuzz-model fuzz-dicom fuzz-dataset bench demo setup setup-train clean help
 .DEFAULT_GOAL := all
 all: $(if $(wildcard node/main.c),$(B)/spinenode) $(LIBBASE) $(LIBMODEL) $(LIBDICOM) $(LIBNODE)
 	@echo "spinenode $(VERSION): compiler $$($(CC) -dumpfullversion), sanitizers $(or $(SANITIZE),none), CUDA $(if $(NVCC),$(NVCC) with $(CUDNN),not found)"
@@ -250,21 +250,36 @@ bench-engine:
 	@$(MAKE) --no-print-directory $(PARALLEL) $(B)/bench_engine_worker
 	@.venv-bench/bin/python scripts/bench_engine --build $(B) $(ARGS)
 
-# On a machine with a GPU: both in one call take less than ten minutes. PYTHON needs numpy, onnx, onnxruntime and pytest; with PyTorch
-# and CUDA there gpu-bench compares with it, without it says so.
+# On a machine with a GPU: both in one call take less than ten minutes. PYTHON needs numpy, onnx, onnxruntime and pytest, and what is
+# left out without them is said; with PyTorch and CUDA there gpu-bench compares with it. In one call the bench comes after the check,
+# whatever -j says, since both would measure each other; and it comes though the check failed, and then fails, too.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BENCH_GPU := $(B)/bench_gpu_worker
 $(BENCH_GPU): $(B)/scripts/bench_gpu_worker.c.o $(LIBCUDA) $(LIBMODEL) $(LIBFLOOR)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(CUDA_LIBS) $(ENGINE_LIBS) -o $@
+GPU_BOTH := $(and $(filter gpu-check,$(MAKECMDGOALS)),$(filter gpu-bench,$(MAKECMDGOALS)))
+CHECK_FAILED := $(B)/gpu_check.failed
 gpu-check: engine $(BENCH_GPU)
-	$(PYTHON) scripts/gpu_check --build $(B) $(CHECK)
-gpu-bench: engine $(BENCH_GPU)
-	$(PYTHON) scripts/bench_gpu --build $(B) $(BENCH)
+	@rm -f $(CHECK_FAILED)
+	$(PYTHON) scripts/gpu_check --build $(B) $(CHECK)$(if $(GPU_BOTH), || touch $(CHECK_FAILED))
+gpu-bench: engine $(BENCH_GPU) $(if $(GPU_BOTH),gpu-check)
+	@rc=0; $(PYTHON) scripts/bench_gpu --build $(B) $(BENCH) || rc=1; \
+	$(if $(GPU_BOTH),[ ! -e $(CHECK_FAILED) ] || { echo "make: gpu-check failed: see above"; rc=1; };) exit $$rc
 
 unit-programs: $(UNIT_BIN) $(B)/tests/net_probe $(B)/tests/dicom_driver $(OPCHECK) $(DEVICE_TEXT) $(PLANCHECK) $(BENCH_GPU) $(B)/bench_engine_worker $(STAND_IN)
 unit: $(UNIT_BIN)
 	@fail=0; for t in $^; do $$t || fail=1; done; exit $$fail
+
+# The unit tests of the engines: they need cmocka, and none of the node's libraries.
+ENGINE_UNIT := $(filter $(B)/tests/test_model_% $(B)/tests/test_cuda_%,$(UNIT_BIN))
+engine-unit: $(ENGINE_UNIT)
+	@fail=0; for t in $^; do $$t || { echo "engine-test: $$t failed"; fail=1; }; done; exit $$fail
+engine-test: engine
+	@if printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <cmocka.h>\n' | $(CC) -E -x c - >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory $(PARALLEL) engine-unit && echo "engine-test: $(words $(ENGINE_UNIT)) programs sound; \
+	left out: the tests in Python (make test)"; \
+	else echo "engine-test: nothing tested: the $(words $(ENGINE_UNIT)) unit programs need cmocka, the package libcmocka-dev" >&2; exit 1; fi
 
 # What needs more than a compiler. setup installs what is missing, once; then each builds and hands over to a script.
 PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 1))
@@ -300,6 +315,7 @@ help:
 	@echo "make test       set up, build, lint, every test; PYTEST='tests/system -k demo' for some of them"
 	@echo "make unit       the C unit tests alone"
 	@echo "make engine     the inference engines and build/opcheck alone: needs a compiler, nothing else"
+	@echo "make engine-test  the engines' unit tests: needs cmocka, none of the node's libraries"
 	@echo "make fuzz       FUZZ_S=600 seconds each of hostile model files, command sets and data sets (needs clang and .venv)"
 	@echo "make fuzz-build  only compile, by clang, what the fuzzers are made of"
 	@echo "make mutate     break the code on purpose, see that a test notices each break; ARGS=--coverage: which tests none made fail"

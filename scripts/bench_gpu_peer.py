@@ -5,19 +5,23 @@
 """
 
 import copy
+import inspect
 import json
 import statistics
 import sys
 import time
 import warnings
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:  # bench_gpu goes on without, and without PyTorch
+    np = None
 
 EAGER = ("eager", "channels_last", "graph")  # what needs no compiling
 WARM_UP_S, PEAK_WARM_UP_S, LONG_S, FEW = 0.1, 0.3, 2, 10
 
 
-def images(batch: int, size: int) -> np.ndarray:
+def images(batch: int, size: int) -> "np.ndarray":
     """The first images of a large batch are those of a small one."""
     return np.random.default_rng(0).random((batch, 3, size, size), np.float32) * 2 - 1
 
@@ -138,9 +142,11 @@ class Peer:
     def export(self, name, size, path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it calls this way of exporting old
-            self.torch.onnx.export(self.model(name), (self.torch.zeros(1, 3, size, size),), path, opset_version=17, dynamo=False,
+            # Versions that know no other way to export do not know the word for this one.
+            old = {"dynamo": False} if "dynamo" in inspect.signature(self.torch.onnx.export).parameters else {}
+            self.torch.onnx.export(self.model(name), (self.torch.zeros(1, 3, size, size),), str(path), opset_version=17,
                                    input_names=["image"], output_names=["synthetic"],
-                                   dynamic_axes={"image": {0: "n"}, "synthetic": {0: "n"}})
+                                   dynamic_axes={"image": {0: "n"}, "synthetic": {0: "n"}}, **old)
 
     def largest_difference(self, name, x, result) -> float:
         """From the network in float, on as many of the images as are quick."""

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import sharding
 sys.path.insert(0, str(enginekit.ROOT / "scripts"))
 import bench_engine_nets as nets  # noqa: E402
 import bench_gpu_peer as peers  # noqa: E402
+import gpu_plain  # noqa: E402
 
 WORKER = enginekit.BUILD / "bench_gpu_worker"
 
@@ -157,10 +159,113 @@ def test_bench_goes_on_without_a_peer_that_fails(bench, monkeypatch, capsys, tmp
             return {"device_ms": 1.0, "host_ms": 2.0}
 
     options = argparse.Namespace(plans=None, networks=bench.module.SMALL, build=enginekit.BUILD, host_twin=True, repeat=2, steps=False, peer=peers.EAGER)
-    row = bench.module.measure(options, Peer(), "encoder-decoder 64", 1, tmp_path)
+    row = {"network": "encoder-decoder 64", "batch": 1, "peers": {}}
+    row.update(bench.module.measure(options, Peer(), row["network"], 1, tmp_path))
+    bench.module.add_peers(options, Peer(), row, tmp_path)
     assert list(row["peers"]) == ["eager", "channels_last"] and row["device_ms"] > 0
     assert 0 < row["largest_difference"] < 5e-3
     assert "graph: out of memory" in capsys.readouterr().out
+
+
+class WildPeer:
+    """Fails in every way, each time another."""
+
+    def __init__(self, kept):
+        self.kept, self.seen = kept, []
+
+    def peaks(self):
+        raise KeyError("peaks")
+
+    def export(self, name, size, path):
+        raise TypeError("export() got an unexpected keyword argument 'dynamo'")
+
+    def largest_difference(self, name, x, result):
+        raise AssertionError("this is another network")
+
+    def times(self, name, x, how, repeat):
+        self.seen.append(len(json.loads(self.kept.read_text())["rows"]))
+        if how == "eager":
+            return {"device_ms": 1.0, "host_ms": 2.0}
+        raise {"graph": OSError, "channels_last": ZeroDivisionError}[how](how)
+
+
+def test_bench_keeps_every_figure_whatever_a_peer_throws(bench, monkeypatch, capsys, tmp_path):
+    peer = WildPeer(tmp_path / "gpu.json")
+    monkeypatch.setattr(bench.module, "peer_or_why", lambda *_: (peer, "a wild peer"))
+    assert bench("--batch", "1", "2", "--no-compile") == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["peak"]["tflops"] > 0
+    assert [(row["batch"], row["device_ms"] > 0, list(row["peers"])) for row in found["rows"]] == [(1, True, ["eager"]), (2, True, ["eager"])]
+    assert peer.seen == [1, 1, 1, 2, 2, 2], "ours is on disk before a peer is asked"
+    said = capsys.readouterr().out
+    for word in ("KeyError", "TypeError", "OSError: graph", "ZeroDivisionError", "the same layers with other weights"):
+        assert word in said
+    assert "AssertionError" not in said
+
+
+def test_bench_asks_the_peers_where_ours_fails(bench, monkeypatch, capsys, tmp_path):
+    def fails(options, *arguments):
+        raise ValueError("no JSON")
+
+    peer = WildPeer(tmp_path / "gpu.json")
+    monkeypatch.setattr(bench.module, "peer_or_why", lambda *_: (peer, "a wild peer"))
+    monkeypatch.setattr(bench.module, "worker", fails)
+    assert bench("--batch", "1", "--no-compile") == 1
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["peak"] is None
+    [row] = found["rows"]
+    assert row["failed"] == "ValueError: no JSON" and row["peers"]["eager"]["device_ms"] == 1
+    assert "ours failed: ValueError: no JSON" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError", "ValueError"])
+def test_bench_goes_on_without_pytorch_that_does_not_start(error, bench, monkeypatch, tmp_path):
+    (tmp_path / "torch.py").write_text(f"raise {error}('libcudart.so.12: cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    peer, why = bench.module.peer_or_why(argparse.Namespace(host_twin=False), {})
+    assert peer is None and "libcudart.so.12" in why and "ours alone" in why
+
+
+@pytest.mark.parametrize("words", [(), ("dynamo",)])
+def test_peer_exports_by_the_words_that_its_pytorch_knows(words, tmp_path):
+    asked = {}
+
+    def export(model, args, f, *, opset_version, input_names, output_names, dynamic_axes):
+        asked.update(f=f)
+
+    def newer(model, args, f, *, opset_version, input_names, output_names, dynamic_axes, dynamo=True):
+        asked.update(f=f, dynamo=dynamo)
+
+    peer = peers.Peer.__new__(peers.Peer)
+    peer.model = lambda name: None
+    peer.torch = argparse.Namespace(zeros=lambda *shape: shape, onnx=argparse.Namespace(export=newer if words else export))
+    peer.export("net", 8, tmp_path / "net.onnx")
+    assert asked == {"f": str(tmp_path / "net.onnx"), **({"dynamo": False} if words else {})}
+
+
+BARE = [sys.executable, "-S"]  # a Python that has no packages
+
+
+def test_bench_without_numpy_measures_the_models_of_the_zoo(tmp_path):
+    scripts = enginekit.ROOT / "scripts"
+    small = f"""import runpy, sys; sys.path.insert(0, {str(scripts)!r}); import gpu_plain; gpu_plain.MODELS = {{"small": ("super-resolution", 1, 16)}}
+sys.argv = ["bench_gpu", *sys.argv[1:]]; runpy.run_path({str(scripts / 'bench_gpu')!r}, run_name="__main__")"""
+    done = subprocess.run([*BARE, "-c", small, "--host-twin", "--build", enginekit.BUILD, "--repeat", "1", "--batch", "2", "--json", tmp_path / "gpu.json"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "numpy is needed and not here" in done.stdout and "pip install numpy onnx" in done.stdout and "Traceback" not in done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(found["missing"]) == {"numpy", "onnx"} and found["peak"]["tflops"] > 0
+    [row] = found["rows"]
+    assert row["device_ms"] > 0 and (row["network"], row["batch"]) == ("small", 2)
+
+
+def test_images_written_without_numpy_are_what_numpy_reads(tmp_path):
+    gpu_plain.write_images(tmp_path / "x.npy", 3, 2, 5)
+    x = np.load(tmp_path / "x.npy")
+    assert x.shape == (3, 2, 5, 5) and x.dtype == np.float32 and np.abs(x).max() <= 1 and len(np.unique(x[:2])) > 20
+    assert np.array_equal(np.roll(x[0, 0], -1, axis=0), x[0, 1])
 
 
 def test_bench_compiles_what_matters_most_first(bench, monkeypatch):
@@ -281,6 +386,55 @@ def test_check_says_why_a_process_could_not_begin(tmp_path):
     (tmp_path / "test_broken.py").write_text("import there_is_no_such_module  # cuda-host")
     done = check("--tests", tmp_path / "test_broken.py")
     assert done.returncode == 1 and "there_is_no_such_module" in done.stdout
+
+
+def test_check_without_packages_holds_the_zoo_against_the_cpu(tmp_path):
+    done = subprocess.run([*BARE, enginekit.ROOT / "scripts" / "gpu_check", "--build", enginekit.BUILD, "--engine", "cuda-host", "--json", tmp_path / "check.json"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "pytest is not here" in done.stdout and "not run: the tests of tests/engine and compute-sanitizer" in done.stdout and not done.stderr
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert set(found["missing"]) == {"pytest", "numpy", "onnx", "onnxruntime"}
+    assert found["counts"] == {"passed": 2 * len(list(gpu_plain.ZOO.glob("*.onnx"))), "failed": 0}
+
+
+def test_zoo_check_finds_what_is_wrong(monkeypatch, tmp_path):
+    """By a program that answers as opcheck does."""
+    facts = {"max_abs": 1e-6, "max_value": 1, "same_bits": True}
+    for change, want in (({}, ""), ({"max_abs": 1e-2}, "differs from the CPU engine"), ({"max_abs": float("nan")}, "differs"), ({"same_bits": False}, "other bits")):
+        fake = tmp_path / "opcheck"
+        fake.write_text(f"#!/bin/sh\necho '{json.dumps({**facts, **change})}'\n")
+        fake.chmod(0o755)
+        sound, wrong = gpu_plain.check(fake, "cuda", 3)
+        assert (sound == 0) == bool(want) and all(want in text for text in wrong) and sound + len(wrong) == 12
+    fake.write_text("#!/bin/sh\necho no memory >&2; exit 1\n")
+    sound, wrong = gpu_plain.check(fake, "cuda", 3)
+    assert sound == 0 and wrong[0].endswith("no memory")
+
+
+@pytest.mark.parametrize("fails", ["gpu_check", "bench_gpu", "neither"])
+def test_make_runs_the_bench_after_the_check_and_tells_the_failure_of_either(fails, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh
+name=$(basename $1); echo "$name begins" >>{tmp_path}/log; sleep 0.5; echo "$name ends" >>{tmp_path}/log; [ $name != {fails} ]
+""")
+    python.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", "-j4", "-o", "engine", "-o", "build/bench_gpu_worker", "gpu-check", "gpu-bench", f"PYTHON={python}"],
+                          cwd=enginekit.ROOT, capture_output=True, text=True, timeout=60, env=environment)
+    assert (tmp_path / "log").read_text().split() == "gpu_check begins gpu_check ends bench_gpu begins bench_gpu ends".split()
+    assert (done.returncode == 0) == (fails == "neither"), done.stdout + done.stderr
+    assert ("gpu-check failed" in done.stdout) == (fails == "gpu_check")
+
+
+def test_check_says_why_pytest_does_not_start(monkeypatch, capsys, tmp_path):
+    (tmp_path / "_pytest").mkdir()
+    (tmp_path / "_pytest" / "__init__.py").write_text("raise OSError('broken')")
+    gpu_check = script("gpu_check")
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--build", str(enginekit.BUILD), "--engine", "cuda-host", "--processes", "1", "-k", "no_such"])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert gpu_check.main() == 1
+    assert "OSError: broken" in capsys.readouterr().out
 
 
 def test_long_tests_are_dealt_first_and_sanitizers_one_to_a_process():
