@@ -129,22 +129,34 @@ void gate_unit(const struct gate *g, const uint16_t *stored, float *unit)
         quality_row(&image, y, unit + (int64_t)y * image.columns);
 }
 
-int gate_second_input(const struct gate *g, int slice, enum quality_way way, float *tensor,
-                      struct err *e)
+struct second_input {
+    const struct gate *g;
+    int slice;
+    enum quality_way way;
+    float *tensor;
+};
+
+static int second_channel(void *arg, unsigned i, struct err *e)
 {
-    int context = g->package->input_slices, rc = 0;
+    const struct second_input *s = arg;
+    const struct gate *g = s->g;
+    int from = s->slice + (int)i - g->package->input_slices / 2;
+    from = from < 0 ? 0 : from >= g->slices ? g->slices - 1 : from;
     float *changed = malloc((size_t)plane_of(g) * sizeof *changed);
     if (changed == NULL)
         return err_set(e, ERR_NOMEM, "asking the model again: no memory");
-    for (int i = 0; rc == 0 && i < context; i++) {
-        int from = slice + i - context / 2;
-        from = from < 0 ? 0 : from >= g->slices ? g->slices - 1 : from;
-        quality_do(way, g->volume + from * plane_of(g), g->rows, g->columns, changed);
-        rc = prepare_channel(g->prepare, changed, i, tensor, engine_workspace_threads(g->workspace),
-                             e);
-    }
+    quality_do(s->way, g->volume + from * plane_of(g), g->rows, g->columns, changed);
+    int rc = prepare_channel(g->prepare, changed, (int)i, s->tensor, NULL, e);
     free(changed);
     return rc;
+}
+
+int gate_second_input(const struct gate *g, int slice, enum quality_way way, float *tensor,
+                      struct err *e)
+{
+    struct second_input input = {g, slice, way, tensor};
+    return slices_run(engine_workspace_threads(g->workspace), 0, (unsigned)g->package->input_slices,
+                      second_channel, &input, e);
 }
 
 int gate_second(const struct gate *g, int slice, enum quality_way way, float *unit, struct err *e)
