@@ -24,6 +24,7 @@
 #include "dicom/scp_serve.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
+#include "node/base/listen.h"
 
 /* Connections that may be negotiating (or being rejected) beside the associations. When there are
  * more, the oldest of them is dropped: so silent connections cannot keep new ones out. */
@@ -333,7 +334,6 @@ int scp_listen(const char *address, uint16_t port, struct err *e)
                              .ai_flags = AI_NUMERICHOST | AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *found;
     char service[8];
-    int on = 1;
     const char *shown = address != NULL && address[0] != '\0' ? address : "0.0.0.0";
 
     snprintf(service, sizeof service, "%u", port);
@@ -345,8 +345,7 @@ int scp_listen(const char *address, uint16_t port, struct err *e)
         rc = err_errno(e, errno, "cannot listen on %s port %u", shown, port);
         goto out;
     }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 128) != 0) {
+    if (listen_at(fd, found->ai_addr, found->ai_addrlen, 128) != 0) {
         rc = err_errno(e, errno, "cannot listen on %s port %u", shown, port);
         close(fd);
         goto out;

@@ -30,6 +30,7 @@
 
 #include "node/base/clock.h"
 #include "node/base/err.h"
+#include "node/base/listen.h"
 #include "node/base/log.h"
 
 #include "dicom/dataset.h"
@@ -109,7 +110,6 @@ static int http_listen(const struct config_http *http, int *out, struct err *e)
     struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)&address;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)&address;
     socklen_t length;
-    int one = 1;
     *out = -1;
     if (http->port == 0)
         return 0;
@@ -127,8 +127,7 @@ static int http_listen(const struct config_http *http, int *out, struct err *e)
     int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_errno(e, errno, "cannot make a socket for HTTP");
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&address, length) != 0 || listen(fd, 64) != 0) {
+    if (listen_at(fd, (struct sockaddr *)&address, length, 64) != 0) {
         int rc = err_errno(e, errno, "cannot listen for HTTP on %s port %d", http->bind,
                            (int)http->port);
         close(fd);

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -242,6 +243,19 @@ def test_node__second_node_on_the_same_spool_does_not_start(toy_node):
     other.write_text(text)
     done = subprocess.run([str(node.program), "run", "-c", str(other)], capture_output=True, text=True, timeout=20)
     assert done.returncode == 1 and "another node works on spool" in done.stderr
+
+
+def test_node__waits_for_its_ports_when_one_that_was_killed_still_ends(toy_node):
+    node = toy_node()
+    assert node.stop() == 0
+    held = [socket.create_server(("127.0.0.1", port)) for port in (node.port, node.http_port)]
+    node.start(ready=False)
+    for listener in held:
+        time.sleep(0.3)
+        assert node.process.poll() is None
+        listener.close()
+    wait_for(lambda: node.http("/readyz")[0] == 200, 10, "the node to be ready")
+    assert echo(node.port)
 
 
 def test_node__says_why_it_cannot_start(toy_node, pacs):
