@@ -137,8 +137,7 @@ int engine_estimate(const struct engine *engine, const struct graph *g, const st
 
 /* o may be NULL. *out is NULL after a failure. The errors of graph_lower(), ERR_UNSUPPORTED if the
  * engine cannot run a node (named), ERR_NUMERIC for a weight that is not finite (named),
- * ERR_DEVICE. All weights are read once before the first is packed: 200 MB that the system holds in
- * memory take 25 ms, in 1 MB of our own. */
+ * ERR_DEVICE. All weights are read once before the first is packed, in pieces of 256 KiB. */
 int engine_compile(const struct engine *engine, const struct graph *g, const struct shape *shape,
                    const struct engine_options *o, struct plan **out, struct err *e);
 void engine_plan_free(struct plan *p);
