@@ -84,53 +84,46 @@ static void cache__that_is_damaged_gives_only_what_is_whole(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+/* The numbers of a spec; those that a plan's text need not have come last. */
+enum { TEXT_NUMBERS = 16, NUMBERS = TEXT_NUMBERS + 2 };
+static void numbers_of(struct convolution_spec *s, int64_t *number[NUMBERS])
+{
+    int64_t *const all[NUMBERS] = {&s->n,
+                                   &s->c,
+                                   &s->h,
+                                   &s->w,
+                                   &s->k,
+                                   &s->oh,
+                                   &s->ow,
+                                   &s->kernel[0],
+                                   &s->kernel[1],
+                                   &s->stride[0],
+                                   &s->stride[1],
+                                   &s->dilation[0],
+                                   &s->dilation[1],
+                                   &s->pad_begin[0],
+                                   &s->pad_begin[1],
+                                   &s->second_pitch,
+                                   &s->pad_end[0],
+                                   &s->pad_end[1]};
+    memcpy(number, all, sizeof all);
+}
+
 static void cache__tells_plans_apart_by_all_that_was_asked(void **state)
 {
-    const struct convolution_spec plain = {.n = 1,
-                                           .c = 8,
-                                           .h = 9,
-                                           .w = 9,
-                                           .k = 16,
-                                           .oh = 9,
-                                           .ow = 9,
-                                           .kernel = {3, 3},
-                                           .stride = {1, 1},
-                                           .dilation = {1, 1},
-                                           .pad_begin = {1, 1},
-                                           .pad_end = {1, 1},
-                                           .half = true,
-                                           .bias = true,
-                                           .relu = true};
     enum { KINDS = 26 };
     static char text[KINDS][PLAN_SPEC_BYTES];
     (void)state;
     for (int i = 0; i < KINDS; i++) {
-        struct convolution_spec s = plain;
-        int64_t *const number[] = {&s.n,
-                                   &s.c,
-                                   &s.h,
-                                   &s.w,
-                                   &s.k,
-                                   &s.oh,
-                                   &s.ow,
-                                   &s.kernel[0],
-                                   &s.kernel[1],
-                                   &s.stride[0],
-                                   &s.stride[1],
-                                   &s.dilation[0],
-                                   &s.dilation[1],
-                                   &s.pad_begin[0],
-                                   &s.pad_begin[1],
-                                   &s.pad_end[0],
-                                   &s.pad_end[1],
-                                   &s.second_pitch};
-        int numbers = sizeof number / sizeof *number;
-        if (i < numbers)
+        struct convolution_spec s = plan_spec;
+        int64_t *number[NUMBERS];
+        numbers_of(&s, number);
+        if (i < NUMBERS)
             *number[i] += 8;
-        else if (i < numbers + 4)
-            *(bool *[]){&s.half, &s.tf32, &s.bias, &s.relu}[i - numbers] ^= true;
+        else if (i < NUMBERS + 4)
+            *(bool *[]){&s.half, &s.tf32, &s.bias, &s.relu}[i - NUMBERS] ^= true;
         else if (i < KINDS - 1) /* the last is the plain one */
-            s.leak = 0.1f * (float)(i - numbers);
+            s.leak = 0.1f * (float)(i - NUMBERS);
         plan_spec_text(&s, text[i]);
         for (int k = 0; k < i; k++)
             assert_string_not_equal(text[i], text[k]);
@@ -267,31 +260,17 @@ static void plan__is_of_the_convolution_that_it_was_made_for(void **state)
     assert_false(plan_text_is_of("", &plan_spec, CONVOLUTION_ALL));
     assert_false(plan_text_is_of(plan_text, &plan_spec, CONVOLUTION_BIAS)); /* it rectifies */
     assert_false(plan_text_is_of(plan_text, &plan_spec, CONVOLUTION_BARE));
-    enum { NUMBERS = 16, KINDS = NUMBERS + 5 };
+    enum { KINDS = TEXT_NUMBERS + 5 };
     for (int i = 0; i < KINDS; i++) {
         struct convolution_spec s = plan_spec;
-        int64_t *const number[NUMBERS] = {&s.n,
-                                          &s.c,
-                                          &s.h,
-                                          &s.w,
-                                          &s.k,
-                                          &s.oh,
-                                          &s.ow,
-                                          &s.kernel[0],
-                                          &s.kernel[1],
-                                          &s.stride[0],
-                                          &s.stride[1],
-                                          &s.dilation[0],
-                                          &s.dilation[1],
-                                          &s.pad_begin[0],
-                                          &s.pad_begin[1],
-                                          &s.second_pitch};
-        if (i < NUMBERS)
+        int64_t *number[NUMBERS];
+        numbers_of(&s, number);
+        if (i < TEXT_NUMBERS)
             *number[i] += 8;
-        else if (i < NUMBERS + 3)
-            *(bool *[]){&s.half, &s.bias, &s.relu}[i - NUMBERS] ^= true;
+        else if (i < TEXT_NUMBERS + 3)
+            *(bool *[]){&s.half, &s.bias, &s.relu}[i - TEXT_NUMBERS] ^= true;
         else
-            s.leak = i == NUMBERS + 3 ? 0.2f : -0.2f;
+            s.leak = i == TEXT_NUMBERS + 3 ? 0.2f : -0.2f;
         assert_false(plan_text_is_of(plan_text, &s, CONVOLUTION_ALL));
     }
 }

@@ -16,44 +16,10 @@
 #include "model/engine.h"
 #include "model/onnx.h"
 #include "model/passes.h"
+#include "tests/unit/onnx_bytes.h"
 
-/* --- a writer of protocol buffers ------------------------------------------------------------- */
-
-struct out {
-    uint8_t bytes[4096];
-    size_t n;
-};
-
-static void varint(struct out *o, uint64_t v)
-{
-    do
-        o->bytes[o->n++] = (uint8_t)((v & 0x7f) | (v > 0x7f ? 0x80 : 0));
-    while (v >>= 7);
-}
-
-static void number(struct out *o, unsigned field, uint64_t v)
-{
-    varint(o, field << 3);
-    varint(o, v);
-}
-
-static void bytes(struct out *o, unsigned field, const void *p, size_t n)
-{
-    varint(o, field << 3 | 2);
-    varint(o, n);
-    memcpy(o->bytes + o->n, p, n);
-    o->n += n;
-}
-
-static void text(struct out *o, unsigned field, const char *s)
-{
-    bytes(o, field, s, strlen(s));
-}
-
-static void message(struct out *o, unsigned field, const struct out *inner)
-{
-    bytes(o, field, inner->bytes, inner->n);
-}
+/* --- models made by hand -----------------------------------------------------------------------
+ */
 
 /* A float tensor type with dimensions; 0 is an open one. */
 static void value_info(struct out *graph, unsigned field, const char *name, int rank,
