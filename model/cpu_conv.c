@@ -124,7 +124,7 @@ static struct cost cost_columns(const struct cpu_conv *c)
     const struct cpu_conv_desc *d = &c->d;
     double taps = (double)d->kernel[0] * d->kernel[1], k = c->c, lanes = c->k->lanes;
     double n = round_up(d->oc * d->kernel[0] * d->kernel[1], c->k->lanes);
-    double bands = (d->oh + CPU_BAND - 1) / CPU_BAND;
+    double bands = cpu_bands(d);
     double pixels = (d->oh + bands * (d->kernel[0] - 1) * d->dilation[0]) *
                     (d->ow + (d->kernel[1] - 1) * d->dilation[1]);
     double gather = PIECE_CYCLES + 2 * k / lanes;
@@ -398,7 +398,7 @@ static void cut(struct cpu_conv *c)
         rows = d->ow;
         most = 8 * c->k->mr - (d->kernel[1] - 1) * d->dilation[1];
         most = most > 2 * c->k->mr ? most : 2 * c->k->mr;
-        sets = d->n * ((d->oh + CPU_BAND - 1) / CPU_BAND);
+        sets = d->n * cpu_bands(d);
     } else if (c->way == CPU_DEPTHWISE) {
         rows = most = CPU_DEPTH_PIXELS; /* a task is a row; so much of it lies in scratch memory */
     } else {

@@ -129,6 +129,12 @@ static inline size_t cpu_point_rows(int64_t rows)
     return (size_t)rows | 1;
 }
 
+/* Columns: bands of rows of outputs; a task is a piece of one. */
+static inline int cpu_bands(const struct cpu_conv_desc *d)
+{
+    return (d->oh + CPU_BAND - 1) / CPU_BAND;
+}
+
 /* Columns: of a row of sums, which are written four at once. */
 static inline size_t cpu_band_row(const struct cpu_conv *c)
 {

@@ -356,7 +356,7 @@ static void run_columns(void *arg, int task, int thread)
     const struct cpu_conv *c = r->c;
     const struct cpu_conv_desc *d = &c->d;
     const struct cpu_phase *f = &c->phase[0];
-    int bands = (d->oh + CPU_BAND - 1) / CPU_BAND, block = task % c->blocks;
+    int bands = cpu_bands(d), block = task % c->blocks;
     struct band b = {.n = task / c->blocks / bands,
                      .y0 = task / c->blocks % bands * CPU_BAND,
                      .first = (int)((int64_t)d->ow * block / c->blocks),
@@ -651,7 +651,7 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
     if (c->side > 0)
         pool_run(p, c->blocks * c->split, run_winograd, &r);
     else if (c->way == CPU_COLUMNS)
-        pool_run(p, c->d.n * ((c->d.oh + CPU_BAND - 1) / CPU_BAND) * c->blocks, run_columns, &r);
+        pool_run(p, c->d.n * cpu_bands(&c->d) * c->blocks, run_columns, &r);
     else
         pool_run(p, c->d.group * c->phases * c->split * c->blocks, run_direct, &r);
 }

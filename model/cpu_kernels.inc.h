@@ -14,13 +14,13 @@
 /* --- matrix product --------------------------------------------------------------------------- */
 
 /* What a call brings: `share` bytes for each of its k steps. */
-struct bring {
+struct stream {
     const char *at;
     size_t share;
 };
 
 INLINE void micro(const int rows, const int width, const float *a, const float *b, float *c,
-                  size_t ldc, int k, int add, struct bring then, struct bring also)
+                  size_t ldc, int k, int add, struct stream then, struct stream also)
 {
     vf sum[ROWS][2];
 #pragma GCC unroll 16
@@ -53,8 +53,8 @@ INLINE void micro(const int rows, const int width, const float *a, const float *
 
 #define MICRO(rows, width)                                                                         \
     static __attribute__((noinline)) void micro_##rows##_##width(                                  \
-        const float *a, const float *b, float *c, size_t ldc, int k, int add, struct bring then,   \
-        struct bring also)                                                                         \
+        const float *a, const float *b, float *c, size_t ldc, int k, int add, struct stream then,  \
+        struct stream also)                                                                        \
     {                                                                                              \
         micro(rows, width, a, b, c, ldc, k, add, then, also);                                      \
     }
@@ -76,8 +76,8 @@ MICRO_BOTH(13)
 MICRO_BOTH(14)
 #endif
 
-typedef void micro_fn(const float *, const float *, float *, size_t, int, int, struct bring,
-                      struct bring);
+typedef void micro_fn(const float *, const float *, float *, size_t, int, int, struct stream,
+                      struct stream);
 static micro_fn *const micro_of[2][ROWS] = {
 #if ROWS == 14
     {micro_1_1, micro_2_1, micro_3_1, micro_4_1, micro_5_1, micro_6_1, micro_7_1, micro_8_1,
@@ -98,11 +98,11 @@ static void gemm(const float *a, const float *b, int width, float *c, size_t ldc
     /* So is the next panel: fetched all at once by the first call, it would come no faster than
      * memory gives it, and the others would leave memory idle. */
     size_t steps = (size_t)k, share = (size_t)width * LANES * sizeof(float) / (size_t)calls;
-    struct bring next = {(const void *)then, share};
-    struct bring more = {also.at,
-                         (also.bytes + steps * (size_t)calls - 1) / (steps * (size_t)calls)};
+    struct stream next = {(const void *)then, share};
+    struct stream more = {also.at,
+                          (also.bytes + steps * (size_t)calls - 1) / (steps * (size_t)calls)};
     if (also.bytes == 0 || share > LINE) /* then the panel needs both: a step brings two lines */
-        more = (struct bring){next.at + share / 2, share};
+        more = (struct stream){next.at + share / 2, share};
     for (int i = 0; i < calls; i++) {
         int first = (int)((long)m * i / calls), rows = (int)((long)m * (i + 1) / calls) - first;
         micro_of[width - 1][rows - 1](a + (size_t)first * CPU_LDA, b, c + (size_t)first * ldc, ldc,
