@@ -30,15 +30,18 @@ def free_port() -> int:
     raise RuntimeError("no free port found")
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str, pause: float = 0.02):
-    """The first true value of condition(), asked again and again; TimeoutError says what was waited for."""
+def wait_for(condition: Callable[[], object], seconds: float, what: str | Callable[[], str], pause: float = 0.02):
+    """The first true value of condition(), asked again and again; TimeoutError says what was waited for.
+
+    what: the words, or what gives them: it is asked when the time is over, and can tell how things stand then.
+    """
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds:g} s for {what}")
+            raise TimeoutError(f"waited {seconds:g} s for {what() if callable(what) else what}")
         time.sleep(pause)
 
 

@@ -16,6 +16,7 @@ from .net import LOOPBACK, end_process, free_port, http, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "config" / "spinenode.yaml"
+SPOOL_FREE = 64_000_000  # octets
 # What a sanitizer says in the log of a node that it stopped, or that leaked.
 SANITIZER = re.compile(r"ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|UndefinedBehaviorSanitizer")
 
@@ -65,9 +66,11 @@ class Node:
         self.write_config()
 
     def _derive(self, settings: dict, beside: Path, pacs: list) -> dict:
-        """The shipped configuration with nothing replaced but addresses, ports and paths."""
+        """The shipped configuration with nothing replaced but addresses, ports, paths and the share of the disk that
+        must stay free: the spool lies for minutes on whatever disk there is, which is not the node's own."""
         settings["node"].update(bind=LOOPBACK, port=self.port, spool=str(self.folder / "spool"),
                                 database=str(self.folder / "spinenode.db"))
+        settings["limits"] = merge(settings.get("limits") or {}, {"disk_free_bytes": SPOOL_FREE, "disk_free_percent": 0})
         settings["http"] = merge(settings.get("http") or {}, {"bind": LOOPBACK, "port": self.http_port})
         # SPINENODE_MODELS: try other models than the shipped ones.
         models = os.environ.get("SPINENODE_MODELS") or beside / settings["models"]["folder"]
@@ -90,14 +93,22 @@ class Node:
             self.process = subprocess.Popen([str(self.program), "run", "-c", str(self.config_path)], cwd=self.folder,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if ready:
-            wait_for(self._ready, seconds, "the node to be ready; its log ends:\n" + self.log()[-1500:], pause=0.005)
+            self.wait_until_ready(seconds)
             self.ready_s = time.monotonic() - began
         return self
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """TimeoutError says what /readyz answers and how the log ends."""
+        wait_for(self._ready, seconds, self._unready, pause=0.005)
 
     def _ready(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"the node ended with {self.process.returncode}:\n{self.log()[-3000:]}")
         return self.http("/readyz")[0] == 200
+
+    def _unready(self) -> str:
+        status, why = self.http("/readyz")
+        return f"the node to be ready; /readyz: {status} {why.decode(errors='replace').strip()}; its log ends:\n{self.log()[-1500:]}"
 
     def stop(self, seconds: float = 20) -> int | None:
         """SIGTERM; returns the exit status. What its process group left behind is ended too."""

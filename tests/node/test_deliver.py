@@ -136,7 +136,7 @@ def test_deliver__commitment_closes_the_delivery(start_node, models, pacs):
         jobs = node.jobs()["jobs"]
         return bool(jobs and jobs[0]["deliveries"] and jobs[0]["deliveries"][0]["state"] == "committed")
 
-    wait_for(committed, 30, f"storage commitment: {node.jobs()}\n{node.log()[-2000:]}", pause=0.1)
+    wait_for(committed, 30, lambda: f"storage commitment: {node.jobs()}\n{node.log()[-2000:]}", pause=0.1)
     assert len(pacs.commitments) == 1
     assert node.jobs()["jobs"][0]["deliveries"][0]["committed"] == SLICES
 

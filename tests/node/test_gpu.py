@@ -42,7 +42,7 @@ def do_series(node, pacs, number: int = 1) -> None:
     """Sends a series and waits until its results are in the PACS."""
     before = len(pacs.stored)
     assert send(node.port, make_series(f"{UID}.{number}", SLICES)) == [0] * SLICES
-    wait_for(lambda: len(pacs.stored) >= before + SLICES, 60, f"the results; log:\n{node.log()[-3000:]}", pause=0.05)
+    wait_for(lambda: len(pacs.stored) >= before + SLICES, 60, lambda: f"the results; log:\n{node.log()[-3000:]}", pause=0.05)
 
 
 def done_lines(node) -> list[dict]:

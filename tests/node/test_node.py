@@ -271,6 +271,9 @@ def test_node__answers_out_of_resources_when_the_disk_is_too_full_and_loses_noth
     node = start_node(pacs=[pacs], start=False, changes=settings(models, limits={"disk_free_bytes": 10**15}))
     node.start(ready=False)
     wait_for(lambda: " ready " in node.log(), 20, "the node to work")
+    # Whoever waits for such a node is told why, and sees the log as it is when the time is over.
+    with pytest.raises(TimeoutError, match=r"(?s)/readyz: 503 disk of the spool is full.* ready ae="):
+        node.wait_until_ready(0.1)
     assert send(node.port, make_series(UID, 2)) == [0xA700, 0xA700]
     assert node.jobs()["series"] == []
     assert list((node.folder / "spool" / "in").iterdir()) == []
