@@ -383,13 +383,14 @@ static bool shared_out(int64_t tasks, int threads)
            (tasks >= 4 * (int64_t)threads && tasks % threads == 0);
 }
 
-static void cut(struct cpu_conv *c)
+/* What there is to be cut. */
+static void measure(struct cpu_conv *c)
 {
     const struct cpu_conv_desc *d = &c->d;
     c->nr = 2 * c->k->lanes;
     c->panels = (c->columns_pad + c->nr - 1) / c->nr;
     int64_t rows;
-    int most, sets = 1, points = cpu_points(c), depth = c->depth;
+    int most, sets = 1, depth = c->depth;
     if (c->side > 0) {
         rows = (int64_t)d->n * c->ty.tiles * c->tx.tiles;
         most = c->group_weights > CACHED_FLOATS ? TILES_MOST_DEEP : TILES_MOST;
@@ -413,29 +414,35 @@ static void cut(struct cpu_conv *c)
     }
     if (rows < most)
         most = rows > 0 ? (int)rows : 1;
-    c->blocks = rows > 0 ? (int)((rows + most - 1) / most) : 0;
-    int64_t tasks = (int64_t)c->blocks * sets;
-    if (tasks >= 4 * (int64_t)c->threads && !shared_out(tasks, c->threads)) {
-        c->blocks = round_up(c->blocks, c->threads);
-        most = (int)((rows + c->blocks - 1) / c->blocks);
+    c->rows = rows;
+    c->sets = sets;
+    c->rows_most = most;
+    c->rows_max = c->side > 0 ? (int64_t)cpu_point_rows(rows) : rows;
+    c->chunks_max = (depth + CPU_KC - 1) / CPU_KC;
+}
+
+static void cut(const struct cpu_conv *c, int threads, struct cpu_cut *to)
+{
+    int most = c->rows_most, blocks = c->rows > 0 ? (int)((c->rows + most - 1) / most) : 0;
+    int64_t tasks = (int64_t)blocks * c->sets;
+    if (tasks >= 4 * (int64_t)threads && !shared_out(tasks, threads)) {
+        blocks = round_up(blocks, threads);
+        most = (int)((c->rows + blocks - 1) / blocks);
     }
-    /* A columns task needs the whole rows' overlap; its pieces are cut when run. */
-    c->block = most;
-    int columns = PRODUCT_FLOATS / (points * most);
+    int columns = PRODUCT_FLOATS / (cpu_points(c) * most);
     int split = (c->columns_pad + columns - 1) / columns;
+    /* A columns task needs the whole rows' overlap; its pieces are cut when run. */
     if (c->way == CPU_COLUMNS || c->way == CPU_DEPTHWISE)
         split = 1;
     else
-        while (split < c->panels && !shared_out((int64_t)c->blocks * split * sets, c->threads))
+        while (split < c->panels && !shared_out((int64_t)blocks * split * c->sets, threads))
             split++;
-    c->split = split < 1 ? 1 : split > c->panels ? c->panels : split;
-    c->panels_max = 0;
-    for (int i = 0; i < c->split; i++)
-        if (cpu_panel_of(c, i + 1) - cpu_panel_of(c, i) > c->panels_max)
-            c->panels_max = cpu_panel_of(c, i + 1) - cpu_panel_of(c, i);
-    c->rows_max = c->side > 0 ? (int64_t)cpu_point_rows(rows) : rows;
-    c->chunks_max = (depth + CPU_KC - 1) / CPU_KC;
-    c->left_shared = c->split > 1 && !d->low_memory && left_floats(c) <= LEFT_FLOATS;
+    split = split < 1 ? 1 : split > c->panels ? c->panels : split;
+    *to = (struct cpu_cut){.threads = threads, .block = most, .blocks = blocks, .split = split};
+    for (int i = 0; i < split; i++)
+        if (cpu_panel_of(c, to, i + 1) - cpu_panel_of(c, to, i) > to->panels_max)
+            to->panels_max = cpu_panel_of(c, to, i + 1) - cpu_panel_of(c, to, i);
+    to->left_shared = split > 1 && !c->d.low_memory && left_floats(c) <= LEFT_FLOATS;
 }
 
 /* --- public ------------------------------------------------------------------------------------
@@ -533,7 +540,7 @@ int cpu_conv_faster(const struct cpu_conv *c, struct cpu_other_way to[CPU_OTHER_
 int cpu_conv_change(struct cpu_conv **c, enum cpu_way way, struct err *e)
 {
     struct cpu_conv *other;
-    int rc = cpu_conv_new(&other, &(*c)->d, (*c)->k, (*c)->threads, &way, e);
+    int rc = cpu_conv_new(&other, &(*c)->d, (*c)->k, (*c)->cut[0].threads, &way, e);
     if (rc < 0)
         return rc;
     cpu_conv_free(*c);
@@ -555,7 +562,6 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
         return err_set(e, ERR_NOMEM, "no memory to plan a convolution");
     c->d = *d;
     c->k = k;
-    c->threads = threads;
     bool depthwise = has_depthwise(d) && (!way || *way == CPU_DEPTHWISE);
     c->merged = depthwise ? d->group : groups_to_merge(d, k->lanes);
     c->d.group = d->group / c->merged;
@@ -581,7 +587,9 @@ int cpu_conv_new(struct cpu_conv **out, const struct cpu_conv_desc *d, const str
         cpu_conv_free(c);
         return err_set(e, rc, "no memory to plan a convolution");
     }
-    cut(c);
+    measure(c);
+    cut(c, threads, &c->cut[0]);
+    cut(c, d->alone ? 1 : threads, &c->cut[1]);
     c->packed_floats =
         cpu_round16(c->group_weights * (size_t)d->group) + cpu_round16((size_t)d->oc) + CPU_SLACK;
     *out = c;
@@ -608,25 +616,32 @@ size_t cpu_conv_packed_floats(const struct cpu_conv *c)
     return c->packed_floats;
 }
 
-size_t cpu_conv_thread_floats(const struct cpu_conv *c)
+size_t cpu_cut_floats(const struct cpu_conv *c, const struct cpu_cut *cut)
 {
-    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
-    size_t rows = (size_t)c->block;
+    size_t row = cpu_product_row((size_t)cut->panels_max * (size_t)c->nr);
+    size_t rows = (size_t)cut->block;
     if (c->way == CPU_DEPTHWISE) /* two sets of sums */
         return cpu_round16(2 * CPU_DEPTH_PIXELS * row + CPU_SLACK);
     if (c->way == CPU_COLUMNS) {
-        size_t sums = cpu_band_row(c);
+        size_t sums = cpu_band_row(c, cut);
         rows += (size_t)(c->d.kernel[1] - 1) * (size_t)c->d.dilation[1];
         return cpu_round16(rows * (CPU_LDA + row) + (CPU_BAND + 1) * sums + CPU_SLACK);
     }
     size_t points = (size_t)cpu_points(c);
     if (c->side > 0)
-        rows = cpu_point_rows(c->block);
-    size_t edge = c->side > 0 ? points * CPU_KC : 0, left = c->left_shared ? 0 : CPU_LDA;
+        rows = cpu_point_rows(cut->block);
+    size_t edge = c->side > 0 ? points * CPU_KC : 0, left = cut->left_shared ? 0 : CPU_LDA;
     return cpu_round16(points * rows * (left + row) + edge + CPU_SLACK);
+}
+
+size_t cpu_conv_thread_floats(const struct cpu_conv *c)
+{
+    size_t all = cpu_cut_floats(c, &c->cut[0]), one = cpu_cut_floats(c, &c->cut[1]);
+    return all > one ? all : one;
 }
 
 size_t cpu_conv_shared_floats(const struct cpu_conv *c)
 {
-    return cpu_conv_copy_floats(c) + (c->left_shared ? left_floats(c) + CPU_SLACK : 0);
+    bool left = c->cut[0].left_shared || c->cut[1].left_shared;
+    return cpu_conv_copy_floats(c) + (left ? left_floats(c) + CPU_SLACK : 0);
 }

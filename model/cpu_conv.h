@@ -69,6 +69,7 @@ struct cpu_conv_desc {
     struct cpu_act in_act; /* of what is read; zeros of padding stay zeros */
     struct cpu_act out_act;
     bool low_memory; /* never Winograd where it stores more than the weights themselves */
+    bool alone;      /* cut for one thread, too: for runs without a pool */
 };
 
 struct cpu_conv;

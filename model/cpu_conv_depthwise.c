@@ -96,7 +96,7 @@ static void run_row(void *arg, int task, int thread)
     int step_x = c->d.transposed ? c->d.stride[1] : 1;
     int to_y = f->y.first + y * step_y;
     float *sums = r->scratch + (size_t)thread * r->scratch_floats;
-    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    size_t row = cpu_product_row((size_t)c->panels * (size_t)c->nr);
     for (int x = 0, pixels; x < f->x.grid; x += pixels) {
         pixels = x + CPU_DEPTH_PIXELS <= f->x.grid && all_inside(f, x) ? CPU_DEPTH_PIXELS : 1;
         sum_pixels(r, f, n, y, x, pixels, sums, row);
@@ -117,6 +117,6 @@ void cpu_depthwise_run(const struct cpu_conv *c, const struct cpu_view *in,
                        const struct cpu_view *out, const struct cpu_view *residual, struct pool *p,
                        float *scratch)
 {
-    struct run r = {c, in, out, residual, scratch, cpu_round16(cpu_conv_thread_floats(c))};
+    struct run r = {c, in, out, residual, scratch, cpu_cut_floats(c, cpu_cut_for(c, p))};
     pool_run(p, c->phases * rows_most(c) * c->d.n, run_row, &r);
 }

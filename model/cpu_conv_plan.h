@@ -3,6 +3,7 @@
 #define SPINENODE_MODEL_CPU_CONV_PLAN_H
 
 #include "model/cpu_conv.h"
+#include "node/base/pool.h"
 
 #define CPU_BLOCK_MAX  112 /* pixels of one task: eight calls of the widest micro-kernel */
 #define CPU_REACH_MAX  64  /* columns: (kernel width − 1) · dilation; height: the same */
@@ -32,11 +33,22 @@ struct cpu_tiles {
     uint8_t *plain[2]; /* [phase][tiles] all rows are inside and evenly spaced */
 };
 
+/* How the work is cut for so many threads. */
+struct cpu_cut {
+    int threads;
+    int block;      /* most rows (pixels, tiles) of one task */
+    int blocks;     /* per phase, group and, for columns, row */
+    int split;      /* tasks that share the panels of a block */
+    int panels_max; /* most panels of one task */
+    /* Where several tasks share a block, its left operand is made once, for all of them, before:
+     * [set][chunk of depth][point][row][CPU_LDA], with the most chunks and rows of any set. */
+    bool left_shared;
+};
+
 struct cpu_conv {
     struct cpu_conv_desc d; /* d.group: groups that are computed, see merged */
     const struct cpu_kernels *k;
     enum cpu_way way;
-    int threads;
     int c, oc;  /* of one group; oc: of one phase of the output, where it is shuffled */
     int merged; /* of the layer's groups that are one of ours */
 
@@ -45,15 +57,14 @@ struct cpu_conv {
     int nr;          /* lanes · 2 */
     int columns_pad; /* N rounded up to lanes */
     int panels;      /* the last one may be one vector wide */
-    int block;       /* most rows (pixels, tiles) of one task */
-    int blocks;      /* per phase, group and, for columns, row */
-    int split;       /* tasks that share the panels of a block */
-    int panels_max;  /* most panels of one task */
-    /* Where several tasks share a block, its left operand is made once, for all of them, before:
-     * [set][chunk of depth][point][row][CPU_LDA], with the most chunks and rows of any set. */
-    bool left_shared;
+    int64_t rows;    /* to be cut into blocks: of each phase and group, or row */
+    int sets;        /* of such rows */
+    int rows_most;   /* of a block */
+    /* of the left operand */
     int chunks_max;
     int64_t rows_max;
+
+    struct cpu_cut cut[2]; /* for all threads; for one of them, which is the same unless d.alone */
 
     /* direct and columns */
     struct cpu_phase *phase;
@@ -97,11 +108,20 @@ static inline int cpu_panel_width(const struct cpu_conv *c, int panel)
     return left >= c->nr ? 2 : 1;
 }
 
-/* First panel of part i of c->split. */
-static inline int cpu_panel_of(const struct cpu_conv *c, int part)
+/* First panel of part i of cut->split. */
+static inline int cpu_panel_of(const struct cpu_conv *c, const struct cpu_cut *cut, int part)
 {
-    return (int)((int64_t)c->panels * part / c->split);
+    return (int)((int64_t)c->panels * part / cut->split);
 }
+
+/* How it is cut where pool p runs it. */
+static inline const struct cpu_cut *cpu_cut_for(const struct cpu_conv *c, const struct pool *p)
+{
+    return &c->cut[pool_threads(p) == 1];
+}
+
+/* Floats of scratch memory of a thread, which lie apart by a multiple of 16. */
+size_t cpu_cut_floats(const struct cpu_conv *c, const struct cpu_cut *cut);
 
 /* The output channel, as the weights have it, of column n where each phase has c->oc of them. */
 static inline int cpu_channel_of(const struct cpu_conv *c, int n)
@@ -136,9 +156,9 @@ static inline int cpu_bands(const struct cpu_conv_desc *d)
 }
 
 /* Columns: of a row of sums, which are written four at once. */
-static inline size_t cpu_band_row(const struct cpu_conv *c)
+static inline size_t cpu_band_row(const struct cpu_conv *c, const struct cpu_cut *cut)
 {
-    return cpu_round16((size_t)c->block * (size_t)c->d.oc + 3);
+    return cpu_round16((size_t)cut->block * (size_t)c->d.oc + 3);
 }
 
 /* Row stride of a block of products that is `columns` wide: off powers of two. */

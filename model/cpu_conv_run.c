@@ -14,6 +14,7 @@
 
 struct run {
     const struct cpu_conv *c;
+    const struct cpu_cut *cut;
     const struct cpu_view *in, *out, *residual;
     struct cpu_view copy; /* the padded copy, where there is one */
     float *scratch;
@@ -206,15 +207,16 @@ struct direct {
     struct pixels p;
 };
 
-static void direct_block(const struct cpu_conv *c, int set, int block, struct direct *t)
+static void direct_block(const struct run *r, int set, int block, struct direct *t)
 {
+    const struct cpu_conv *c = r->c;
     t->set = set;
     t->group = set / c->phases;
     t->f = &c->phase[set % c->phases];
     int area = t->f->y.grid * t->f->x.grid;
-    int64_t rows = (int64_t)c->d.n * area, first = rows * block / c->blocks;
+    int64_t rows = (int64_t)c->d.n * area, first = rows * block / r->cut->blocks;
     t->first = (int)first;
-    t->p.count = (int)(rows * (block + 1) / c->blocks - first);
+    t->p.count = (int)(rows * (block + 1) / r->cut->blocks - first);
     for (int i = 0; i < t->p.count; i++) {
         int64_t at = first + i;
         t->p.n[i] = (int)(at / area);
@@ -248,9 +250,9 @@ static void left_direct(void *arg, int task, int thread)
     (void)thread;
     const struct run *r = arg;
     const struct cpu_conv *c = r->c;
-    int chunk = task % c->chunks_max, block = task / c->chunks_max % c->blocks;
+    int chunk = task % c->chunks_max, block = task / c->chunks_max % r->cut->blocks;
     struct direct t;
-    direct_block(c, task / c->chunks_max / c->blocks, block, &t);
+    direct_block(r, task / c->chunks_max / r->cut->blocks, block, &t);
     int kc = chunk_of(t.f->k, chunk * CPU_KC);
     if (t.p.count > 0 && kc > 0)
         direct_gather(r, &t, chunk * CPU_KC, kc,
@@ -261,22 +263,22 @@ static void run_direct(void *arg, int task, int thread)
 {
     const struct run *r = arg;
     const struct cpu_conv *c = r->c;
-    int block = task % c->blocks, part = task / c->blocks % c->split;
+    int block = task % r->cut->blocks, part = task / r->cut->blocks % r->cut->split;
     struct direct t;
-    direct_block(c, task / c->blocks / c->split, block, &t);
+    direct_block(r, task / r->cut->blocks / r->cut->split, block, &t);
     const struct cpu_phase *f = t.f;
     int count = t.p.count;
-    int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
+    int panel0 = cpu_panel_of(c, r->cut, part), panel1 = cpu_panel_of(c, r->cut, part + 1);
     if (count == 0)
         return;
     float *own = r->scratch + (size_t)thread * r->scratch_floats;
-    float *products = own + (c->left_shared ? 0 : (size_t)c->block * CPU_LDA);
-    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    float *products = own + (r->cut->left_shared ? 0 : (size_t)r->cut->block * CPU_LDA);
+    size_t row = cpu_product_row((size_t)r->cut->panels_max * (size_t)c->nr);
     const float *weights = c->weights + (size_t)t.group * c->group_weights + f->weights;
     for (int k0 = 0; k0 < f->k; k0 += CPU_KC) {
         int kc = chunk_of(f->k, k0);
         const float *left = own;
-        if (c->left_shared)
+        if (r->cut->left_shared)
             left = left_of(r, t.set, k0 / CPU_KC) + (size_t)t.first * CPU_LDA;
         else
             direct_gather(r, &t, k0, kc, own);
@@ -356,20 +358,20 @@ static void run_columns(void *arg, int task, int thread)
     const struct cpu_conv *c = r->c;
     const struct cpu_conv_desc *d = &c->d;
     const struct cpu_phase *f = &c->phase[0];
-    int bands = cpu_bands(d), block = task % c->blocks;
-    struct band b = {.n = task / c->blocks / bands,
-                     .y0 = task / c->blocks % bands * CPU_BAND,
-                     .first = (int)((int64_t)d->ow * block / c->blocks),
-                     .acc_row = cpu_band_row(c)};
+    int bands = cpu_bands(d), block = task % r->cut->blocks;
+    struct band b = {.n = task / r->cut->blocks / bands,
+                     .y0 = task / r->cut->blocks % bands * CPU_BAND,
+                     .first = (int)((int64_t)d->ow * block / r->cut->blocks),
+                     .acc_row = cpu_band_row(c, r->cut)};
     b.y1 = b.y0 + CPU_BAND < d->oh ? b.y0 + CPU_BAND : d->oh;
-    b.count = (int)((int64_t)d->ow * (block + 1) / c->blocks) - b.first;
+    b.count = (int)((int64_t)d->ow * (block + 1) / r->cut->blocks) - b.first;
     if (b.count == 0)
         return;
     int reach = (d->kernel[1] - 1) * d->dilation[1], rows = b.count + reach;
-    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    size_t row = cpu_product_row((size_t)r->cut->panels_max * (size_t)c->nr);
     float *left = r->scratch + (size_t)thread * r->scratch_floats;
-    float *products = left + (size_t)(c->block + reach) * CPU_LDA;
-    float *sums = products + (size_t)(c->block + reach) * row;
+    float *products = left + (size_t)(r->cut->block + reach) * CPU_LDA;
+    float *sums = products + (size_t)(r->cut->block + reach) * row;
     b.acc = sums + b.acc_row;
     for (int i = 0; i < b.count; i++)
         memcpy(b.acc + i * d->oc, c->bias, (size_t)d->oc * sizeof *b.acc);
@@ -575,28 +577,28 @@ static void run_winograd(void *arg, int task, int thread)
 {
     const struct run *r = arg;
     const struct cpu_conv *c = r->c;
-    int block = task % c->blocks, part = task / c->blocks;
+    int block = task % r->cut->blocks, part = task / r->cut->blocks;
     int area = c->ty.tiles * c->tx.tiles;
-    int64_t tiles = (int64_t)c->d.n * area, first = tiles * block / c->blocks;
-    int count = (int)(tiles * (block + 1) / c->blocks - first);
-    int panel0 = cpu_panel_of(c, part), panel1 = cpu_panel_of(c, part + 1);
-    size_t row = cpu_product_row((size_t)c->panels_max * (size_t)c->nr);
+    int64_t tiles = (int64_t)c->d.n * area, first = tiles * block / r->cut->blocks;
+    int count = (int)(tiles * (block + 1) / r->cut->blocks - first);
+    int panel0 = cpu_panel_of(c, r->cut, part), panel1 = cpu_panel_of(c, r->cut, part + 1);
+    size_t row = cpu_product_row((size_t)r->cut->panels_max * (size_t)c->nr);
     float *edge = r->scratch + (size_t)thread * r->scratch_floats;
     int points = cpu_points(c);
     float *products = edge + (size_t)points * CPU_KC;
-    float *own = products + (size_t)points * cpu_point_rows(c->block) * row;
+    float *own = products + (size_t)points * cpu_point_rows(r->cut->block) * row;
     size_t m_point = cpu_point_rows(count) * row;
-    size_t v_point = (c->left_shared ? (size_t)c->rows_max : cpu_point_rows(count)) * CPU_LDA;
+    size_t v_point = (r->cut->left_shared ? (size_t)c->rows_max : cpu_point_rows(count)) * CPU_LDA;
     struct bring b = {.pieces = 0};
-    if (c->split == 1) { /* who comes next reads the tiles of as many blocks later */
+    if (r->cut->split == 1) { /* who comes next reads the tiles of as many blocks later */
         bring_tiles(r, &b, first, count, true);
-        bring_tiles(r, &b, first + (int64_t)c->threads * count, count, false);
+        bring_tiles(r, &b, first + (int64_t)r->cut->threads * count, count, false);
         bring_begin(&b, c->chunks_max * points * (panel1 - panel0));
     }
     for (int k0 = 0; k0 < c->depth; k0 += CPU_KC) {
         int kc = chunk_of(c->depth, k0);
         const float *v = own;
-        if (c->left_shared)
+        if (r->cut->left_shared)
             v = left_of(r, 0, k0 / CPU_KC) + (size_t)first * CPU_LDA;
         else
             transform_tiles(r, first, count, k0, kc, own, v_point, edge);
@@ -626,12 +628,14 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
         cpu_depthwise_run(c, in, out, residual, p, scratch);
         return;
     }
+    const struct cpu_cut *cut = cpu_cut_for(c, p);
     struct run r = {.c = c,
+                    .cut = cut,
                     .in = in,
                     .out = out,
                     .residual = residual,
                     .scratch = scratch,
-                    .scratch_floats = cpu_round16(cpu_conv_thread_floats(c)),
+                    .scratch_floats = cpu_cut_floats(c, cut),
                     .left = shared + cpu_conv_copy_floats(c)};
     if (c->copied) {
         r.copy = (struct cpu_view){.data = shared,
@@ -644,14 +648,14 @@ void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const str
                                    .pixel = c->d.c};
         pool_run(p, c->d.n * c->copy_h, copy_row, &r);
     }
-    if (c->left_shared && c->side > 0)
+    if (cut->left_shared && c->side > 0)
         pool_run(p, c->d.n * c->ty.tiles * c->chunks_max, left_winograd, &r);
-    else if (c->left_shared)
-        pool_run(p, c->d.group * c->phases * c->blocks * c->chunks_max, left_direct, &r);
+    else if (cut->left_shared)
+        pool_run(p, c->d.group * c->phases * cut->blocks * c->chunks_max, left_direct, &r);
     if (c->side > 0)
-        pool_run(p, c->blocks * c->split, run_winograd, &r);
+        pool_run(p, cut->blocks * cut->split, run_winograd, &r);
     else if (c->way == CPU_COLUMNS)
-        pool_run(p, c->d.n * cpu_bands(&c->d) * c->blocks, run_columns, &r);
+        pool_run(p, c->d.n * cpu_bands(&c->d) * cut->blocks, run_columns, &r);
     else
-        pool_run(p, c->d.group * c->phases * c->split * c->blocks, run_direct, &r);
+        pool_run(p, c->d.group * c->phases * cut->split * cut->blocks, run_direct, &r);
 }

@@ -479,62 +479,133 @@ static int ends_make(const struct plan *p, struct ends *b, struct err *e)
     return err_set(e, ERR_NOMEM, "no memory for a batch of images");
 }
 
-static int fill_lane(struct watched *w, struct ends *b, int64_t image, int64_t lane, struct err *e)
+/* An image into its place in the batch. */
+static int fill_image(struct watched *w, struct ends *b, int64_t image, int64_t place,
+                      struct err *e)
 {
     float *in[GRAPH_INPUTS_MAX];
     for (int i = 0; i < w->plan->n_in; i++)
-        in[i] = b->in[i] + lane * part(&w->plan->in[i], w->batch);
+        in[i] = b->in[i] + place * part(&w->plan->in[i], w->batch);
     return watched_fill(w, image, in, e);
 }
 
-/* The inputs of `n` images from `first` on: where the caller lends them, or filled into b. */
-static int batch_inputs(struct watched *w, struct ends *b, int64_t first, int64_t n,
-                        const float *in[GRAPH_INPUTS_MAX], struct err *e)
+/* A batch of the stack on its way. */
+struct lane {
+    struct ends ends;
+    int64_t first, n; /* its images */
+    const float *in[GRAPH_INPUTS_MAX];
+    float *out[GRAPH_INPUTS_MAX];
+};
+
+struct lanes {
+    int n;
+    struct lane *lane;
+    /* of each, for run_lanes() */
+    const float *const **in;
+    float *const **out;
+};
+
+static void lanes_fini(struct lanes *l)
 {
-    const struct engine_stack *s = w->stack;
-    if (w->batch == 1 && s->lend != NULL && s->lend(s->ctx, first, in))
-        return look_at_image(w, first, in, e);
-    int rc = 0;
-    for (int i = 0; i < w->plan->n_in; i++)
-        in[i] = b->in[i];
-    for (int64_t k = 0; rc == 0 && k < n; k++)
-        rc = fill_lane(w, b, first + k, k, e);
-    return rc;
+    for (int i = 0; i < l->n; i++)
+        ends_fini(&l->lane[i].ends);
+    free(l->lane);
+    free(l->in);
+    free(l->out);
 }
 
-/* By run() alone. */
-static int run_batches(struct watched *w, void *work, struct err *e)
+/* At most as many as the stack has batches. */
+static int lanes_make(const struct watched *w, struct lanes *l, struct err *e)
 {
     const struct plan *p = w->plan;
-    struct ends b;
-    int rc = ends_make(p, &b, e);
-    if (rc != 0)
-        return rc;
-    for (int64_t first = 0; rc == 0 && first < w->stack->images; first += w->batch) {
-        int64_t left = w->stack->images - first, n = left < w->batch ? left : w->batch;
-        const float *in[GRAPH_INPUTS_MAX];
-        rc = batch_inputs(w, &b, first, n, in, e);
-        if (rc == 0) {
-            char text[IMAGE_TEXT];
-            rc = p->engine->run(p->impl, work, in, b.out, e);
-            if (rc != 0 && n == 1)
-                err_context(e, "%s", image_text(w, first, text));
-            else if (rc != 0)
-                err_context(e, "images %lld to %lld of %lld", (long long)first + 1,
-                            (long long)(first + n), (long long)w->stack->images);
-        }
-        for (int64_t k = 0; rc == 0 && k < n; k++) {
-            const float *out[GRAPH_INPUTS_MAX];
-            for (int i = 0; i < p->n_out; i++)
-                out[i] = b.out[i] + k * part(&p->out[i], w->batch);
-            rc = watched_take(w, first + k, out, e);
-        }
+    int64_t batches = (w->stack->images + w->batch - 1) / w->batch;
+    int most = p->engine->lanes != NULL ? p->engine->lanes(p->impl) : 1, rc = 0;
+    size_t n = (size_t)(batches < most ? batches : most);
+    *l = (struct lanes){.lane = calloc(n + 1, sizeof *l->lane),
+                        .in = calloc(n + 1, sizeof *l->in),
+                        .out = calloc(n + 1, sizeof *l->out)};
+    if (l->lane == NULL || l->in == NULL || l->out == NULL)
+        rc = err_set(e, ERR_NOMEM, "no memory for a batch of images");
+    for (; rc == 0 && l->n < (int)n; l->n += rc == 0) {
+        struct lane *lane = &l->lane[l->n];
+        rc = ends_make(p, &lane->ends, e);
+        memcpy(lane->out, lane->ends.out, sizeof lane->out);
+        l->in[l->n] = lane->in;
+        l->out[l->n] = lane->out;
     }
-    ends_fini(&b);
+    if (rc != 0)
+        lanes_fini(l);
     return rc;
 }
 
-/* Names the input, or the layer that made the bad image, running it again in every lane. */
+/* The inputs of a lane: where the caller lends them, or filled into its own. */
+static int lane_inputs(struct watched *w, struct lane *l, struct err *e)
+{
+    const struct engine_stack *s = w->stack;
+    if (w->batch == 1 && s->lend != NULL && s->lend(s->ctx, l->first, l->in))
+        return look_at_image(w, l->first, l->in, e);
+    int rc = 0;
+    for (int i = 0; i < w->plan->n_in; i++)
+        l->in[i] = l->ends.in[i];
+    for (int64_t k = 0; rc == 0 && k < l->n; k++)
+        rc = fill_image(w, &l->ends, l->first + k, k, e);
+    return rc;
+}
+
+static int lane_outputs(struct watched *w, struct lane *l, struct err *e)
+{
+    int rc = 0;
+    for (int64_t k = 0; rc == 0 && k < l->n; k++) {
+        const float *out[GRAPH_INPUTS_MAX];
+        for (int i = 0; i < w->plan->n_out; i++)
+            out[i] = l->out[i] + k * part(&w->plan->out[i], w->batch);
+        rc = watched_take(w, l->first + k, out, e);
+    }
+    return rc;
+}
+
+/* The batches in the first n lanes. */
+static int run_some(struct watched *w, void *work, struct lanes *l, int n, struct err *e)
+{
+    const struct plan *p = w->plan;
+    int rc = n == 1 ? p->engine->run(p->impl, work, l->in[0], l->out[0], e)
+                    : p->engine->run_lanes(p->impl, work, n, l->in, l->out, e);
+    if (rc == 0)
+        return 0;
+    char text[IMAGE_TEXT];
+    int64_t first = l->lane[0].first, end = l->lane[n - 1].first + l->lane[n - 1].n;
+    if (end - first == 1)
+        return err_context(e, "%s", image_text(w, first, text));
+    return err_context(e, "images %lld to %lld of %lld", (long long)first + 1, (long long)end,
+                       (long long)w->stack->images);
+}
+
+static int run_batches(struct watched *w, void *work, struct err *e)
+{
+    struct lanes l;
+    int rc = lanes_make(w, &l, e);
+    if (rc != 0)
+        return rc;
+    for (int64_t next = 0; rc == 0 && next < w->stack->images;) {
+        int n = 0;
+        for (; rc == 0 && n < l.n && next < w->stack->images; n++) {
+            int64_t left = w->stack->images - next;
+            l.lane[n].first = next;
+            l.lane[n].n = left < w->batch ? left : w->batch;
+            next += l.lane[n].n;
+            rc = lane_inputs(w, &l.lane[n], e);
+        }
+        if (rc == 0)
+            rc = run_some(w, work, &l, n, e);
+        for (int i = 0; rc == 0 && i < n; i++)
+            rc = lane_outputs(w, &l.lane[i], e);
+    }
+    lanes_fini(&l);
+    return rc;
+}
+
+/* Names the input, or the layer that made the bad image, running it again in every place of a
+ * batch. */
 static void find_layer(struct watched *w, void *work, struct err *e)
 {
     const struct plan *p = w->plan;
@@ -545,7 +616,7 @@ static void find_layer(struct watched *w, void *work, struct err *e)
         return;
     int rc = 0;
     for (int64_t k = 0; rc == 0 && k < w->batch; k++)
-        rc = fill_lane(w, &b, w->bad, k, &found);
+        rc = fill_image(w, &b, w->bad, k, &found);
     if (rc == ERR_NUMERIC)
         err_set(e, ERR_NUMERIC, "%s", found.text);
     if (rc == 0 && p->engine->diagnose != NULL) {

@@ -45,8 +45,8 @@ struct engine_options {
     const char *model_digest; /* key of that cache; NULL: nothing is kept */
     bool untuned; /* cuda: the first plan that cuDNN offers for each convolution, none is timed */
     int64_t max_activation_bytes; /* 0: 16 GiB */
-    /* cuda: workspaces hold inputs and outputs twice, so that engine_run_stack() computes one batch
-     * while another is copied. */
+    /* For engine_run_stack(). cuda: workspaces hold inputs and outputs twice, so that one batch is
+     * computed while another is copied; cpu: memory for each thread to compute an image alone. */
     bool stream;
 };
 
@@ -71,8 +71,8 @@ struct engine_stack {
     /* Images that errors count ("image 3 of 15"): what comes after them is extra. 0: all. */
     int64_t counted;
     /* May be NULL. True: every input of the image lies at in[i] as fill() would write it, and stays
-     * there until the image is taken; an engine that computes one image at once, in the host's
-     * memory, then takes it from there. False: fill() is asked. */
+     * there until the image is taken; an engine that computes in the host's memory, with plans for
+     * one image, then takes it from there. False: fill() is asked. */
     bool (*lend)(void *ctx, int64_t image, const float **in);
 };
 
@@ -110,8 +110,13 @@ struct engine {
      * opinion is not asked, the output is named. */
     int (*diagnose)(const void *impl, void *work, const float *const *in, float *const *out,
                     struct err *e);
-    /* NULL: the stack is run by run(), batch after batch. Lanes of a last batch that the stack does
-     * not fill hold anything finite. */
+    /* May both be NULL: no more than one batch at once. lanes(): so many are best given to
+     * run_lanes() together, which does what n calls of run() would, in less time. */
+    int (*lanes)(const void *impl);
+    int (*run_lanes)(const void *impl, void *work, int n, const float *const *const *in,
+                     float *const *const *out, struct err *e);
+    /* NULL: the stack is run by run() and run_lanes(), batch after batch. Images of a last batch
+     * that the stack does not fill hold anything finite. */
     int (*run_stack)(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,
                      int64_t *bad, struct err *e);
     void (*tuned)(const void *impl, struct engine_tuned *out); /* NULL: nothing is tuned */

@@ -2,9 +2,11 @@
  * engine_cpu.c - the CPU engine behind engine.h: compile, workspaces, run
  *
  * A plan holds steps, packed weights and the place of every tensor in an arena; it is never written
- * after compiling. A workspace holds the arena, scratch memory and the threads. In throughput mode
- * the batch is cut into images where that leaves its meaning alone, and each thread carries one
- * image through all steps in an arena of its own.
+ * after compiling. A workspace holds the threads and one or more lanes: an arena and scratch
+ * memory. One lane: all threads work on each step. A lane for each thread: each carries an image
+ * through all steps alone, which takes less time for all of them together, as nobody waits for
+ * anybody between steps. That is done in throughput mode, where the batch can be cut into images
+ * without changing its meaning, and for stacks.
  */
 #include "model/engine_cpu_plan.h"
 
@@ -21,11 +23,13 @@
 #include "node/base/pool.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
-/* Memory to work in is read and written again and again: large pages up to this size. */
+/* Memory to work in is read and written again and again: large pages up to this size of a lane. */
 #define HUGE_MAX ((size_t)256 << 20)
 /* So are weights, to this size. More of them get large pages later, by settle(): where such are new
  * to a virtual machine its host takes long to give one, and the first result would wait. */
 #define HUGE_AT_ONCE ((size_t)64 << 20)
+/* Lanes for a stack are made if all of them take no more than this. */
+#define LANES_BYTES_MAX ((size_t)1 << 30)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* since Linux 6.1 */
 #endif
@@ -93,6 +97,34 @@ static int default_threads(void)
     return n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
 }
 
+/* Lanes lie apart from one another by an odd number of cache lines. The first has scratch memory
+ * for all threads, which may work there together; the others for one. */
+static size_t lane_floats(const struct cpu_plan *p, size_t threads)
+{
+    return p->arena_floats + p->shared_floats + p->thread_floats * threads + 16;
+}
+
+static size_t lane_at(const struct cpu_plan *p, int lane)
+{
+    return lane == 0 ? 0
+                     : lane_floats(p, (size_t)p->threads) + (size_t)(lane - 1) * lane_floats(p, 1);
+}
+
+static size_t workspace_floats(const struct cpu_plan *p)
+{
+    return lane_at(p, p->lanes);
+}
+
+static int lanes_for(const struct cpu_plan *p)
+{
+    if (p->by_image && p->images < p->threads)
+        return 2 * p->images > p->threads ? p->images : 1;
+    if (p->by_image)
+        return p->threads;
+    bool room = lane_at(p, p->threads) <= LANES_BYTES_MAX / sizeof(float);
+    return p->alone && room ? p->threads : 1;
+}
+
 static int make_plan(const struct graph *g, const struct engine_options *o, struct cpu_plan **out,
                      struct err *e)
 {
@@ -115,10 +147,11 @@ static int make_plan(const struct graph *g, const struct engine_options *o, stru
     int64_t images = 1;
     p->by_image = o->mode == ENGINE_THROUGHPUT && graph_images_apart(g, &images, NULL);
     p->images = p->by_image ? (int)images : 1;
+    p->alone = p->by_image || (o->stream && !o->low_memory);
     if ((rc = cpu_plan_lower(g, p, o->low_memory, e)) < 0 ||
-        (rc = cpu_plan_weights(p, o->low_memory, e)) < 0)
+        (rc = cpu_plan_weights(p, o->low_memory, e)) < 0 || (rc = cpu_plan_memory(p, e)) < 0)
         goto out;
-    rc = cpu_plan_memory(p, e);
+    p->lanes = lanes_for(p);
 out:
     if (rc < 0) {
         plan_free(p);
@@ -126,19 +159,6 @@ out:
     }
     *out = p;
     return 0;
-}
-
-/* Arenas and scratch: one for each thread if images are computed apart. */
-static int lanes_of(const struct cpu_plan *p)
-{
-    return !p->by_image ? 1 : p->threads < p->images ? p->threads : p->images;
-}
-
-static size_t lane_floats(const struct cpu_plan *p)
-{
-    size_t threads = p->by_image ? 1 : (size_t)p->threads;
-    /* apart from one another by an odd number of cache lines */
-    return p->arena_floats + p->shared_floats + p->thread_floats * threads + 16;
 }
 
 static int estimate(const struct graph *g, const struct engine_options *o, struct engine_cost *cost,
@@ -150,7 +170,7 @@ static int estimate(const struct graph *g, const struct engine_options *o, struc
         return rc;
     cost->macs = p->macs;
     cost->plan_bytes = (int64_t)((p->packed_floats + p->constant_floats) * sizeof(float));
-    cost->workspace_bytes = (int64_t)(lane_floats(p) * (size_t)lanes_of(p) * sizeof(float));
+    cost->workspace_bytes = (int64_t)(workspace_floats(p) * sizeof(float));
     cost->compile_bytes = (int64_t)p->compile_bytes;
     plan_free(p);
     return 0;
@@ -269,7 +289,7 @@ static void describe(const void *impl, char *out, size_t size)
 {
     const struct cpu_plan *p = impl;
     snprintf(out, size, "cpu %s, %d thread%s%s", p->k->name, p->threads, p->threads == 1 ? "" : "s",
-             p->by_image ? ", an image each" : "");
+             p->lanes > 1 ? ", an image each" : "");
 }
 
 struct cpu_workspace {
@@ -278,9 +298,9 @@ struct cpu_workspace {
     float *memory;
     size_t bytes;
     float **base; /* [lanes][roots] */
-    /* of the run in progress */
-    const float *const *in;
-    float *const *out;
+    /* of the run in progress: of each batch, as run() takes them */
+    const float *const *const *in;
+    float *const *const *out;
     bool check;
     double *step_ms; /* NULL: nobody wants to know */
     atomic_int bad;  /* first step whose result was not finite, or the number of steps */
@@ -301,28 +321,28 @@ static void workspace_free(void *work)
 static int workspace_new(const void *impl, void **out, struct err *e)
 {
     const struct cpu_plan *p = impl;
-    int lanes = lanes_of(p);
+    size_t floats = workspace_floats(p);
     struct cpu_workspace *w = calloc(1, sizeof *w);
     if (!w)
         return err_set(e, ERR_NOMEM, "no memory for a workspace");
     w->p = p;
-    /* no more threads than there are arenas: a thread's index is its arena's */
-    int rc = pool_new(&w->pool, p->by_image ? lanes : p->threads, p->pin, e);
+    /* a thread that computes alone has its index's lane: no more threads than those */
+    int rc = pool_new(&w->pool, p->lanes > 1 ? p->lanes : p->threads, p->pin, e);
     if (rc < 0)
         goto out;
-    w->memory = map_floats(lane_floats(p) * (size_t)lanes, HUGE_MAX, &w->bytes);
-    w->base = calloc((size_t)lanes * ((size_t)p->roots + 1), sizeof *w->base);
+    bool large = lane_floats(p, (size_t)p->threads) <= HUGE_MAX / sizeof(float);
+    w->memory = map_floats(floats, large ? SIZE_MAX : 0, &w->bytes);
+    w->base = calloc((size_t)p->lanes * ((size_t)p->roots + 1), sizeof *w->base);
     if (!w->memory || !w->base) {
         rc = err_set(e, ERR_NOMEM, "no memory for a workspace of %zu MiB",
-                     (lane_floats(p) * (size_t)lanes * sizeof(float)) >> 20);
+                     (floats * sizeof(float)) >> 20);
         goto out;
     }
-    for (int i = 0; i < lanes; i++)
+    for (int i = 0; i < p->lanes; i++)
         for (int r = 0; r < p->roots; r++)
             w->base[(size_t)i * (size_t)p->roots + (size_t)r] =
-                p->root[r].kind == ROOT_CONSTANT
-                    ? p->constants
-                    : w->memory + (size_t)i * lane_floats(p) + p->root[r].at;
+                p->root[r].kind == ROOT_CONSTANT ? p->constants
+                                                 : w->memory + lane_at(p, i) + p->root[r].at;
 out:
     if (rc < 0) {
         workspace_free(w);
@@ -358,25 +378,25 @@ static bool step_finite(const struct cpu_plan *p, const struct step *s, float *c
     return true;
 }
 
-static void run_image(void *arg, int image, int thread)
+/* One image (a batch that is not cut is one) in a lane, by the threads of pool. in, out: of the
+ * first image of its batch, as run() has them; image: which of these it is. */
+static void run_image(struct cpu_workspace *w, int lane, struct pool *pool, const float *const *in,
+                      float *const *out, int image)
 {
-    struct cpu_workspace *w = arg;
     const struct cpu_plan *p = w->p;
-    int lane = p->by_image ? thread : 0;
     float **base = w->base + (size_t)lane * (size_t)p->roots;
     for (int i = 0; i < p->roots; i++) {
         const struct root *r = &p->root[i];
         if (r->kind == ROOT_INPUT) /* inputs are never written */
-            base[i] =
-                (float *)(uintptr_t)w->in[r->index] + (size_t)image * p->input_floats[r->index];
+            base[i] = (float *)(uintptr_t)in[r->index] + (size_t)image * p->input_floats[r->index];
         else if (r->kind == ROOT_OUTPUT)
-            base[i] = w->out[r->index] + (size_t)image * p->output_floats[r->index];
+            base[i] = out[r->index] + (size_t)image * p->output_floats[r->index];
     }
-    float *shared = w->memory + (size_t)lane * lane_floats(p) + p->arena_floats;
+    float *shared = w->memory + lane_at(p, lane) + p->arena_floats;
     float *scratch = shared + p->shared_floats;
     for (int i = 0; i < p->steps; i++) {
         double start = w->step_ms ? clock_exact_ms() : 0;
-        cpu_step_run(p, &p->step[i], base, p->by_image ? NULL : w->pool, scratch, shared);
+        cpu_step_run(p, &p->step[i], base, pool, scratch, shared);
         if (w->step_ms)
             w->step_ms[i] = clock_exact_ms() - start;
         if (w->check && !step_finite(p, &p->step[i], base)) {
@@ -388,16 +408,39 @@ static void run_image(void *arg, int image, int thread)
     }
 }
 
+/* Image `task` of the run, of a batch that is cut or of several that are not, by all threads of a
+ * pool or by the one that it is given to. */
+static void run_one(struct cpu_workspace *w, int task, int lane, struct pool *pool)
+{
+    int batch = w->p->by_image ? 0 : task;
+    run_image(w, lane, pool, w->in[batch], w->out[batch], w->p->by_image ? task : 0);
+}
+
+static void run_alone(void *arg, int task, int thread)
+{
+    run_one(arg, task, thread, NULL);
+}
+
+/* In all lanes at once as long as most of them have an image; the rest one by one. */
+static void run_images(struct cpu_workspace *w, int n)
+{
+    int alone = n / w->p->lanes * w->p->lanes;
+    if (2 * (n - alone) > w->p->lanes)
+        alone = n;
+    if (w->p->lanes == 1)
+        alone = 0;
+    atomic_store(&w->bad, w->p->steps);
+    pool_run(w->pool, alone, run_alone, w);
+    for (int i = alone; i < n; i++)
+        run_one(w, i, 0, w->pool);
+}
+
 static void run_all(struct cpu_workspace *w, const float *const *in, float *const *out, bool check)
 {
-    w->in = in;
-    w->out = out;
+    w->in = &in;
+    w->out = &out;
     w->check = check;
-    atomic_store(&w->bad, w->p->steps);
-    if (w->p->by_image)
-        pool_run(w->pool, w->p->images, run_image, w);
-    else
-        run_image(w, 0, 0);
+    run_images(w, w->p->by_image ? w->p->images : 1);
 }
 
 void cpu_run_timed(const void *impl, void *work, const float *const *in, float *const *out,
@@ -416,6 +459,25 @@ static int run(const void *impl, void *work, const float *const *in, float *cons
     (void)impl;
     (void)e;
     run_all(work, in, out, false);
+    return 0;
+}
+
+static int lanes(const void *impl)
+{
+    const struct cpu_plan *p = impl;
+    return p->by_image ? 1 : p->lanes;
+}
+
+static int run_lanes(const void *impl, void *work, int n, const float *const *const *in,
+                     float *const *const *out, struct err *e)
+{
+    struct cpu_workspace *w = work;
+    (void)impl;
+    (void)e;
+    w->in = in;
+    w->out = out;
+    w->check = false;
+    run_images(w, n);
     return 0;
 }
 
@@ -444,5 +506,7 @@ const struct engine engine_cpu = {
     .workspace_free = workspace_free,
     .threads = threads,
     .run = run,
+    .lanes = lanes,
+    .run_lanes = run_lanes,
     .diagnose = diagnose,
 };

@@ -297,7 +297,8 @@ static int lower_conv(struct lower *l, int node)
                               .shuffle = l->g->node[end].op != OP_DEPTH_TO_SPACE ? CPU_NO_SHUFFLE
                                          : l->g->node[end].depth.crd             ? CPU_CRD
                                                                                  : CPU_DCR,
-                              .low_memory = l->low_memory};
+                              .low_memory = l->low_memory,
+                              .alone = l->p->alone};
     const struct shape *own = &l->g->value[n->out[0]].shape;
     const int64_t sizes[] = {in.dim[0],   in.dim[2],   in.dim[3],   in.dim[1],
                              own->dim[2], own->dim[3], own->dim[1], n->conv.group};
@@ -312,8 +313,7 @@ static int lower_conv(struct lower *l, int node)
             (rc = int_of(n->conv.pad_begin[i] + source->pad[i], l, n, &d.pad[i])) < 0)
             return rc;
     struct cpu_conv *conv;
-    if ((rc = cpu_conv_new(&conv, &d, l->p->k, l->p->by_image ? 1 : l->p->threads, NULL, l->e)) <
-        0) {
+    if ((rc = cpu_conv_new(&conv, &d, l->p->k, l->p->threads, NULL, l->e)) < 0) {
         err_context(l->e, "node %s (%s)", n->name, op_name(n->op));
         return rc;
     }

@@ -70,8 +70,10 @@ struct cpu_plan {
     const struct cpu_kernels *k;
     int threads;
     bool pin;
-    bool by_image; /* each image of the batch by one thread, with an arena of its own */
+    bool by_image; /* the batch is cut into images */
     int images;    /* of the batch, if by_image */
+    bool alone;    /* one thread may carry out all steps */
+    int lanes;     /* of a workspace: images that are computed at once, each by one thread */
     int64_t macs;
     struct step *step;
     int steps, cap_steps;
@@ -104,7 +106,7 @@ size_t cpu_step_shared_floats(const struct step *s, const struct cpu_plan *p);
 void cpu_step_run(const struct cpu_plan *p, const struct step *s, float *const *base,
                   struct pool *pool, float *scratch, float *shared);
 /* As the engine's run(), in a workspace of impl, and each step's milliseconds into ms[steps], for
- * benches. Not for plans that compute an image by a thread. */
+ * benches. Not for batches that are cut. */
 void cpu_run_timed(const void *impl, void *work, const float *const *in, float *const *out,
                    double *ms);
 /* The tensor at a place. */

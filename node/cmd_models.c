@@ -66,8 +66,10 @@ static void look_at(struct report *r, const struct engine *engine)
     const struct package *p = r->package;
     r->rows = clamp(TYPICAL_SIDE, p->rows_min, p->rows_max);
     r->columns = clamp(TYPICAL_SIDE, p->columns_min, p->columns_max);
-    r->has_cost = package_input_shape(p, r->rows, r->columns, 1, &r->input, &r->no_cost) == 0 &&
-                  engine_estimate(engine, p->graph, &r->input, NULL, &r->cost, &r->no_cost) == 0;
+    const struct engine_options as_the_node = {.stream = true};
+    r->has_cost =
+        package_input_shape(p, r->rows, r->columns, 1, &r->input, &r->no_cost) == 0 &&
+        engine_estimate(engine, p->graph, &r->input, &as_the_node, &r->cost, &r->no_cost) == 0;
     struct graph *lowered;
     if (r->has_cost &&
         graph_lower(p->graph, &r->input, ACTIVATIONS_MAX, &lowered, &r->passes, NULL) == 0)

@@ -60,6 +60,7 @@ def test_json__has_the_figures_of_a_measurement(cli, engines, tmp_path):
         assert figures["batch"] == 2
         assert 0 < figures["min_ms"] <= figures["median_ms"]
         assert figures["total_ms"] >= 2 * figures["min_ms"] + 3 * figures["median_ms"] - 1e-3
+        assert 0 < figures["cpu_ms"] <= 1.1 * 2 * (figures["load_ms"] + figures["total_ms"]) + 50
         assert figures["load_ms"] > 0
         assert 1 < figures["peak_mb"] < 1000
 

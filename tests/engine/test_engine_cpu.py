@@ -66,6 +66,46 @@ def test_bits_do_not_depend_on_threads_batch_or_mode(name, isa, tmp_path):
             assert np.array_equal(want[0], got[place]), f"image {place} of 3 {more}"
 
 
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("name", SMALL)
+def test_stacks_give_the_same_bits_as_single_images(name, isa, tmp_path):
+    """An image by each thread, the last ones by all of them, or all by all where memory is short."""
+    path, x = network(name, tmp_path)
+    pair_path, _ = network(name, tmp_path, 2)
+    images = np.random.default_rng(9).uniform(-1, 1, (8, *x.shape[1:])).astype(np.float32)
+    wants = np.concatenate([enginekit.run(path, [images[i:i + 1]], tmp_path, "cpu", arguments=("--isa", isa, "--threads", "1")).outputs[0]
+                            for i in range(len(images))])
+    for count, threads, more in ((8, 2, ()), (7, 2, ()), (5, 3, ()), (7, 4, ()), (3, 4, ()), (1, 3, ()), (2, 2, ("--low-memory",))):
+        got = enginekit.run(path, [images[:count]], tmp_path, "cpu",
+                            arguments=("--isa", isa, "--stack", "1", "--threads", str(threads), *more))
+        assert ("an image each" in got.facts["engine"]) is not bool(more)
+        if more:  # it may compute other ways
+            assert np.abs(got.outputs[0] - wants[:count]).max() <= 1e-5 * max(1, np.abs(wants).max())
+        else:
+            assert np.array_equal(got.outputs[0], wants[:count]), (count, threads)
+    got = enginekit.run(pair_path, [images[:7]], tmp_path, "cpu", arguments=("--isa", isa, "--stack", "2", "--threads", "3"))
+    assert got.facts["batch"] == 2
+    assert np.array_equal(got.outputs[0], wants[:7])
+
+
+def test_image_of_a_stack_that_is_not_finite_is_named(tmp_path):
+    """Whether its lane is one of many or it is computed by all threads."""
+    model = enginekit.make_model(
+        [helper.make_node("Conv", ["x", "w"], ["a"], name="fine"), helper.make_node("Exp", ["a"], ["b"], name="large"),
+         helper.make_node("Mul", ["b", "b"], ["y"], name="culprit")],
+        {"x": ["n", 1, 4, 4]}, ["y"], {"w": np.ones((1, 1, 1, 1), np.float32)})
+    for bad in range(5):
+        x = np.zeros((5, 1, 4, 4), np.float32)
+        x[bad] = 60
+        for threads in ("1", "2", "4"):
+            arguments = ("--stack", "1", "--threads", threads)
+            with pytest.raises(enginekit.Refused, match=f"image {bad + 1} of 5: .*culprit"):
+                enginekit.run(model, [x], tmp_path, "cpu", arguments=arguments)
+        x[bad] = np.nan
+        with pytest.raises(enginekit.Refused, match=f"image {bad + 1} of 5: input 'x' holds NaN"):
+            enginekit.run(model, [x], tmp_path, "cpu", arguments=("--stack", "1", "--threads", "2"))
+
+
 def test_isa_can_be_forced_by_the_environment_and_must_be_known(tmp_path):
     path, x = network("edsr_small", tmp_path)
     got = enginekit.run(path, [x], tmp_path, "cpu", env={"SPINENODE_ISA": "base"})

@@ -199,7 +199,8 @@ static float *out_at(const struct cpu_conv_desc *d, const struct cpu_view *v, in
 }
 
 /* Runs one layer and compares it; also that nothing outside the slice was touched and that the
- * threads make no difference. Returns false if the layer has not that way. */
+ * threads make no difference, nor that one of them does it all. Returns false if the layer has not
+ * that way. */
 static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way way, bool with_bias,
                   bool with_residual)
 {
@@ -222,14 +223,16 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
     const struct cpu_view *residual = with_residual ? &res.v : NULL;
     double magnitude;
     double *want = plain(d, &in.v, w, with_bias ? bias : NULL, residual, &magnitude);
-    struct tensor got[2];
-    for (int run = 0; run < 2; run++) {
-        int threads = run == 0 ? 1 : 3;
+    struct tensor got[3];
+    for (int run = 0; run < 3; run++) {
+        int threads = run == 1 ? 3 : 1;
+        struct cpu_conv_desc cut = *d;
         struct pool *pool;
         assert_int_equal(pool_new(&pool, threads, false, &e), 0);
+        cut.alone = run == 2;
         int grow = d->shuffle ? 2 : 1;
         got[run] = tensor_new(d->n, d->oh * grow, d->ow * grow, d->oc / grow / grow, false);
-        assert_int_equal(cpu_conv_new(&conv, d, k, threads, &way, &e), 0);
+        assert_int_equal(cpu_conv_new(&conv, &cut, k, run == 0 ? 1 : 3, &way, &e), 0);
         assert_int_equal(cpu_conv_way(conv), way);
         float *packed = floats(cpu_conv_packed_floats(conv));
         size_t scratch = (cpu_conv_thread_floats(conv) + 15) / 16 * 16;
@@ -237,14 +240,15 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
               *shared = floats(cpu_conv_shared_floats(conv));
         memset(work, 0xff, scratch * (size_t)threads * sizeof *work); /* NaN: must not be read */
         pack(conv, w, with_bias ? bias : NULL, packed, pool);
-        cpu_conv_run(conv, &in.v, &got[run].v, residual, pool, work, shared);
+        cpu_conv_run(conv, &in.v, &got[run].v, residual, run == 2 ? NULL : pool, work, shared);
         cpu_conv_free(conv);
         free(packed);
         free(work);
         free(shared);
         pool_free(pool);
     }
-    assert_memory_equal(got[0].base, got[1].base, got[0].floats * sizeof(float));
+    for (int run = 1; run < 3; run++)
+        assert_memory_equal(got[0].base, got[run].base, got[0].floats * sizeof(float));
     double error = 0, size = 0;
     for (int n = 0; n < d->n; n++)
         for (int y = 0; y < d->oh; y++)
@@ -270,8 +274,8 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
     free(bias);
     free(in.base);
     free(res.base);
-    free(got[0].base);
-    free(got[1].base);
+    for (int run = 0; run < 3; run++)
+        free(got[run].base);
     return true;
 }
 

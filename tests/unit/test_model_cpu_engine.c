@@ -398,6 +398,26 @@ static void engine_cpu__tells_its_cost_beforehand(void **state)
     assert_true(many.workspace_bytes > one.workspace_bytes);
     assert_true(more.workspace_bytes > many.workspace_bytes);
     assert_int_equal(more.plan_bytes, one.plan_bytes);
+    /* For a stack an arena for each thread, up to a gigabyte; not where memory is to be saved. */
+    struct engine_options few = {.threads = 2}, stream = {.threads = 2, .stream = true};
+    struct engine_cost two, arenas;
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &few, &two, &e), 0);
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &stream, &arenas, &e), 0);
+    assert_in_range(arenas.workspace_bytes, two.workspace_bytes + one.workspace_bytes * 3 / 4,
+                    2 * two.workspace_bytes);
+    stream.low_memory = few.low_memory = true;
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &few, &two, &e), 0);
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &stream, &arenas, &e), 0);
+    assert_int_equal(arenas.workspace_bytes, two.workspace_bytes);
+    const struct shape large = {.rank = 4, .dim = {1, 3, 4096, 4096}};
+    struct shape *own = &g->value[g->input[0]].shape;
+    own->dim[0] = own->dim[2] = own->dim[3] = -1;
+    stream = (struct engine_options){.threads = 1, .stream = true};
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, &large, &stream, &one, &e), 0);
+    assert_in_range(one.workspace_bytes, 300 << 20, 1 << 30);
+    stream.threads = 8;
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, &large, &stream, &arenas, &e), 0);
+    assert_true(arenas.workspace_bytes < 2 * one.workspace_bytes);
     graph_free(g);
 }
 
