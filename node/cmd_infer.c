@@ -345,39 +345,57 @@ static int recognise_series(const struct infer *o, const struct config *c, const
     return r->refusal.code != 0 ? err_set(e, r->refusal.code, "%s", r->refusal.text) : 0;
 }
 
-/* The model, opened while the configuration and the series are read. */
+/* The model, opened and hashed while the configuration and the series are read. */
 struct identity {
     const char *path;
     struct package *package;
     char digest[DIGEST_HEX];
-    int rc;
-    struct err e;
-    pthread_t thread;
-    bool started;
+    struct part {
+        int rc;
+        struct err e;
+        pthread_t thread;
+        bool started;
+    } open, hash;
 };
 
-static void *identify(void *arg)
+static void *identify_open(void *arg)
 {
     struct identity *i = arg;
-    i->rc = package_open(i->path, NULL, &i->package, &i->e);
-    if (i->rc == 0)
-        i->rc = digest_file(i->path, i->digest, &i->e);
+    i->open.rc = package_open(i->path, NULL, &i->package, &i->open.e);
+    return NULL;
+}
+
+static void *identify_hash(void *arg)
+{
+    struct identity *i = arg;
+    i->hash.rc = digest_file(i->path, i->digest, &i->hash.e);
     return NULL;
 }
 
 static void identify_begin(struct identity *i)
 {
-    i->started = pthread_create(&i->thread, NULL, identify, i) == 0;
+    i->open.started = pthread_create(&i->open.thread, NULL, identify_open, i) == 0;
+    i->hash.started = pthread_create(&i->hash.thread, NULL, identify_hash, i) == 0;
+}
+
+static void part_end(struct part *p, void *(*run)(void *), struct identity *i, bool wanted)
+{
+    if (p->started)
+        pthread_join(p->thread, NULL);
+    else if (wanted)
+        run(i);
+    p->started = false;
 }
 
 /* wanted: else it is only waited for. */
-static void identify_end(struct identity *i, bool wanted)
+static int identify_end(struct identity *i, bool wanted, struct err *e)
 {
-    if (i->started)
-        pthread_join(i->thread, NULL);
-    else if (wanted)
-        identify(i);
-    i->started = false;
+    part_end(&i->open, identify_open, i, wanted);
+    part_end(&i->hash, identify_hash, i, wanted);
+    if (!wanted)
+        return 0;
+    const struct part *p = i->open.rc != 0 ? &i->open : &i->hash;
+    return p->rc != 0 ? err_set(e, p->rc, "%s", p->e.text) : 0;
 }
 
 /* The key holds all that goes into the files, the time included, and so the same UID is the same
@@ -497,9 +515,8 @@ static int infer_series(const struct infer *o)
         rc = recognise_series(o, c, s, &r, &e);
     if (rc == 0)
         rc = synthesiser_new(&engine, 0, &engines, &e);
-    identify_end(&model, rc == 0);
-    if (rc == 0 && model.rc != 0)
-        rc = err_set(&e, model.rc, "%s", model.e.text);
+    if (rc == 0)
+        rc = identify_end(&model, true, &e);
     if (rc != 0)
         goto out;
     const char *task = model_task_name(model.package->task);
@@ -536,7 +553,7 @@ out:;
     int status = rc != 0 ? cmd_failed(o->verb, "%s", e.text) : print_series(o, s, &result);
     synthesis_result_fini(&result);
     synthesiser_free(engines);
-    identify_end(&model, false);
+    identify_end(&model, false, NULL);
     package_free(model.package);
     series_free(s);
     scan_fini(&files);
