@@ -3,8 +3,8 @@
  *
  * What is read must lower or be refused, what lowers must have a plan or be refused, and a plan
  * that is small must run, without a crash, a leak or undefined behaviour. Limits are small so that
- * memory and time stay bounded. The bytes also choose instruction set, mode and memory of the CPU
- * engine.
+ * memory and time stay bounded. The bytes also choose instruction set, threads, mode and memory of
+ * the CPU engine, and whether its images must give the same bits as a stack.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -50,6 +50,45 @@ static float *numbers(const struct shape *s)
     return x;
 }
 
+/* The same images as a stack, three times. */
+struct again {
+    const struct plan *plan;
+    float *const *in, *const *out;
+};
+
+/* 0: there are no images. */
+static int64_t first_dimension(const struct plan *plan)
+{
+    const struct shape *s = engine_plan_inputs(plan) > 0 ? engine_plan_input_shape(plan, 0) : NULL;
+    return s != NULL && s->rank > 0 ? s->dim[0] : 0;
+}
+
+static int fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    const struct again *a = ctx;
+    int64_t batch = first_dimension(a->plan);
+    (void)e;
+    for (int i = 0; i < engine_plan_inputs(a->plan); i++) {
+        int64_t n = shape_count(engine_plan_input_shape(a->plan, i)) / batch;
+        memcpy(in[i], a->in[i] + image % batch * n, (size_t)n * sizeof(float));
+    }
+    return 0;
+}
+
+/* They give the same bits. */
+static int take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    const struct again *a = ctx;
+    int64_t batch = first_dimension(a->plan);
+    (void)e;
+    for (int i = 0; i < engine_plan_outputs(a->plan); i++) {
+        int64_t n = shape_count(engine_plan_output_shape(a->plan, i)) / batch;
+        if (memcmp(out[i], a->out[i] + image % batch * n, (size_t)n * sizeof(float)) != 0)
+            abort();
+    }
+    return 0;
+}
+
 static void run(const char *name, const struct graph *g, const struct shape *shape,
                 const struct engine_options *options)
 {
@@ -74,7 +113,12 @@ static void run(const char *name, const struct graph *g, const struct shape *sha
             in[i] = numbers(engine_plan_input_shape(plan, i));
         for (int i = 0; i < engine_plan_outputs(plan); i++)
             out[i] = numbers(engine_plan_output_shape(plan, i));
+        struct again again = {plan, in, out};
+        const struct engine_stack stack = {
+            .images = 3 * first_dimension(plan), .fill = fill, .take = take, .ctx = &again};
         if (engine_run(plan, work, (const float *const *)in, out, &e) != 0)
+            check_reason(&e);
+        else if (options->stream && engine_run_stack(plan, work, &stack, &e) != 0)
             check_reason(&e);
     }
     for (int i = 0; i < GRAPH_INPUTS_MAX; i++) {
@@ -92,9 +136,10 @@ static void run_both(const uint8_t *data, size_t size, const struct graph *g,
     unsigned choice = data[size / 2] ^ (unsigned)size;
     struct engine_options options = {
         .max_activation_bytes = ACTIVATIONS_MAX,
-        .threads = 1 + (choice >> 2 & 1),
+        .threads = 1 + (choice >> 2 & 1) + (choice >> 6 & 1),
         .mode = choice >> 3 & 1 ? ENGINE_THROUGHPUT : ENGINE_LATENCY,
         .low_memory = choice >> 4 & 1,
+        .stream = choice >> 5 & 1,
     };
     run("ref", g, shape, &options);
     options.isa = isa[choice & 3];
