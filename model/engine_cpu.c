@@ -28,7 +28,7 @@
 /* So are weights, to this size. More of them get large pages later, by settle(): where such are new
  * to a virtual machine its host takes long to give one, and the first result would wait. */
 #define HUGE_AT_ONCE ((size_t)64 << 20)
-/* Lanes for a stack are made if all of them take no more than this. */
+/* Lanes take no more than this. */
 #define LANES_BYTES_MAX ((size_t)1 << 30)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* since Linux 6.1 */
@@ -115,14 +115,14 @@ static size_t workspace_floats(const struct cpu_plan *p)
     return lane_at(p, p->lanes);
 }
 
+/* One for each thread, or for more than half of them, if there is room and there are images; else
+ * all threads are better used together. */
 static int lanes_for(const struct cpu_plan *p)
 {
-    if (p->by_image && p->images < p->threads)
-        return 2 * p->images > p->threads ? p->images : 1;
-    if (p->by_image)
-        return p->threads;
-    bool room = lane_at(p, p->threads) <= LANES_BYTES_MAX / sizeof(float);
-    return p->alone && room ? p->threads : 1;
+    int n = !p->alone ? 1 : p->by_image && p->images < p->threads ? p->images : p->threads;
+    while (n > 1 && lane_at(p, n) > LANES_BYTES_MAX / sizeof(float))
+        n--;
+    return 2 * n > p->threads ? n : 1;
 }
 
 static int make_plan(const struct graph *g, const struct engine_options *o, struct cpu_plan **out,
@@ -301,6 +301,7 @@ struct cpu_workspace {
     /* of the run in progress: of each batch, as run() takes them */
     const float *const *const *in;
     float *const *const *out;
+    int first; /* image in the first lane */
     bool check;
     double *step_ms; /* NULL: nobody wants to know */
     atomic_int bad;  /* first step whose result was not finite, or the number of steps */
@@ -326,8 +327,7 @@ static int workspace_new(const void *impl, void **out, struct err *e)
     if (!w)
         return err_set(e, ERR_NOMEM, "no memory for a workspace");
     w->p = p;
-    /* a thread that computes alone has its index's lane: no more threads than those */
-    int rc = pool_new(&w->pool, p->lanes > 1 ? p->lanes : p->threads, p->pin, e);
+    int rc = pool_new(&w->pool, p->threads, p->pin, e);
     if (rc < 0)
         goto out;
     bool large = lane_floats(p, (size_t)p->threads) <= HUGE_MAX / sizeof(float);
@@ -408,31 +408,34 @@ static void run_image(struct cpu_workspace *w, int lane, struct pool *pool, cons
     }
 }
 
-/* Image `task` of the run, of a batch that is cut or of several that are not, by all threads of a
- * pool or by the one that it is given to. */
-static void run_one(struct cpu_workspace *w, int task, int lane, struct pool *pool)
+/* Image i of the run, of a batch that is cut or of several that are not. */
+static void run_one(struct cpu_workspace *w, int i, int lane, struct pool *pool)
 {
-    int batch = w->p->by_image ? 0 : task;
-    run_image(w, lane, pool, w->in[batch], w->out[batch], w->p->by_image ? task : 0);
+    int batch = w->p->by_image ? 0 : i;
+    run_image(w, lane, pool, w->in[batch], w->out[batch], w->p->by_image ? i : 0);
 }
 
 static void run_alone(void *arg, int task, int thread)
 {
-    run_one(arg, task, thread, NULL);
+    struct cpu_workspace *w = arg;
+    (void)thread;
+    run_one(w, w->first + task, task, NULL);
 }
 
-/* In all lanes at once as long as most of them have an image; the rest one by one. */
+/* An image by each thread as long as more than half of them have one; the rest one by one. */
 static void run_images(struct cpu_workspace *w, int n)
 {
-    int alone = n / w->p->lanes * w->p->lanes;
-    if (2 * (n - alone) > w->p->lanes)
-        alone = n;
-    if (w->p->lanes == 1)
-        alone = 0;
+    int count, threads = w->p->threads;
     atomic_store(&w->bad, w->p->steps);
-    pool_run(w->pool, alone, run_alone, w);
-    for (int i = alone; i < n; i++)
-        run_one(w, i, 0, w->pool);
+    for (w->first = 0; w->first < n; w->first += count) {
+        count = n - w->first < w->p->lanes ? n - w->first : w->p->lanes;
+        if (2 * count > threads) {
+            pool_run(w->pool, count, run_alone, w);
+        } else {
+            count = 1;
+            run_one(w, w->first, 0, w->pool);
+        }
+    }
 }
 
 static void run_all(struct cpu_workspace *w, const float *const *in, float *const *out, bool check)
