@@ -326,7 +326,7 @@ help:
 	@echo "make evaluate   set up, measure the models beside their baselines, write model/zoo/EVALUATION.md"
 	@echo "make setup      install what building and testing need; make setup-train: what training needs"
 	@echo "make clean      remove build/"
-	@echo "variables       SANITIZE=address,undefined  DEBUG=1  CUDA=no  DICOM_DICTIONARY=FILE  V=1"
+	@echo "variables       SANITIZE=address,undefined (or thread)  DEBUG=1  CUDA=no  DICOM_DICTIONARY=FILE  V=1"
 
 clean:
 	rm -rf build
