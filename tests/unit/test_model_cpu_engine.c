@@ -25,14 +25,14 @@
 /* Counts allocations of the whole process while `watching`, and gives nothing to that of number
  * `refused`; not under sanitizers, whose own allocator stands there. */
 static atomic_int watching, allocations, refused;
-static bool is_refused(void)
-{
-    return watching && ++allocations == refused;
-}
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
+static bool is_refused(void)
+{
+    return watching && ++allocations == refused;
+}
 void *malloc(size_t n)
 {
     return is_refused() ? NULL : __libc_malloc(n);
