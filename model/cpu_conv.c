@@ -636,8 +636,12 @@ size_t cpu_cut_floats(const struct cpu_conv *c, const struct cpu_cut *cut)
 
 size_t cpu_conv_thread_floats(const struct cpu_conv *c)
 {
-    size_t all = cpu_cut_floats(c, &c->cut[0]), one = cpu_cut_floats(c, &c->cut[1]);
-    return all > one ? all : one;
+    return cpu_cut_floats(c, &c->cut[0]);
+}
+
+size_t cpu_conv_alone_floats(const struct cpu_conv *c)
+{
+    return cpu_cut_floats(c, &c->cut[1]);
 }
 
 size_t cpu_conv_shared_floats(const struct cpu_conv *c)

@@ -107,8 +107,10 @@ int cpu_conv_change(struct cpu_conv **c, enum cpu_way way, struct err *e);
 
 /* Floats of packed weights and bias, to be given to cpu_conv_pack(), aligned to CPU_ALIGN. */
 size_t cpu_conv_packed_floats(const struct cpu_conv *c);
-/* Floats of scratch that each thread, and that all together, need while it runs. */
+/* Floats of scratch that each thread, that one alone (a run without a pool), and that all together
+ * need while it runs. */
 size_t cpu_conv_thread_floats(const struct cpu_conv *c);
+size_t cpu_conv_alone_floats(const struct cpu_conv *c);
 size_t cpu_conv_shared_floats(const struct cpu_conv *c);
 
 /* Where weights come from. Called by several threads at once. */
@@ -132,7 +134,8 @@ int cpu_conv_pack(struct cpu_conv *c, const struct cpu_weights *weights, const f
 /*
  * Runs it. residual (NULL, or a view of the output's size) is added before the activation.
  * scratch: cpu_conv_thread_floats() rounded up to a multiple of 16 for each thread of p, one after
- * the other; shared: cpu_conv_shared_floats(). Both aligned to CPU_ALIGN. Allocates nothing.
+ * the other, or cpu_conv_alone_floats() where p has but one; shared: cpu_conv_shared_floats(). Both
+ * aligned to CPU_ALIGN. Allocates nothing.
  */
 void cpu_conv_run(const struct cpu_conv *c, const struct cpu_view *in, const struct cpu_view *out,
                   const struct cpu_view *residual, struct pool *p, float *scratch, float *shared);

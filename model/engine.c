@@ -514,12 +514,12 @@ static void lanes_fini(struct lanes *l)
     free(l->out);
 }
 
-/* At most as many as the stack has batches. */
-static int lanes_make(const struct watched *w, struct lanes *l, struct err *e)
+/* At most as many as the stack has batches; fewer where memory is short. */
+static int lanes_make(const struct watched *w, const void *work, struct lanes *l, struct err *e)
 {
     const struct plan *p = w->plan;
     int64_t batches = (w->stack->images + w->batch - 1) / w->batch;
-    int most = p->engine->lanes != NULL ? p->engine->lanes(p->impl) : 1, rc = 0;
+    int most = p->engine->lanes != NULL ? p->engine->lanes(p->impl, work) : 1, rc = 0;
     size_t n = (size_t)(batches < most ? batches : most);
     *l = (struct lanes){.lane = calloc(n + 1, sizeof *l->lane),
                         .in = calloc(n + 1, sizeof *l->in),
@@ -533,6 +533,8 @@ static int lanes_make(const struct watched *w, struct lanes *l, struct err *e)
         l->in[l->n] = lane->in;
         l->out[l->n] = lane->out;
     }
+    if (rc != 0 && l->n > 0)
+        return 0;
     if (rc != 0)
         lanes_fini(l);
     return rc;
@@ -568,8 +570,9 @@ static int lane_outputs(struct watched *w, struct lane *l, struct err *e)
 static int run_some(struct watched *w, void *work, struct lanes *l, int n, struct err *e)
 {
     const struct plan *p = w->plan;
-    int rc = n == 1 ? p->engine->run(p->impl, work, l->in[0], l->out[0], e)
-                    : p->engine->run_lanes(p->impl, work, n, l->in, l->out, e);
+    int rc = p->engine->run_lanes == NULL
+                 ? p->engine->run(p->impl, work, l->in[0], l->out[0], e)
+                 : p->engine->run_lanes(p->impl, work, n, l->in, l->out, w->stack, e);
     if (rc == 0)
         return 0;
     char text[IMAGE_TEXT];
@@ -583,7 +586,7 @@ static int run_some(struct watched *w, void *work, struct lanes *l, int n, struc
 static int run_batches(struct watched *w, void *work, struct err *e)
 {
     struct lanes l;
-    int rc = lanes_make(w, &l, e);
+    int rc = lanes_make(w, work, &l, e);
     if (rc != 0)
         return rc;
     for (int64_t next = 0; rc == 0 && next < w->stack->images;) {

@@ -74,6 +74,9 @@ struct engine_stack {
      * there until the image is taken; an engine that computes in the host's memory, with plans for
      * one image, then takes it from there. False: fill() is asked. */
     bool (*lend)(void *ctx, int64_t image, const float **in);
+    /* May be NULL. Asked again and again while images are computed in the host's memory, by any of
+     * the threads that do: true ends the stack with ERR_CANCELLED. */
+    bool (*stop)(void *ctx);
 };
 
 /* Where a plan's tuned convolutions came from. */
@@ -111,10 +114,11 @@ struct engine {
     int (*diagnose)(const void *impl, void *work, const float *const *in, float *const *out,
                     struct err *e);
     /* May both be NULL: no more than one batch at once. lanes(): so many are best given to
-     * run_lanes() together, which does what n calls of run() would, in less time. */
-    int (*lanes)(const void *impl);
+     * run_lanes() together, which does what n calls of run() would, in less time, and asks the
+     * stack's stop(). */
+    int (*lanes)(const void *impl, const void *work);
     int (*run_lanes)(const void *impl, void *work, int n, const float *const *const *in,
-                     float *const *const *out, struct err *e);
+                     float *const *const *out, const struct engine_stack *stack, struct err *e);
     /* NULL: the stack is run by run() and run_lanes(), batch after batch. Images of a last batch
      * that the stack does not fill hold anything finite. */
     int (*run_stack)(const void *impl, void *work, const struct engine_stack *stack, int64_t batch,

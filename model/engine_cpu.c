@@ -28,7 +28,7 @@
 /* So are weights, to this size. More of them get large pages later, by settle(): where such are new
  * to a virtual machine its host takes long to give one, and the first result would wait. */
 #define HUGE_AT_ONCE ((size_t)64 << 20)
-/* Lanes take no more than this. */
+/* Lanes, and what goes into them and comes out, take no more than this. */
 #define LANES_BYTES_MAX ((size_t)1 << 30)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* since Linux 6.1 */
@@ -97,22 +97,28 @@ static int default_threads(void)
     return n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
 }
 
-/* Lanes lie apart from one another by an odd number of cache lines. The first has scratch memory
- * for all threads, which may work there together; the others for one. */
-static size_t lane_floats(const struct cpu_plan *p, size_t threads)
+/* Lanes lie apart from one another by an odd number of cache lines. */
+static size_t lane_floats(const struct cpu_plan *p, size_t scratch)
 {
-    return p->arena_floats + p->shared_floats + p->thread_floats * threads + 16;
+    return (p->arena_floats + p->shared_floats + scratch + 31) / 32 * 32 + 16;
+}
+
+/* The first has scratch memory for all threads, which may work there together. */
+static size_t first_lane_floats(const struct cpu_plan *p)
+{
+    size_t together = p->thread_floats * (size_t)p->threads;
+    return lane_floats(p, together > p->alone_floats ? together : p->alone_floats);
 }
 
 static size_t lane_at(const struct cpu_plan *p, int lane)
 {
-    return lane == 0 ? 0
-                     : lane_floats(p, (size_t)p->threads) + (size_t)(lane - 1) * lane_floats(p, 1);
+    size_t other = lane_floats(p, p->alone_floats);
+    return lane == 0 ? 0 : first_lane_floats(p) + (size_t)(lane - 1) * other;
 }
 
-static size_t workspace_floats(const struct cpu_plan *p)
+static size_t stack_floats(const struct cpu_plan *p, int lanes)
 {
-    return lane_at(p, p->lanes);
+    return lane_at(p, lanes) + (size_t)lanes * p->ends_floats;
 }
 
 /* One for each thread, or for more than half of them, if there is room and there are images; else
@@ -120,7 +126,7 @@ static size_t workspace_floats(const struct cpu_plan *p)
 static int lanes_for(const struct cpu_plan *p)
 {
     int n = !p->alone ? 1 : p->by_image && p->images < p->threads ? p->images : p->threads;
-    while (n > 1 && lane_at(p, n) > LANES_BYTES_MAX / sizeof(float))
+    while (n > 1 && stack_floats(p, n) > LANES_BYTES_MAX / sizeof(float))
         n--;
     return 2 * n > p->threads ? n : 1;
 }
@@ -151,6 +157,10 @@ static int make_plan(const struct graph *g, const struct engine_options *o, stru
     if ((rc = cpu_plan_lower(g, p, o->low_memory, e)) < 0 ||
         (rc = cpu_plan_weights(p, o->low_memory, e)) < 0 || (rc = cpu_plan_memory(p, e)) < 0)
         goto out;
+    for (int i = 0; o->stream && i < p->n_inputs; i++)
+        p->ends_floats += p->input_floats[i] * (size_t)p->images;
+    for (int i = 0; o->stream && i < p->n_outputs; i++)
+        p->ends_floats += p->output_floats[i] * (size_t)p->images;
     p->lanes = lanes_for(p);
 out:
     if (rc < 0) {
@@ -170,7 +180,7 @@ static int estimate(const struct graph *g, const struct engine_options *o, struc
         return rc;
     cost->macs = p->macs;
     cost->plan_bytes = (int64_t)((p->packed_floats + p->constant_floats) * sizeof(float));
-    cost->workspace_bytes = (int64_t)(workspace_floats(p) * sizeof(float));
+    cost->workspace_bytes = (int64_t)(stack_floats(p, p->lanes) * sizeof(float));
     cost->compile_bytes = (int64_t)p->compile_bytes;
     plan_free(p);
     return 0;
@@ -295,13 +305,16 @@ static void describe(const void *impl, char *out, size_t size)
 struct cpu_workspace {
     const struct cpu_plan *p;
     struct pool *pool;
+    int lanes;
     float *memory;
     size_t bytes;
     float **base; /* [lanes][roots] */
     /* of the run in progress: of each batch, as run() takes them */
     const float *const *const *in;
     float *const *const *out;
-    int first; /* image in the first lane */
+    int first;                        /* image in the first lane */
+    const struct engine_stack *stack; /* whose stop() is asked; NULL: none */
+    atomic_bool stopped;
     bool check;
     double *step_ms; /* NULL: nobody wants to know */
     atomic_int bad;  /* first step whose result was not finite, or the number of steps */
@@ -319,10 +332,22 @@ static void workspace_free(void *work)
     free(w);
 }
 
+/* More lanes save time, but nothing needs more than one. */
+static void memory_new(struct cpu_workspace *w)
+{
+    const struct cpu_plan *p = w->p;
+    size_t huge = first_lane_floats(p) <= HUGE_MAX / sizeof(float) ? SIZE_MAX : 0;
+    w->lanes = p->lanes;
+    w->memory = map_floats(lane_at(p, w->lanes), huge, &w->bytes);
+    if (!w->memory && w->lanes > 1) {
+        w->lanes = 1;
+        w->memory = map_floats(lane_at(p, 1), huge, &w->bytes);
+    }
+}
+
 static int workspace_new(const void *impl, void **out, struct err *e)
 {
     const struct cpu_plan *p = impl;
-    size_t floats = workspace_floats(p);
     struct cpu_workspace *w = calloc(1, sizeof *w);
     if (!w)
         return err_set(e, ERR_NOMEM, "no memory for a workspace");
@@ -330,15 +355,15 @@ static int workspace_new(const void *impl, void **out, struct err *e)
     int rc = pool_new(&w->pool, p->threads, p->pin, e);
     if (rc < 0)
         goto out;
-    bool large = lane_floats(p, (size_t)p->threads) <= HUGE_MAX / sizeof(float);
-    w->memory = map_floats(floats, large ? SIZE_MAX : 0, &w->bytes);
     w->base = calloc((size_t)p->lanes * ((size_t)p->roots + 1), sizeof *w->base);
-    if (!w->memory || !w->base) {
+    if (w->base)
+        memory_new(w);
+    if (!w->memory) {
         rc = err_set(e, ERR_NOMEM, "no memory for a workspace of %zu MiB",
-                     (floats * sizeof(float)) >> 20);
+                     (lane_at(p, 1) * sizeof(float)) >> 20);
         goto out;
     }
-    for (int i = 0; i < p->lanes; i++)
+    for (int i = 0; i < w->lanes; i++)
         for (int r = 0; r < p->roots; r++)
             w->base[(size_t)i * (size_t)p->roots + (size_t)r] =
                 p->root[r].kind == ROOT_CONSTANT ? p->constants
@@ -396,6 +421,10 @@ static void run_image(struct cpu_workspace *w, int lane, struct pool *pool, cons
     float *scratch = shared + p->shared_floats;
     for (int i = 0; i < p->steps; i++) {
         double start = w->step_ms ? clock_exact_ms() : 0;
+        if (w->stack && w->stack->stop && w->stack->stop(w->stack->ctx)) {
+            atomic_store(&w->stopped, true);
+            return;
+        }
         cpu_step_run(p, &p->step[i], base, pool, scratch, shared);
         if (w->step_ms)
             w->step_ms[i] = clock_exact_ms() - start;
@@ -428,7 +457,7 @@ static void run_images(struct cpu_workspace *w, int n)
     int count, threads = w->p->threads;
     atomic_store(&w->bad, w->p->steps);
     for (w->first = 0; w->first < n; w->first += count) {
-        count = n - w->first < w->p->lanes ? n - w->first : w->p->lanes;
+        count = n - w->first < w->lanes ? n - w->first : w->lanes;
         if (2 * count > threads) {
             pool_run(w->pool, count, run_alone, w);
         } else {
@@ -442,6 +471,7 @@ static void run_all(struct cpu_workspace *w, const float *const *in, float *cons
 {
     w->in = &in;
     w->out = &out;
+    w->stack = NULL;
     w->check = check;
     run_images(w, w->p->by_image ? w->p->images : 1);
 }
@@ -465,23 +495,25 @@ static int run(const void *impl, void *work, const float *const *in, float *cons
     return 0;
 }
 
-static int lanes(const void *impl)
+static int lanes(const void *impl, const void *work)
 {
     const struct cpu_plan *p = impl;
-    return p->by_image ? 1 : p->lanes;
+    const struct cpu_workspace *w = work;
+    return p->by_image ? 1 : w->lanes;
 }
 
 static int run_lanes(const void *impl, void *work, int n, const float *const *const *in,
-                     float *const *const *out, struct err *e)
+                     float *const *const *out, const struct engine_stack *stack, struct err *e)
 {
+    const struct cpu_plan *p = impl;
     struct cpu_workspace *w = work;
-    (void)impl;
-    (void)e;
     w->in = in;
     w->out = out;
+    w->stack = stack;
     w->check = false;
-    run_images(w, n);
-    return 0;
+    atomic_store(&w->stopped, false);
+    run_images(w, p->by_image ? p->images : n);
+    return w->stopped ? err_set(e, ERR_CANCELLED, "stopped") : 0;
 }
 
 static int diagnose(const void *impl, void *work, const float *const *in, float *const *out,

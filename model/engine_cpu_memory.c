@@ -36,9 +36,12 @@ int cpu_plan_memory(struct cpu_plan *p, struct err *e)
         touch(p, &s->in[0], i);
         touch(p, &s->in[1], i);
         touch(p, &s->out, i);
-        size_t thread = s->kind == STEP_CONV ? cpu_round16(cpu_conv_thread_floats(s->conv)) : 0;
+        bool conv = s->kind == STEP_CONV;
+        size_t thread = conv ? cpu_round16(cpu_conv_thread_floats(s->conv)) : 0;
+        size_t alone = conv ? cpu_round16(cpu_conv_alone_floats(s->conv)) : 0;
         size_t shared = cpu_round16(cpu_step_shared_floats(s, p));
         p->thread_floats = thread > p->thread_floats ? thread : p->thread_floats;
+        p->alone_floats = alone > p->alone_floats ? alone : p->alone_floats;
         p->shared_floats = shared > p->shared_floats ? shared : p->shared_floats;
     }
     struct root **order = malloc(((size_t)p->roots + 1) * 2 * sizeof *order);

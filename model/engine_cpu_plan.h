@@ -73,7 +73,7 @@ struct cpu_plan {
     bool by_image; /* the batch is cut into images */
     int images;    /* of the batch, if by_image */
     bool alone;    /* one thread may carry out all steps */
-    int lanes;     /* of a workspace: images that are computed at once, each by one thread */
+    int lanes;     /* most of a workspace: images computed at once, each by one thread */
     int64_t macs;
     struct step *step;
     int steps, cap_steps;
@@ -83,7 +83,9 @@ struct cpu_plan {
     size_t constant_floats, cap_constants;
     float *packed; /* weights of convolutions */
     size_t packed_floats, packed_bytes;
-    size_t arena_floats, thread_floats, shared_floats;
+    size_t arena_floats, shared_floats;
+    size_t thread_floats, alone_floats; /* of each thread of many; of one that works alone */
+    size_t ends_floats; /* of a batch's inputs and outputs on their way in a stack */
     size_t compile_bytes;
     int n_inputs, n_outputs;
     size_t *input_floats, *output_floats; /* of one image, if by_image */

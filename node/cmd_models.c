@@ -20,9 +20,9 @@ static const char help[] =
     "usage: spinenode models PATH... [--json] [--explain] [--engine NAME]\n"
     "\n"
     "For each model file (*.onnx) at or under PATH: task, version, what it takes and gives,\n"
-    "SHA-256, parameters, multiply-accumulates and memory for one slice of the largest square\n"
-    "source that it accepts (512 x 512 at most). A file that is no model is reported with the\n"
-    "reason, and the exit status is 1.\n"
+    "SHA-256, parameters, multiply-accumulates of a slice, and memory for series with all\n"
+    "processors, both of the largest square source that it accepts (512 x 512 at most). A\n"
+    "file that is no model is reported with the reason, and the exit status is 1.\n"
     "\n"
     "      --json         one JSON array\n"
     "      --explain      also training data, intended use, limits, licence and figures, and what\n"
@@ -66,10 +66,10 @@ static void look_at(struct report *r, const struct engine *engine)
     const struct package *p = r->package;
     r->rows = clamp(TYPICAL_SIDE, p->rows_min, p->rows_max);
     r->columns = clamp(TYPICAL_SIDE, p->columns_min, p->columns_max);
-    const struct engine_options as_the_node = {.stream = true};
+    const struct engine_options of_a_series = {.stream = true};
     r->has_cost =
         package_input_shape(p, r->rows, r->columns, 1, &r->input, &r->no_cost) == 0 &&
-        engine_estimate(engine, p->graph, &r->input, &as_the_node, &r->cost, &r->no_cost) == 0;
+        engine_estimate(engine, p->graph, &r->input, &of_a_series, &r->cost, &r->no_cost) == 0;
     struct graph *lowered;
     if (r->has_cost &&
         graph_lower(p->graph, &r->input, ACTIVATIONS_MAX, &lowered, &r->passes, NULL) == 0)

@@ -34,74 +34,8 @@
 #include "node/synthesise.h"
 #include "node/synthesiser.h"
 
-/* Scanners round pixel spacing to few digits; a bound is not missed by that. */
-#define SPACING_TOLERANCE 0.005
-
 /* Threads that write files: each waits for the disk most of its time. */
 #define WRITERS 16
-
-/* ---- may this model see this series? ---- */
-
-static bool spacing_is_within(const struct package *p, double mm)
-{
-    return mm >= p->spacing_mm_min * (1 - SPACING_TOLERANCE) &&
-           mm <= p->spacing_mm_max * (1 + SPACING_TOLERANCE);
-}
-
-int synthesise_fits(const struct package *facts, const struct series *series, const char *contrast,
-                    struct err *e)
-{
-    if (series->problem.code != 0)
-        return err_set(e, ERR_REFUSED, "%s", series->problem.text);
-    const char *wanted = model_contrast_name(facts->input_contrast);
-    if (strcmp(contrast, wanted) != 0)
-        return err_set(e, ERR_REFUSED, "the model %s is made for %s, and the series is %s",
-                       facts->name, wanted, contrast);
-    int rows, columns;
-    int rc = synthesiser_grid(facts, series, &rows, &columns, e);
-    if (rc != 0)
-        return rc;
-    if (rows < facts->rows_min || rows > facts->rows_max || columns < facts->columns_min ||
-        columns > facts->columns_max) {
-        char at[32] = "";
-        if (facts->pixel_mm > 0)
-            snprintf(at, sizeof at, " at %g mm", facts->pixel_mm);
-        return err_set(e, ERR_REFUSED,
-                       "the model %s is made for %d to %d rows and %d to %d columns, and the "
-                       "series has %d x %d%s",
-                       facts->name, facts->rows_min, facts->rows_max, facts->columns_min,
-                       facts->columns_max, rows, columns, at);
-    }
-    /* Only projection x-rays come without geometry; their pixel spacing is no size in the patient,
-     * and matters only where the model resamples to one of the detector. */
-    if ((series->has_geometry || facts->pixel_mm > 0) &&
-        (!spacing_is_within(facts, series->row_spacing_mm) ||
-         !spacing_is_within(facts, series->column_spacing_mm)))
-        return err_set(e, ERR_REFUSED,
-                       "the model %s is made for pixels of %g to %g mm, and the series has "
-                       "%.4g x %.4g mm",
-                       facts->name, facts->spacing_mm_min, facts->spacing_mm_max,
-                       series->row_spacing_mm, series->column_spacing_mm);
-    return 0;
-}
-
-int synthesise_key(const struct series *series, const char *task, const char *model_digest,
-                   const char *parameters, char out[DIGEST_HEX], struct err *e)
-{
-    struct digest *d = digest_new();
-    if (d == NULL)
-        return err_set(e, ERR_NOMEM, "naming the job: no memory");
-    uint8_t bytes[DIGEST_BYTES];
-    digest_add_text(d, series->series_uid);
-    for (unsigned i = 0; i < series->slices; i++)
-        digest_add_text(d, series->slice[i].sop_instance_uid);
-    digest_add_text(d, task);
-    digest_add_text(d, model_digest);
-    digest_add_text(d, parameters);
-    digest_finish(d, bytes);
-    digest_to_hex(bytes, out);
-    return 0;
-}
 
 /* ---- one job ---- */
 
@@ -197,7 +131,8 @@ static int compile_by(struct job *j, const struct package *p, struct kept *k,
         return made;
     shape.dim[0] = made;
     rc = engine_estimate(engine, p->graph, &shape, &options, &cost, j->e);
-    k->bytes = cost.plan_bytes + cost.workspace_bytes;
+    k->plan_bytes = cost.plan_bytes;
+    k->work_bytes = cost.workspace_bytes;
     k->ran = engine;
     k->batch = made;
     return rc != 0 ? rc : made;
@@ -237,7 +172,7 @@ static int get_model(struct job *j)
     const struct synthesis *w = j->what;
     struct synthesis_result *r = j->result;
     double start = clock_exact_ms();
-    const struct synthesiser *s = j->s;
+    struct synthesiser *s = j->s;
     struct kept new = {.engine = w->by_fallback && s->fallback != NULL ? s->fallback : s->engine};
     int rc = 0;
     if (w->model_digest != NULL)
@@ -250,6 +185,8 @@ static int get_model(struct job *j)
     if (k != NULL) {
         r->was_compiled = true;
         rc = synthesise_fits(k->package, w->series, w->contrast, j->e);
+        if (rc == 0)
+            rc = kept_wake(s, k, j->e);
     } else {
         rc = open_model(j, new.digest, &new.package);
         if (rc == 0)
@@ -263,7 +200,7 @@ static int get_model(struct job *j)
             kept_fini(&new);
             return rc;
         }
-        k = kept_make_room(j->s, new.bytes);
+        k = kept_make_room(j->s, &new);
         *k = new;
         r->tuned = engine_plan_tuned(k->plan);
     }
@@ -507,6 +444,12 @@ static int take(void *ctx, int64_t image, const float *const *out, struct err *e
                    : step_done(j);
 }
 
+static bool stop(void *ctx)
+{
+    const struct job *j = ctx;
+    return j->what->stop != NULL && j->what->stop(j->what->closure);
+}
+
 /* Memory ran out while the model worked: compiles it for half as many images at once. */
 static int shrink(struct job *j)
 {
@@ -554,7 +497,8 @@ static int run(struct job *j)
                                        .take = take,
                                        .ctx = j,
                                        .counted = j->what->series->slices,
-                                       .lend = lend};
+                                       .lend = lend,
+                                       .stop = stop};
     double start = clock_exact_ms();
     int rc;
     for (;;) {

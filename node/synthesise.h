@@ -61,6 +61,9 @@ bool synthesiser_may_fall_back(const struct synthesiser *s);
  * synthesise(). Anything but 0 stops the work: ERR_CANCELLED. */
 typedef int synthesise_progress(void *closure, unsigned done, unsigned total);
 
+/* Asked again and again while a slice is computed, by any thread: true stops the work, too. */
+typedef bool synthesise_stop(void *closure);
+
 /* All texts borrowed for the call. */
 struct synthesis {
     const struct series *series;
@@ -80,6 +83,7 @@ struct synthesis {
     const char *folder;            /* exists; gets 0001.dcm, 0002.dcm … in slice order */
     bool by_fallback;              /* take the CPU for this one, if engine->fallback allows it */
     synthesise_progress *progress; /* may be NULL */
+    synthesise_stop *stop;         /* may be NULL */
     void *closure;
 };
 

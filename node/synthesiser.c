@@ -152,25 +152,65 @@ int kept_free_others(struct synthesiser *s, const struct kept *but)
     return n;
 }
 
-struct kept *kept_make_room(struct synthesiser *s, int64_t bytes)
+static int64_t kept_bytes(const struct kept *k)
 {
+    return k->plan_bytes + (k->workspace != NULL ? k->work_bytes : 0);
+}
+
+/* What is held beside `but`: bytes, and the one used longest ago; work: of those with a workspace.
+ */
+static int64_t kept_total(struct synthesiser *s, const struct kept *but, bool work,
+                          struct kept **oldest)
+{
+    int64_t total = 0;
+    *oldest = NULL;
+    for (unsigned i = 0; i < KEPT_MODELS; i++) {
+        struct kept *k = &s->kept[i];
+        if (k == but || k->plan == NULL)
+            continue;
+        total += kept_bytes(k);
+        if ((k->workspace != NULL || !work) && (*oldest == NULL || k->used < (*oldest)->used))
+            *oldest = k;
+    }
+    return total;
+}
+
+/* Frees workspaces of others than `but` until so many bytes fit, or none is left. */
+static void kept_free_work(struct synthesiser *s, const struct kept *but, int64_t bytes)
+{
+    struct kept *oldest;
+    while (kept_total(s, but, true, &oldest) + bytes > KEPT_BYTES && oldest != NULL) {
+        engine_workspace_free(oldest->workspace);
+        oldest->workspace = NULL;
+    }
+}
+
+struct kept *kept_make_room(struct synthesiser *s, const struct kept *another)
+{
+    int64_t bytes = another->plan_bytes + another->work_bytes;
+    kept_free_work(s, NULL, bytes);
     for (;;) {
-        struct kept *empty = NULL, *oldest = NULL;
-        int64_t total = bytes;
+        struct kept *empty = NULL, *oldest;
         unsigned count = 1;
         for (unsigned i = 0; i < KEPT_MODELS; i++) {
-            struct kept *k = &s->kept[i];
-            if (k->plan == NULL) {
-                empty = k;
-                continue;
-            }
-            total += k->bytes;
-            count++;
-            if (oldest == NULL || k->used < oldest->used)
-                oldest = k;
+            if (s->kept[i].plan == NULL)
+                empty = &s->kept[i];
+            count += s->kept[i].plan != NULL;
         }
+        int64_t total = kept_total(s, NULL, false, &oldest) + bytes;
         if (oldest == NULL || (empty != NULL && count <= s->kept_max && total <= KEPT_BYTES))
             return empty;
         kept_fini(oldest);
     }
+}
+
+int kept_wake(struct synthesiser *s, struct kept *k, struct err *e)
+{
+    if (k->workspace != NULL)
+        return 0;
+    kept_free_work(s, k, k->plan_bytes + k->work_bytes);
+    int rc = engine_workspace_new(k->plan, &k->workspace, e);
+    if (rc == ERR_NOMEM && kept_free_others(s, k) > 0)
+        rc = engine_workspace_new(k->plan, &k->workspace, e);
+    return rc;
 }

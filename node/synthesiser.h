@@ -32,8 +32,8 @@ struct kept {
     int batch;
     struct package *package;
     struct plan *plan;
-    struct workspace *workspace;
-    int64_t bytes;
+    struct workspace *workspace; /* NULL: its memory was needed; kept_wake() */
+    int64_t plan_bytes, work_bytes;
     bool checked; /* crosscheck() has seen a result of it */
     bool settled;
     uint64_t used; /* of synthesiser.uses */
@@ -68,7 +68,10 @@ struct kept *kept_find(struct synthesiser *s, const char *digest, const struct s
                        const struct engine *engine);
 /* Frees all but `but`. How many there were. */
 int kept_free_others(struct synthesiser *s, const struct kept *but);
-/* Frees the models used longest ago until another one of so many bytes fits; returns its place. */
-struct kept *kept_make_room(struct synthesiser *s, int64_t bytes);
+/* Until another one fits, frees the workspaces, then the models, that were used longest ago;
+ * returns its place. */
+struct kept *kept_make_room(struct synthesiser *s, const struct kept *another);
+/* Makes sure that it has its workspace, at the cost of others. ERR_NOMEM, ERR_DEVICE. */
+int kept_wake(struct synthesiser *s, struct kept *k, struct err *e);
 
 #endif

@@ -107,12 +107,17 @@ static void heart_set(struct work *w, int64_t job)
     pthread_mutex_unlock(&w->lock);
 }
 
-static int progress(void *closure, unsigned done, unsigned total)
+static bool stopped(void *closure)
 {
     struct work *w = closure;
+    return atomic_load(&w->cancelled) || atomic_load(&w->lost) || stage_stopping(w->st);
+}
+
+static int progress(void *closure, unsigned done, unsigned total)
+{
     (void)done;
     (void)total;
-    return atomic_load(&w->cancelled) || atomic_load(&w->lost) || stage_stopping(w->st);
+    return stopped(closure);
 }
 
 /* The outputs as the store wants them. Their files are in `folder` and will be in out/<key>. */
@@ -183,6 +188,7 @@ static int synthesise_job(struct work *w, const struct store_job *job, const str
         .folder = folder,
         .by_fallback = job->attempts >= FALLBACK_ATTEMPT,
         .progress = progress,
+        .stop = stopped,
         .closure = w,
     };
     return synthesise(w->synthesiser, &what, result, e);

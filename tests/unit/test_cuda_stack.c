@@ -174,8 +174,12 @@ static struct pile *pile_new(void)
 static int run_pile(const struct plan *plan, struct workspace *work, struct pile *p, int64_t images,
                     struct err *e)
 {
-    const struct engine_stack stack = {images, fill,       take,
-                                       p,      p->counted, p->lent < 0 ? NULL : lend};
+    const struct engine_stack stack = {.images = images,
+                                       .fill = fill,
+                                       .take = take,
+                                       .ctx = p,
+                                       .counted = p->counted,
+                                       .lend = p->lent < 0 ? NULL : lend};
     p->filled = p->taken = p->ahead = 0;
     memset(p->out, 0, sizeof p->out);
     return engine_run_stack(plan, work, &stack, e);

@@ -235,7 +235,8 @@ static bool check(const struct cpu_conv_desc *d, const char *isa, enum cpu_way w
         assert_int_equal(cpu_conv_new(&conv, &cut, k, run == 0 ? 1 : 3, &way, &e), 0);
         assert_int_equal(cpu_conv_way(conv), way);
         float *packed = floats(cpu_conv_packed_floats(conv));
-        size_t scratch = (cpu_conv_thread_floats(conv) + 15) / 16 * 16;
+        size_t scratch = run == 2 ? cpu_conv_alone_floats(conv) : cpu_conv_thread_floats(conv);
+        scratch = (scratch + 15) / 16 * 16;
         float *work = floats(scratch * (size_t)threads),
               *shared = floats(cpu_conv_shared_floats(conv));
         memset(work, 0xff, scratch * (size_t)threads * sizeof *work); /* NaN: must not be read */

@@ -1,5 +1,5 @@
 /* The CPU engine from C: nothing is allocated while running, plans are shared by threads, costs are
- * known before; the thread pool; the kernels that convolutions do not use, against plain loops. */
+ * known before, memory that lacks is told or done without. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "model/constant.h"
@@ -404,12 +405,13 @@ static void engine_cpu__tells_its_cost_beforehand(void **state)
     assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &few, &two, &e), 0);
     assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &stream, &arenas, &e), 0);
     assert_in_range(arenas.workspace_bytes, two.workspace_bytes + one.workspace_bytes * 3 / 4,
-                    2 * two.workspace_bytes);
+                    2 * two.workspace_bytes + 2 * (IN + OUT) * 4);
     stream.low_memory = few.low_memory = true;
     assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &few, &two, &e), 0);
     assert_int_equal(engine_estimate(engine_find("cpu"), g, s, &stream, &arenas, &e), 0);
-    assert_int_equal(arenas.workspace_bytes, two.workspace_bytes);
-    const struct shape large = {.rank = 4, .dim = {1, 3, 3072, 3072}};
+    /* both ends of an image come on top */
+    assert_int_equal(arenas.workspace_bytes, two.workspace_bytes + (IN + OUT) * 4);
+    const struct shape large = {.rank = 4, .dim = {1, 3, 2560, 2560}};
     struct shape *own = &g->value[g->input[0]].shape;
     own->dim[0] = own->dim[2] = own->dim[3] = -1;
     stream = (struct engine_options){.threads = 1, .stream = true};
@@ -423,6 +425,104 @@ static void engine_cpu__tells_its_cost_beforehand(void **state)
     assert_in_range(arenas.workspace_bytes, 2 * one.workspace_bytes - 1, 1 << 30);
     graph_free(g);
 }
+
+/* A stack of batches of zeros. */
+struct zeros {
+    int taken, asked, stop_at;
+};
+
+static int zeros_fill(void *ctx, int64_t image, float *const *in, struct err *e)
+{
+    (void)ctx, (void)image, (void)in, (void)e; /* as they were made */
+    return 0;
+}
+
+static int zeros_take(void *ctx, int64_t image, const float *const *out, struct err *e)
+{
+    (void)image, (void)out, (void)e;
+    ((struct zeros *)ctx)->taken++;
+    return 0;
+}
+
+static bool zeros_stop(void *ctx)
+{
+    struct zeros *z = ctx;
+    return __atomic_add_fetch(&z->asked, 1, __ATOMIC_SEQ_CST) >= z->stop_at;
+}
+
+static void engine_cpu__stops_in_the_middle_of_an_image(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 3; threads++) {
+        struct engine_options o = {.threads = threads, .stream = true};
+        struct plan *p = compile(&o);
+        struct workspace *w;
+        struct err e = {0};
+        struct zeros z = {.stop_at = INT32_MAX};
+        const struct engine_stack stack = {
+            .images = 8, .fill = zeros_fill, .take = zeros_take, .ctx = &z, .stop = zeros_stop};
+        assert_int_equal(engine_workspace_new(p, &w, &e), 0);
+        assert_int_equal(engine_run_stack(p, w, &stack, &e), 0);
+        assert_int_equal(z.taken, 8);
+        int steps = z.asked / 4; /* of a batch of two */
+        assert_true(steps > 3);
+        z = (struct zeros){.stop_at = 2};
+        assert_int_equal(engine_run_stack(p, w, &stack, &e), ERR_CANCELLED);
+        assert_int_equal(z.taken, 0);
+        assert_true(z.asked <= 1 + threads);
+        z = (struct zeros){.stop_at = threads * steps + 2};
+        assert_int_equal(engine_run_stack(p, w, &stack, &e), ERR_CANCELLED);
+        assert_int_equal(z.taken, 2 * threads);
+        engine_workspace_free(w);
+        engine_plan_free(p);
+    }
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* Address space in use. */
+static size_t address_space(void)
+{
+    size_t pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%zu", &pages), 1);
+    fclose(f);
+    return pages * 4096;
+}
+
+static void engine_cpu__computes_a_stack_in_one_lane_where_memory_is_short(void **state)
+{
+    (void)state;
+    struct graph *g = network();
+    struct engine_options o = {.threads = 3, .stream = true}, alone = {.threads = 3};
+    struct engine_cost cost;
+    struct plan *p;
+    struct workspace *w;
+    struct err e = {0};
+    const struct shape large = {.rank = 4, .dim = {1, 3, 1536, 1536}};
+    struct shape *own = &g->value[g->input[0]].shape;
+    own->dim[0] = own->dim[2] = own->dim[3] = -1;
+    assert_int_equal(engine_estimate(engine_find("cpu"), g, &large, &alone, &cost, &e), 0);
+    assert_int_equal(engine_compile(engine_find("cpu"), g, &large, &o, &p, &e), 0);
+    struct rlimit before, tight;
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    tight = before; /* the stacks of two threads, one lane, two ends */
+    tight.rlim_cur = address_space() + (size_t)cost.workspace_bytes * 3 / 2 + (96 << 20);
+    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+    int made = engine_workspace_new(p, &w, &e);
+    struct zeros z = {.taken = 0};
+    const struct engine_stack stack = {
+        .images = 2, .fill = zeros_fill, .take = zeros_take, .ctx = &z};
+    int ran = made == 0 ? engine_run_stack(p, w, &stack, &e) : made;
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    assert_int_equal(made, 0);
+    assert_int_equal(ran, 0);
+    assert_int_equal(z.taken, 2);
+    engine_workspace_free(w);
+    engine_plan_free(p);
+    graph_free(g);
+}
+#endif
 
 /* A convolution 1×1 of c to oc channels at size × size, and no more. */
 static struct graph *one_conv(int c, int oc, int size)
@@ -567,140 +667,6 @@ static void engine_cpu__refuses_what_it_cannot_do(void **state)
     graph_free(g);
 }
 
-/* --- pool --- */
-
-static void count_task(void *arg, int task, int thread)
-{
-    atomic_int *seen = arg;
-    assert_true(thread >= 0 && thread < 4);
-    atomic_fetch_add(&seen[task], 1);
-}
-
-static void pool__runs_every_task_once(void **state)
-{
-    (void)state;
-    struct pool *p;
-    struct err e;
-    static atomic_int seen[1000];
-    assert_int_equal(pool_new(&p, 4, true, &e), 0);
-    for (int round = 1; round <= 300; round++) {
-        int tasks = round % 7 == 0 ? 1000 : round % 5;
-        memset(seen, 0, sizeof seen);
-        pool_run(p, tasks, count_task, seen);
-        for (int i = 0; i < 1000; i++)
-            assert_int_equal(atomic_load(&seen[i]), i < tasks);
-    }
-    pool_free(p);
-    pool_free(NULL);
-    assert_int_equal(pool_new(&p, 0, false, &e), ERR_LIMIT);
-}
-
-/* --- kernels --- */
-
-static atomic_int wide_workers, seen_workers;
-
-static void look_at_affinity(void *arg, int task, int thread)
-{
-    (void)task;
-    cpu_set_t set;
-    if (thread > 0 && sched_getaffinity(0, sizeof set, &set) == 0) {
-        atomic_fetch_add(&seen_workers, 1);
-        atomic_fetch_add(&wide_workers, CPU_COUNT(&set) != 1);
-    } else if (thread == 0) {
-        /* the caller leaves tasks to the workers */
-        for (int i = 0; i < 2000 && atomic_load(&seen_workers) == 0; i++)
-            nanosleep(&(struct timespec){0, 1000000}, NULL);
-    }
-    (void)arg;
-}
-
-static void pool__binds_its_workers_to_a_cpu_each_if_asked(void **state)
-{
-    (void)state;
-    cpu_set_t before, after;
-    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
-    for (int pin = 1; pin >= 0; pin--) {
-        struct pool *p;
-        assert_int_equal(pool_new(&p, 3, pin, NULL), 0);
-        atomic_store(&seen_workers, 0);
-        atomic_store(&wide_workers, 0);
-        pool_run(p, 60, look_at_affinity, NULL);
-        pool_free(p);
-        assert_true(atomic_load(&seen_workers) > 0);
-        if (pin)
-            assert_int_equal(atomic_load(&wide_workers), 0);
-        else if (CPU_COUNT(&before) > 1)
-            assert_true(atomic_load(&wide_workers) > 0);
-    }
-    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
-    assert_true(CPU_EQUAL(&before, &after)); /* the caller's own thread is left alone */
-}
-
-static void kernels__follow_the_mathematics_to_the_ends_of_the_range(void **state)
-{
-    (void)state;
-    static const char *isas[] = {"avx512", "avx2", "base"};
-    for (int s = 0; s < 3; s++) {
-        const struct cpu_kernels *k;
-        if (cpu_kernels_pick(isas[s], &k, NULL) != 0)
-            continue;
-        float x[37], y[37];
-        const float hard[] = {0,      1e-30f, -1e-8f, 0.62f, -0.62f, 0.63f, 5,
-                              -9.01f, 20,     -88,    89,    -200,   1e30f, -1e30f};
-        for (int i = 0; i < 37; i++)
-            x[i] = i < 14 ? hard[i] : 8 * noise();
-        struct cpu_act t = {CPU_TANH, 0, 0}, sig = {CPU_SIGMOID, 0, 0},
-                       leaky = {CPU_LEAKY, 2.5f, 0};
-        k->finish(x, NULL, NULL, 37, &t, y);
-        for (int i = 0; i < 37; i++)
-            assert_true(fabs((double)y[i] - tanh((double)x[i])) <=
-                        3e-7 * fabs((double)y[i]) + 1e-37);
-        k->finish(x, NULL, NULL, 37, &sig, y);
-        for (int i = 0; i < 37; i++)
-            assert_true(fabs((double)y[i] - 1 / (1 + exp(-(double)x[i]))) <= 4e-7);
-        k->finish(x, NULL, NULL, 37, &leaky, y);
-        for (int i = 0; i < 37; i++)
-            assert_true(y[i] == (x[i] < 0 ? 2.5f * x[i] : x[i]));
-    }
-}
-
-static void kernels__let_what_is_not_finite_through(void **state)
-{
-    (void)state;
-    static const char *isas[] = {"avx512", "avx2", "base"};
-    for (int s = 0; s < 3; s++) {
-        const struct cpu_kernels *k;
-        if (cpu_kernels_pick(isas[s], &k, NULL) != 0)
-            continue;
-        for (int place = 0; place < 19; place++)
-            for (enum cpu_act_kind kind = CPU_NONE; kind <= CPU_SIGMOID; kind++) {
-                float x[19] = {0}, y[19];
-                x[place] = NAN;
-                assert_int_equal(k->finite(x, 19), 0);
-                struct cpu_act a = {kind, kind == CPU_CLIP ? -1.0f : 0.1f, 1.0f};
-                k->finish(x, NULL, NULL, 19, &a, y);
-                for (int i = 0; i < 19; i++)
-                    assert_int_equal(isnan(y[i]) != 0, i == place);
-            }
-        const struct cpu_act none = {CPU_NONE, 0, 0};
-        for (int place = 0; place < 2 * 19; place++)
-            for (enum cpu_binary op = CPU_ADD; op <= CPU_SLOPE; op++) {
-                float x[2][19], y[19];
-                for (int i = 0; i < 19; i++) /* operands of either order, of either sign */
-                    x[0][i] = x[1][18 - i] = (float)(i - 9) - 0.5f;
-                x[place / 19][place % 19] = NAN;
-                if (op == CPU_SLOPE && place >= 19)
-                    continue; /* of a positive number no slope is asked for */
-                k->binary(op, x[0], 1, x[1], 1, 19, &none, y);
-                for (int i = 0; i < 19; i++)
-                    assert_int_equal(isnan(y[i]) != 0, i == place % 19);
-            }
-        float inf[3] = {0, -INFINITY, 0}, ok[3] = {3e38f, -3e38f, 0};
-        assert_int_equal(k->finite(inf, 3), 0);
-        assert_int_equal(k->finite(ok, 3), 1);
-    }
-}
-
 static void constant__is_scaled_alike_wherever_reading_begins(void **state)
 {
     (void)state;
@@ -736,14 +702,14 @@ int main(void)
         cmocka_unit_test(engine_cpu__leaves_the_relu_of_a_skip_to_its_readers),
         cmocka_unit_test(engine_cpu__spends_memory_on_the_fastest_ways_that_fit),
         cmocka_unit_test(engine_cpu__tells_its_cost_beforehand),
+        cmocka_unit_test(engine_cpu__stops_in_the_middle_of_an_image),
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        cmocka_unit_test(engine_cpu__computes_a_stack_in_one_lane_where_memory_is_short),
+#endif
         cmocka_unit_test(engine_cpu__gives_the_same_bits_when_it_has_settled),
         cmocka_unit_test(engine_cpu__memory_begins_and_ends_with_a_large_page),
         cmocka_unit_test(engine_cpu__names_the_first_number_of_an_input_that_is_not_finite),
         cmocka_unit_test(engine_cpu__refuses_what_it_cannot_do),
-        cmocka_unit_test(pool__runs_every_task_once),
-        cmocka_unit_test(pool__binds_its_workers_to_a_cpu_each_if_asked),
-        cmocka_unit_test(kernels__follow_the_mathematics_to_the_ends_of_the_range),
-        cmocka_unit_test(kernels__let_what_is_not_finite_through),
         cmocka_unit_test(constant__is_scaled_alike_wherever_reading_begins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
