@@ -1,5 +1,6 @@
 """Free ports, waiting, and ending what was started."""
 
+import collections
 import json
 import os
 import random
@@ -13,20 +14,39 @@ from collections.abc import Callable
 
 LOOPBACK = "127.0.0.1"
 # Below the range from which the kernel takes the ports of outgoing connections: a port found here stays free until it
-# is bound. Seeded by process, so that two test workers do not draw the same numbers.
+# is bound.
 PORTS = range(15000, 32000)
 _draw = random.Random(os.getpid() * 1_000_003 + time.monotonic_ns())
+# The ports last given out, each claimed from the other processes that draw by an abstract name that the kernel gives once.
+_claims: collections.deque[socket.socket] = collections.deque()
+CLAIMS = 200
+
+
+def _claim(port: int) -> bool:
+    """Nobody else is given it until this process has drawn CLAIMS others, or ended."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0spinenode-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _claims.append(name)
+    while len(_claims) > CLAIMS:
+        _claims.popleft().close()
+    return True
 
 
 def free_port() -> int:
+    """A port of the loopback interface that nobody listens on, nor will if they draw theirs here."""
     for _ in range(200):
         port = _draw.choice(PORTS)
         with socket.socket() as s:
             try:
                 s.bind((LOOPBACK, port))
-                return port
             except OSError:
                 continue
+        if _claim(port):
+            return port
     raise RuntimeError("no free port found")
 
 

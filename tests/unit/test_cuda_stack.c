@@ -231,6 +231,11 @@ static void stack__gives_the_bits_of_single_runs_whatever_the_batch(void **state
                     assert_int_equal(p->taken, images);
                     assert_memory_equal(p->out, want, (size_t)images * sizeof want[0]);
                 }
+                /* a workspace may go and be made again */
+                engine_workspace_free(work);
+                assert_int_equal(engine_workspace_new(plan, &work, &e), 0);
+                assert_int_equal(run_pile(plan, work, p, IMAGES, &e), 0);
+                assert_memory_equal(p->out, want, sizeof want);
                 engine_workspace_free(work);
                 engine_plan_free(plan);
             }
