@@ -12,6 +12,7 @@
 #include "cuda/engine_cuda.h"
 #include "model/engine.h"
 #include "node/base/err.h"
+#include "tests/unit/small_graph.h"
 
 static uint32_t seed;
 static float noise(void)
@@ -41,20 +42,14 @@ static struct graph *network(int64_t c, int64_t h, int64_t w, float *gamma, floa
     int y = graph_add_value(g, "result", DTYPE_F32);
     g->value[y].shape.rank = -1;
     struct node *n = graph_add_node(g, OP_INSTANCE_NORM, "norm", 3, 1);
-    g->input = graph_alloc(g, sizeof(int));
-    g->output = graph_alloc(g, sizeof(int));
-    assert_true(n && g->input && g->output);
+    assert_non_null(n);
     n->in[0] = x;
     n->in[1] = s;
     n->in[2] = b;
     n->out[0] = y;
     n->norm.epsilon = EPSILON;
-    n->opset = g->opset = 17;
-    g->input[0] = x;
-    g->output[0] = y;
-    g->n_inputs = g->n_outputs = 1;
-    graph_index(g);
-    return g;
+    n->opset = 17;
+    return graph_of(g, x, y);
 }
 
 static void run(const struct graph *g, const struct shape *s, enum engine_precision precision,

@@ -21,6 +21,7 @@
 #include "node/base/buf.h"
 #include "node/base/err.h"
 #include "node/base/file.h"
+#include "tests/unit/small_graph.h"
 
 #define SIDE   12
 #define IMAGES 11
@@ -98,15 +99,7 @@ static struct graph *network(void)
     d = conv(g, true, d, 10, 1);
     int y = node(g, OP_ACT, "tanh", 1, &d, &n);
     n->act = (struct act){.kind = ACT_TANH};
-    g->input = graph_alloc(g, sizeof(int));
-    g->output = graph_alloc(g, sizeof(int));
-    assert_true(g->input && g->output);
-    g->input[0] = x;
-    g->output[0] = y;
-    g->n_inputs = g->n_outputs = 1;
-    g->opset = 17;
-    graph_index(g);
-    return g;
+    return graph_of(g, x, y);
 }
 
 static const struct shape one = {.rank = 4, .dim = {1, 3, SIDE, SIDE}};

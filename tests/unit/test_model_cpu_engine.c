@@ -22,6 +22,7 @@
 #include "model/engine_cpu_plan.h"
 #include "node/base/pool.h"
 #include "node/base/err.h"
+#include "tests/unit/small_graph.h"
 
 /* Counts allocations of the whole process while `watching`, and gives nothing to that of number
  * `refused`; not under sanitizers, whose own allocator stands there. */
@@ -129,15 +130,7 @@ static struct graph *network(void)
     int cat = add_node(g, OP_CONCAT, d1, u1, -1, &n);
     n->axis = 1;
     int y = act(g, conv(g, true, act(g, cat, ACT_RELU), 32, 1, 4, 2, 1), ACT_TANH);
-    g->input = graph_alloc(g, sizeof(int));
-    g->output = graph_alloc(g, sizeof(int));
-    assert_true(g->input && g->output);
-    g->input[0] = x;
-    g->output[0] = y;
-    g->n_inputs = g->n_outputs = 1;
-    g->opset = 17;
-    graph_index(g);
-    return g;
+    return graph_of(g, x, y);
 }
 
 #define IN  (2 * 3 * 32 * 32)
@@ -532,13 +525,7 @@ static struct graph *one_conv(int c, int oc, int size)
     int x = graph_add_value(g, "image", DTYPE_F32);
     g->value[x].shape = (struct shape){.rank = 4, .dim = {1, c, size, size}};
     int y = conv(g, false, x, c, oc, 1, 1, 0);
-    g->input = graph_alloc(g, sizeof(int));
-    g->output = graph_alloc(g, sizeof(int));
-    g->input[0] = x;
-    g->output[0] = y;
-    g->n_inputs = g->n_outputs = 1;
-    graph_index(g);
-    return g;
+    return graph_of(g, x, y);
 }
 
 /* 72 MiB of weights: more than get large pages at once. */

@@ -12,7 +12,7 @@
 
 #include "model/engine.h"
 #include "node/base/err.h"
-#include "tests/unit/relu_network.h"
+#include "tests/unit/small_graph.h"
 
 #define PLANE 4
 

@@ -12,7 +12,7 @@
 #include "node/config.h"
 #include "node/synthesise.h"
 #include "node/synthesiser.h"
-#include "tests/unit/relu_network.h"
+#include "tests/unit/small_graph.h"
 
 #define MB (INT64_C(1) << 20)
 
