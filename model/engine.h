@@ -182,8 +182,9 @@ int engine_run(const struct plan *p, struct workspace *w, const float *const *in
 /* Runs any number of images through a plan whose inputs and outputs all have the same first
  * dimension, the batch. What is not a multiple of it is run in a last batch that is not full. An
  * image's result has the same bits as from engine_run(), wherever it stands. May allocate buffers,
- * once. ERR_UNSUPPORTED: no common batch; the errors of engine_run(), naming the image; what fill
- * and take returned. After a failure some images may have been taken. */
+ * once. ERR_UNSUPPORTED: no common batch; ERR_CANCELLED: stop() said so; ERR_NOMEM; the errors of
+ * engine_run(), naming the image; what fill and take returned. After a failure some images may have
+ * been taken. */
 int engine_run_stack(const struct plan *p, struct workspace *w, const struct engine_stack *stack,
                      struct err *e);
 
